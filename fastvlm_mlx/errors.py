@@ -1,0 +1,36 @@
+"""What can go wrong at the boundary, for people and programs alike.
+
+FastVLMError
+ |- CheckpointError    a model folder, file or archive cannot be read
+ |- ContextError       a conversation no longer fits the model's context
+ |- DownloadError      the hub did not answer or refused
+ |- ImageError         a picture cannot be opened or is too large
+ `- OptionError        an option has a value that cannot be honoured
+
+Every message is one line: the thing, its value, the way out. The command line
+prints it and exits with 1; nothing else is ever shown to a user.
+"""
+
+
+class FastVLMError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class CheckpointError(FastVLMError):
+    """A model folder, file or archive is missing, damaged or of an unknown layout."""
+
+
+class ContextError(FastVLMError):
+    """A prompt and its pictures do not fit into the model's context."""
+
+
+class DownloadError(FastVLMError):
+    """A model could not be fetched from the hub."""
+
+
+class ImageError(FastVLMError):
+    """A picture cannot be opened, decoded, or is beyond the size limits."""
+
+
+class OptionError(FastVLMError, ValueError):
+    """An option has a value that cannot be honoured."""
