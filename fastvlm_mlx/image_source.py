@@ -1,0 +1,139 @@
+"""Where a picture's bytes come from: a path, a pipe, standard input, an address.
+
+Nothing is decoded here. Each reader takes the name to use in messages and raises
+ImageError, one line with that name, the fault and the way out.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from fastvlm_mlx._version import __version__
+from fastvlm_mlx.errors import ImageError
+
+MAX_BYTES = 256 << 20  # from an address, a pipe or standard input
+URL_TIMEOUT = 20.0  # seconds of silence
+URL_DEADLINE = 120.0  # seconds in all, against a body that drips
+
+
+def name_of(source: object) -> str:
+    """What to call the source in a message: one line, printable, not too long."""
+    if isinstance(source, Image.Image):
+        text = str(getattr(source, "filename", "") or "picture")
+    elif isinstance(source, bytes):
+        text = f"picture of {len(source)} bytes"
+    elif isinstance(source, str | Path):
+        text = "standard input" if str(source) == "-" else str(source) or "''"
+    else:
+        text = type(source).__name__
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= 200 else f"{text[:150]}...{text[-40:]}"
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def read_path(source: str | Path, name: str) -> Path | bytes:
+    """The path itself for Pillow to read at leisure, or the bytes of a pipe."""
+    try:
+        path = Path(source).expanduser()
+        if path.is_file():
+            path.open("rb").close()
+            return path
+        if path.is_dir():
+            raise ImageError(f"{name}: is a folder; give a picture in it")
+        with path.open("rb") as file:
+            return _read_all(file.read, name)
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file; check the path") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        fault = getattr(error, "strerror", None) or one_line(error)
+        raise ImageError(f"{name}: {fault}; check the path") from error
+
+
+def read_stdin(name: str) -> bytes:
+    stream = getattr(sys.stdin, "buffer", None)
+    try:
+        if stream is None or stream.isatty():
+            raise ImageError(f"{name}: nothing is piped in; try `cat PICTURE | ...`")
+        return _read_all(stream.read, name)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name}: {one_line(error)}; pipe a picture") from error
+
+
+def _read_all(
+    read: Callable[[int], bytes], name: str, deadline: float | None = None
+) -> bytes:
+    data = bytearray()
+    while chunk := read(1 << 16):
+        data += chunk
+        if len(data) > MAX_BYTES:
+            raise ImageError(
+                f"{name}: more than {MAX_BYTES >> 20} MB; save a smaller picture"
+            )
+        if deadline is not None and time.monotonic() > deadline:
+            raise ImageError(
+                f"{name}: not complete after {URL_DEADLINE:g} s; download it first"
+            )
+    return bytes(data)
+
+
+def read_url(url: str, name: str) -> bytes:
+    # Imported here: 50 ms that only addresses need.
+    import urllib.error
+    import urllib.parse
+    import urllib.request
+    from http.client import HTTPException
+
+    if not url.lower().startswith(("http://", "https://")):
+        scheme = url.split("://")[0]
+        raise ImageError(
+            f"{name}: cannot open {scheme}: addresses; give a path, http or https"
+        )
+    # Built by hand: the usual opener would follow a redirect to ftp:.
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    opener.addheaders = [("User-Agent", f"fastvlm-mlx/{__version__}")]
+    try:
+        deadline = time.monotonic() + URL_DEADLINE
+        quoted = urllib.parse.quote(url, safe="%/:?#[]@!$&'()*+,;=~|")
+        with opener.open(quoted, timeout=URL_TIMEOUT) as answer:
+            length = answer.length
+            if length is not None and length > MAX_BYTES:
+                raise ImageError(
+                    f"{name}: {length >> 20} MB, more than {MAX_BYTES >> 20}; "
+                    "save a smaller picture"
+                )
+            # read1 returns what has come, so the deadline is seen.
+            data = _read_all(answer.read1, name, deadline)
+    except urllib.error.HTTPError as error:
+        with error:
+            reason = one_line(Exception(error.reason))
+        raise ImageError(
+            f"{name}: the server answered {error.code} {reason}; check the address"
+        ) from None
+    except (OSError, HTTPException, ValueError) as error:
+        fault = getattr(error, "reason", None) or error
+        fault = one_line(Exception(fault))
+        raise ImageError(
+            f"{name}: no answer ({fault}); check the address and the network"
+        ) from error
+    if length is not None and len(data) < length:
+        raise ImageError(
+            f"{name}: the connection closed after {len(data)} of {length} bytes; "
+            "try again"
+        )
+    return data
