@@ -1,0 +1,45 @@
+"""Apple's FastVLM on Apple silicon, in MLX.
+
+    from fastvlm_mlx import load
+
+    model = load("demo")
+    print(model.ask("picture.png", "What is in the picture?"))
+
+Names are resolved on first use, so `import fastvlm_mlx` costs next to nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from fastvlm_mlx._version import __version__
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.conversation import Conversation
+    from fastvlm_mlx.errors import FastVLMError
+    from fastvlm_mlx.generation import Chunk
+    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.weights import load
+
+_HOMES = {
+    "Chunk": "generation",
+    "Conversation": "conversation",
+    "FastVLM": "model",
+    "FastVLMError": "errors",
+    "load": "weights",
+}
+
+__all__ = [
+    "Chunk",
+    "Conversation",
+    "FastVLM",
+    "FastVLMError",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fastvlm_mlx' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"fastvlm_mlx.{_HOMES[name]}"), name)

@@ -1,0 +1,82 @@
+"""Views of a flat dict of tensors below a prefix, to walk a network part by part."""
+
+import mlx.core as mx
+
+from fastvlm_mlx.convert.reparam import BatchNorm, Conv
+from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.tensors import Tensors
+
+
+class Part:
+    """The tensors below one prefix; remembers which were taken, to forget none."""
+
+    def __init__(self, tensors: Tensors, prefix: str, taken: set[str] | None = None):
+        self.tensors = tensors
+        self.prefix = prefix
+        self.taken = set() if taken is None else taken
+
+    def __truediv__(self, name: str | int) -> "Part":
+        return Part(self.tensors, f"{self.prefix}{name}.", self.taken)
+
+    def __contains__(self, name: str) -> bool:
+        start = f"{self.prefix}{name}"
+        return start in self.tensors or any(
+            key.startswith(start + ".") for key in self.tensors
+        )
+
+    def take(self, name: str) -> mx.array:
+        """The tensor `name`, or a CheckpointError that names it."""
+        key = self.prefix + name
+        if key not in self.tensors:
+            raise CheckpointError(
+                f"tensor {key} is missing; the checkpoint is incomplete"
+            )
+        self.taken.add(key)
+        return self.tensors[key]
+
+    def take_if_present(self, name: str) -> mx.array | None:
+        return self.take(name) if self.prefix + name in self.tensors else None
+
+    def conv(self) -> Conv:
+        return Conv(self.take("weight"), self.take("bias"))
+
+    def batch_norm(self) -> BatchNorm:
+        return BatchNorm(*(self.take(field) for field in BatchNorm._fields))
+
+    def indices(self) -> range:
+        """The numbers 0, 1, ... that parts below this prefix are called by."""
+        numbers = {
+            int(head)
+            for key in self.tensors
+            if key.startswith(self.prefix)
+            and (head := key[len(self.prefix) :].split(".")[0]).isdigit()
+        }
+        if numbers != set(range(len(numbers))):
+            raise CheckpointError(
+                f"{self.prefix}* has parts {sorted(numbers)}, which are not"
+                " consecutive; the checkpoint is incomplete"
+            )
+        return range(len(numbers))
+
+
+class Sink:
+    """Where folded layers are put, in the names of `fastvlm_mlx/vision.py`."""
+
+    def __init__(self, tensors: Tensors, prefix: str):
+        self.tensors = tensors
+        self.prefix = prefix
+
+    def __truediv__(self, name: str | int) -> "Sink":
+        return Sink(self.tensors, f"{self.prefix}{name}.")
+
+    def put(self, name: str, layer: Conv) -> None:
+        self.tensors[f"{self.prefix}{name}.weight"] = layer.weight
+        self.tensors[f"{self.prefix}{name}.bias"] = layer.bias
+
+    def put_depthwise(self, name: str, conv: Conv) -> None:
+        """PyTorch's (out, in, kH, kW) becomes MLX's (out, kH, kW, in)."""
+        self.put(name, Conv(conv.weight.transpose(0, 2, 3, 1), conv.bias))
+
+    def put_pointwise(self, name: str, conv: Conv) -> None:
+        """A 1x1 convolution's (out, in, 1, 1) becomes a linear layer's (out, in)."""
+        self.put(name, Conv(conv.weight.reshape(conv.weight.shape[:2]), conv.bias))

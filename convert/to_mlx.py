@@ -1,0 +1,267 @@
+"""A checkpoint of any layout in, our model folder out.
+
+    read -> fold -> rename -> (quantise) -> save
+
+The folder has `config.json` (see `fastvlm_mlx/config.py`), `model*.safetensors` in the
+names of `fastvlm_mlx/model.py`, the tokenizer's files and the source's licences. What
+is saved here is loaded with `strict=True` and no code in between.
+
+A fold's result is kept in float32, every other tensor as it was stored, unless a
+dtype is asked for: the encoder then gives what the checkpoint's authors trained.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mlx.core as mx
+
+from fastvlm_mlx._version import __version__
+from fastvlm_mlx.config import ModelConfig
+from fastvlm_mlx.convert import checkpoint, describe
+from fastvlm_mlx.convert.checkpoint import Checkpoint
+from fastvlm_mlx.convert.encoder import fold_encoder
+from fastvlm_mlx.convert.names import OURS
+from fastvlm_mlx.convert.staging import (
+    check_free_space,
+    check_safetensors,
+    staged_folder,
+)
+from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.model import check_tensors
+from fastvlm_mlx.quantization import (
+    BITS,
+    GROUP_SIZES,
+    dequantized,
+    is_quantized,
+    quantized,
+)
+from fastvlm_mlx.tensors import INDEX, Tensors
+
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
+# Bounds the memory a conversion needs beside the checkpoint itself.
+SHARD_BYTES = 1 << 30
+
+# Copied beside the weights: the tokenizer's files, and the terms they came under.
+COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "LICENSE*",
+    "ACKNOWLEDGEMENTS*",
+    "MODEL_CARD*",
+)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion did; sizes are bytes of weights on disk."""
+
+    out: Path
+    layout: str
+    source_bytes: int
+    bytes: int
+
+
+def convert(
+    source: Path | str,
+    out: Path | str,
+    *,
+    dtype: str | None = None,
+    q_bits: int | None = None,
+    q_group_size: int | None = None,
+    encoder_from: Path | str | None = None,
+    overwrite: bool = False,
+    first_wins: bool = False,
+    on_progress: Progress | None = None,
+) -> Report:
+    """Converts the checkpoint at `source` into the model folder `out`.
+
+    Args:
+        source: a folder, `.zip` or weight file in any known layout.
+        out: made whole or not at all.
+        dtype: of every tensor that is not quantised; by default as stored.
+        q_bits: 4 or 8 quantises the language model; the encoder and the projector
+            stay as they are.
+        q_group_size: weights that share a scale, 32, 64 (default) or 128.
+        encoder_from: another checkpoint to take the vision encoder from.
+        overwrite: replaces `out` if it exists.
+        first_wins: if another process made `out` meanwhile, leaves it as it is.
+        on_progress: called with (bytes done, bytes in all) as tensors are written.
+    Raises:
+        CheckpointError: the source cannot be read or does not fit together.
+        OptionError: an option has an impossible value.
+    """
+    _check_options(dtype, q_bits, q_group_size)
+    source, out = Path(source), Path(out)
+    with ExitStack() as stack:
+        read = stack.enter_context(checkpoint.opened(source))
+        if encoder_from is not None:
+            other = stack.enter_context(checkpoint.opened(Path(encoder_from)))
+            tensors, config = _with_encoder_of(read, other)
+        else:
+            tensors, config = assemble(read)
+        if q_bits is not None:
+            tensors, config = _quantize(tensors, config, q_bits, q_group_size or 64)
+        if dtype is not None:
+            tensors = {n: _cast(a, DTYPES[dtype]) for n, a in tensors.items()}
+        check_tensors(config, tensors)
+        with staged_folder(
+            out, overwrite=overwrite, source=source, first_wins=first_wins
+        ) as folder:
+            check_free_space(folder, sum(a.nbytes for a in tensors.values()))
+            size = _save(folder, tensors, on_progress)
+            _copy_companions(read, folder)
+            (folder / "config.json").write_text(
+                json.dumps(config.to_dict(), indent=2) + "\n"
+            )
+    return Report(out, read.layout.name, read.size, size)
+
+
+def assemble(read: Checkpoint) -> tuple[Tensors, ModelConfig]:
+    """Folds and renames one checkpoint: our tensors, unread until saved, and their
+    config."""
+    if read.layout is OURS:
+        return read.tensors, ModelConfig.from_dict(read.config)
+    settings = read.config.get("quantization")
+    vision = projector = text = None
+    vision_tensors = dequantized(read.part("vision_tower"), settings)
+    if vision_tensors:
+        vision_tensors, vision = fold_encoder(
+            vision_tensors,
+            read.config.get("mm_multi_scale"),
+            tuple(read.config.get("mm_multi_scale_stages") or ()),
+        )
+    tensors = read.part("language_model")
+    if tensors:
+        describe.tie_embeddings(tensors)
+        text = describe.text_config(read.config, tensors)
+    # mlx-vlm also quantises the projector; ours stays in floating point.
+    projector_tensors = dequantized(read.part("projector"), settings)
+    if projector_tensors or text:
+        projector_tensors, projector = describe.projector(projector_tensors)
+    context = describe.context_length(read.config, read.folder, text or {})
+    config = ModelConfig(
+        vision=vision,
+        projector=projector,
+        text=text,
+        **describe.image_settings(read.config, vision),
+        template="vicuna" if text and text["model_type"] == "llama" else "qwen2",
+        context_length=context,
+        coreml_encoder=read.coreml_encoder.name if read.coreml_encoder else None,
+        quantization=settings if is_quantized(tensors) else None,
+        source={
+            "name": read.folder.resolve().name,
+            "layout": read.layout.name,
+            "converter": __version__,
+        },
+    )
+    return vision_tensors | projector_tensors | tensors, config
+
+
+def _with_encoder_of(
+    read: Checkpoint, other: Checkpoint
+) -> tuple[Tensors, ModelConfig]:
+    (tensors, config), (donor, donor_config) = assemble(read), assemble(other)
+    if donor_config.vision is None:
+        raise OptionError(
+            f"--encoder-from {other.folder}: has no vision encoder; give another"
+        )
+    tensors = {n: a for n, a in tensors.items() if not n.startswith("vision_tower.")}
+    tensors |= {n: a for n, a in donor.items() if n.startswith("vision_tower.")}
+    return tensors, replace(
+        config,
+        vision=donor_config.vision,
+        image_size=donor_config.image_size,
+        coreml_encoder=None,
+    )
+
+
+def _quantize(
+    tensors: Tensors, config: ModelConfig, bits: int, group_size: int
+) -> tuple[Tensors, ModelConfig]:
+    if is_quantized(tensors):
+        raise OptionError(
+            f"--q-bits {bits}: the checkpoint is quantised already;"
+            " convert it from the floating-point one"
+        )
+    if config.text is None:
+        raise OptionError(
+            f"--q-bits {bits}: only the language model is quantised, and this"
+            " checkpoint has none"
+        )
+    settings = {"group_size": group_size, "bits": bits}
+    return (
+        quantized(tensors, bits, group_size),
+        replace(config, quantization=settings),
+    )
+
+
+def _cast(array: mx.array, dtype: mx.Dtype) -> mx.array:
+    return array.astype(dtype) if mx.issubdtype(array.dtype, mx.floating) else array
+
+
+def _save(folder: Path, tensors: Tensors, on_progress: Progress | None) -> int:
+    """Writes the tensors in shards and forgets each, so that memory stays bounded."""
+    total, done = sum(array.nbytes for array in tensors.values()), 0
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name in sorted(tensors):
+        if size + tensors[name].nbytes > SHARD_BYTES and shards[-1]:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += tensors[name].nbytes
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        file = (
+            f"model-{number:05}-of-{len(shards):05}.safetensors"
+            if len(shards) > 1
+            else "model.safetensors"
+        )
+        arrays = {name: tensors.pop(name) for name in shard}
+        for array in arrays.values():
+            mx.eval(array)
+            done += array.nbytes
+            if on_progress is not None:
+                on_progress(done, total)
+        mx.save_safetensors(str(folder / file), arrays, metadata={"format": "mlx"})
+        check_safetensors(folder / file)
+        weight_map |= dict.fromkeys(shard, file)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    return total
+
+
+def _copy_companions(read: Checkpoint, folder: Path) -> None:
+    for pattern in COMPANIONS:
+        for file in read.folder.glob(pattern):
+            if file.is_file():
+                shutil.copyfile(file, folder / file.name)
+    if read.coreml_encoder is not None:
+        shutil.copytree(read.coreml_encoder, folder / read.coreml_encoder.name)
+
+
+def _check_options(
+    dtype: str | None, q_bits: int | None, q_group_size: int | None
+) -> None:
+    if dtype is not None and dtype not in DTYPES:
+        raise OptionError(f"--dtype {dtype}: unknown; use {', '.join(DTYPES)}")
+    if q_bits is not None and q_bits not in BITS:
+        raise OptionError(f"--q-bits {q_bits}: use {' or '.join(map(str, BITS))}")
+    if q_group_size is not None and q_group_size not in GROUP_SIZES:
+        raise OptionError(
+            f"--q-group-size {q_group_size}: use {', '.join(map(str, GROUP_SIZES))}"
+        )
+    if q_group_size is not None and q_bits is None:
+        raise OptionError(f"--q-group-size {q_group_size}: needs --q-bits 4 or 8")

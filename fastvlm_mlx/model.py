@@ -1,0 +1,195 @@
+"""FastVLM: pictures become tokens of the language model.
+
+    pixels -> vision_tower -> projector -> spliced between token ids -> language_model
+
+The model knows arrays, token ids and embeddings. Conversations, sampling and the
+terminal are built on it in files of their own.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from fastvlm_mlx import kernels, language
+from fastvlm_mlx.config import ModelConfig, ProjectorConfig
+from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.vision import FastViTHD
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.conversation import Conversation
+    from fastvlm_mlx.generation import Chunk
+    from fastvlm_mlx.prompt import Tokenizer
+
+
+class Projector(nn.Module):
+    """The connector from visual features to the language model's embeddings."""
+
+    def __init__(self, config: ProjectorConfig):
+        super().__init__()
+        self.layers = [
+            nn.Linear(dim, out_dim)
+            for dim, out_dim in zip(config.dims, config.dims[1:], strict=False)
+        ]
+
+    def __call__(self, features: mx.array) -> mx.array:
+        """(B, tokens, feature_dim) to (B, tokens, hidden)."""
+        for index, layer in enumerate(self.layers):
+            features = layer(kernels.gelu(features) if index else features)
+        return features
+
+
+class FastVLM(nn.Module):
+    """A vision tower, a projector and a language model, any of which a partial
+    checkpoint may lack (the attribute is then None)."""
+
+    tokenizer: "Tokenizer"
+    vision_tower: FastViTHD | None
+    projector: Projector | None
+    language_model: Any
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.vision_tower = FastViTHD(config.vision) if config.vision else None
+        self.projector = Projector(config.projector) if config.projector else None
+        self.language_model = language.build(config.text) if config.text else None
+
+    def encode_pixels(self, pixels: Any) -> mx.array:
+        """Visual embeddings, not yet evaluated.
+
+        Shapes:
+            pixels: (N, R, R, 3), floats in 0..1, R a multiple of the stride (64)
+            returns (N, (R / 64)^2, hidden)
+        """
+        if self.vision_tower is None:
+            raise CheckpointError(
+                "this model has no vision encoder; convert it with --encoder-from"
+                " and a checkpoint that has one"
+            )
+        if self.projector is None:
+            raise CheckpointError(
+                "this checkpoint is an encoder alone and cannot chat;"
+                " give a whole FastVLM checkpoint"
+            )
+        dtype = self.vision_tower.stem.conv.weight.dtype
+        features = self.vision_tower(mx.array(pixels).astype(dtype))
+        return self.projector(features)
+
+    def encode_image(
+        self,
+        images: Any,
+        *,
+        fit: str | None = None,
+        resolution: int | None = None,
+        tiles: tuple[int, int] | None = None,
+    ) -> mx.array:
+        """Visual embeddings of pictures: (N, tokens, hidden).
+
+        Args:
+            images: a PIL image, path or URL, or a list of them.
+            fit: `pad`, `crop` or `stretch`; the model's own by default.
+            resolution: pixels a side, a multiple of 64; the model's own by default.
+            tiles: (rows, columns) to cut each picture into; N then counts the
+                overview and the tiles of every picture in order.
+        Raises:
+            ImageError: a picture cannot be opened.
+            OptionError: an option cannot be honoured.
+        """
+        from fastvlm_mlx import image
+
+        if not isinstance(images, list | tuple):
+            images = [images]
+        pixels = image.preprocess(
+            [image.open_image(source) for source in images],
+            size=resolution or self.config.image_size,
+            fit=fit or self.config.fit,
+            tiles=tiles,
+        )
+        return self.encode_pixels(pixels)
+
+    def embed(self, pieces: Sequence[list[int] | mx.array]) -> mx.array:
+        """Splices token ids and visual embeddings, in order, into one prompt.
+
+        Shapes:
+            pieces: lists of token ids, and (tokens, hidden) visual embeddings
+            returns (1, L, hidden)
+        """
+        table = self.language_model.model.embed_tokens
+        parts = [
+            table(mx.array(piece)) if isinstance(piece, list) else piece
+            for piece in pieces
+            if len(piece)
+        ]
+        dtype = (
+            parts[0].dtype
+            if isinstance(pieces[0], list)
+            else table(mx.array([0])).dtype
+        )
+        return mx.concatenate([part.astype(dtype) for part in parts])[None]
+
+    def logits(self, embeddings: mx.array, cache: list[Any]) -> mx.array:
+        """The next token's logits; the cache takes in all positions.
+
+        Only the last position is multiplied with the vocabulary.
+
+        Shapes:
+            embeddings: (1, L, hidden); returns (1, vocab)
+        """
+        ids = mx.zeros(embeddings.shape[:2], dtype=mx.int32)
+        hidden = self.language_model.model(ids, cache, input_embeddings=embeddings)
+        last = hidden[:, -1]
+        if "lm_head" in self.language_model:
+            return self.language_model.lm_head(last)
+        return self.language_model.model.embed_tokens.as_linear(last)
+
+    def conversation(self, images: Any = (), **options: Any) -> "Conversation":
+        """A conversation about `images`; see `conversation.Conversation`."""
+        from fastvlm_mlx.conversation import Conversation
+
+        return Conversation(self, images, **options)
+
+    def stream(self, images: Any, prompt: str, **options: Any) -> "Iterator[Chunk]":
+        """Answers one question about `images`, chunk by chunk as tokens are made."""
+        from fastvlm_mlx.conversation import stream_once
+
+        return stream_once(self, images, prompt, **options)
+
+    def ask(self, images: Any, prompt: str, **options: Any) -> str:
+        """Answers one question about `images`: the whole text."""
+        return "".join(chunk.text for chunk in self.stream(images, prompt, **options))
+
+
+def check_tensors(config: ModelConfig, tensors: dict[str, mx.array]) -> None:
+    """Refuses tensors that are not exactly those of a model of `config`.
+
+    Quantised layers are checked by presence: their packed shapes depend on the bits.
+
+    Raises:
+        CheckpointError: names the first tensor that is missing, surplus or misshapen.
+    """
+    wanted = {name: a.shape for name, a in tree_flatten(FastVLM(config).parameters())}
+    given = {
+        name: array.shape
+        for name, array in tensors.items()
+        if not name.endswith((".scales", ".biases"))
+    }
+    for fault, names in (
+        ("missing", wanted.keys() - given.keys()),
+        ("not part of this model", given.keys() - wanted.keys()),
+    ):
+        if names:
+            raise CheckpointError(
+                f"tensor {min(names)} is {fault} ({len(names)} such);"
+                " the checkpoint is incomplete or of another model"
+            )
+    for name, shape in wanted.items():
+        layer = name.rpartition(".")[0]
+        quantised = f"{layer}.scales" in tensors and name.endswith(".weight")
+        if given[name] != shape and not quantised:
+            raise CheckpointError(
+                f"tensor {name} has shape {given[name]} where {shape} is needed;"
+                " the checkpoint does not fit its config.json"
+            )

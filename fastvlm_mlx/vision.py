@@ -1,0 +1,248 @@
+"""FastViTHD, FastVLM's vision encoder, in its inference form.
+
+    pixels -> stem -> stages (RepMixer ... attention) -> final_conv -> visual tokens
+
+Everything that training keeps apart is one convolution here: the train-time
+branches, BatchNorms, layer scales and LayerNorm affines were folded by
+`convert/reparam.py`. What is left is depthwise convolutions, 1x1 convolutions
+(written as linear layers on the channel axis), GELU and attention, all in NHWC.
+
+The shapes and names follow timm's `fastvit.py`; the network is section 3.2 of the
+FastVLM paper (arXiv 2412.13303) and apple/ml-fastvlm's `mobileclip/mci.py`:
+https://github.com/apple/ml-fastvlm/blob/592b4add/llava/model/multimodal_encoder/mobileclip/mci.py
+"""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from fastvlm_mlx import kernels
+from fastvlm_mlx.config import VisionConfig
+
+
+class DepthwiseConv(nn.Module):
+    """One kernel per channel, or several (`out_dim` a multiple of `dim`)."""
+
+    def __init__(self, dim: int, out_dim: int, kernel: int, stride: int = 1):
+        super().__init__()
+        self.weight = mx.zeros((out_dim, kernel, kernel, 1))
+        self.bias = mx.zeros((out_dim,))
+        self._stride = stride
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return kernels.depthwise_conv2d(x, self.weight, stride=self._stride) + self.bias
+
+
+class SqueezeExcite(nn.Module):
+    """Weighs every channel by a gate computed from the whole map."""
+
+    def __init__(self, dim: int, hidden_dim: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        # [B, 1, 1, C]
+        gate = mx.mean(x, axis=(1, 2), keepdims=True)
+        return x * mx.sigmoid(self.fc2(nn.relu(self.fc1(gate))))
+
+
+class ConvFFN(nn.Module):
+    """A 7x7 depthwise convolution, then an MLP on every position."""
+
+    def __init__(self, dim: int, hidden_dim: int, kernel: int):
+        super().__init__()
+        self.conv = DepthwiseConv(dim, dim, kernel)
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.fc2(kernels.gelu(self.fc1(self.conv(x))))
+
+
+class RepMixerBlock(nn.Module):
+    """Depthwise token mixing, then a convolutional FFN (FastViT, fig. 2)."""
+
+    def __init__(self, dim: int, hidden_dim: int, config: VisionConfig):
+        super().__init__()
+        # Folded: x + scale * (mixer(x) - norm(x)) is one depthwise kernel.
+        self.token_mixer = DepthwiseConv(dim, dim, config.repmixer_kernel)
+        self.mlp = ConvFFN(dim, hidden_dim, config.ffn_kernel)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = self.token_mixer(x)
+        return x + self.mlp(x)
+
+
+class Attention(nn.Module):
+    """Self-attention of every position to every other."""
+
+    def __init__(self, dim: int, head_dim: int):
+        super().__init__()
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self._head_dim = head_dim
+
+    def __call__(self, x: mx.array) -> mx.array:
+        B, H, W, C = x.shape
+        # [3, B, heads, H * W, head_dim]
+        qkv = self.qkv(x).reshape(B, H * W, 3, -1, self._head_dim)
+        q, k, v = qkv.transpose(2, 0, 3, 1, 4)
+        x = mx.fast.scaled_dot_product_attention(q, k, v, scale=self._head_dim**-0.5)
+        return self.proj(x.transpose(0, 2, 1, 3).reshape(B, H, W, C))
+
+
+class AttentionBlock(nn.Module):
+    """Pre-norm self-attention, then a convolutional FFN."""
+
+    def __init__(self, dim: int, hidden_dim: int, config: VisionConfig):
+        super().__init__()
+        self.token_mixer = Attention(dim, config.head_dim)
+        self.mlp = ConvFFN(dim, hidden_dim, config.ffn_kernel)
+        # MobileCLIP's smaller encoders normalise by BatchNorm: folded into qkv.
+        self._layer_norm = config.layer_norm
+        self._eps = config.layer_norm_eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = mx.fast.layer_norm(x, None, None, self._eps) if self._layer_norm else x
+        x = x + self.token_mixer(y)
+        return x + self.mlp(x)
+
+
+class Downsample(nn.Module):
+    """Halves the grid with a large depthwise kernel, then mixes channels."""
+
+    def __init__(self, dim: int, out_dim: int, kernel: int, se_dim: int):
+        super().__init__()
+        self.depthwise = DepthwiseConv(dim, out_dim, kernel, stride=2)
+        if se_dim:
+            self.se = SqueezeExcite(out_dim, se_dim)
+        self.pointwise = nn.Linear(out_dim, out_dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = self.depthwise(x)
+        x = kernels.gelu(self.se(x) if "se" in self else x)
+        return kernels.gelu(self.pointwise(x))
+
+
+class Stage(nn.Module):
+    """Downsampling, a position encoding where attention follows, then the blocks."""
+
+    def __init__(self, index: int, config: VisionConfig):
+        super().__init__()
+        dim, hidden_dim = config.embed_dims[index], config.mlp_dims[index]
+        if index:
+            self.downsample = Downsample(
+                config.embed_dims[index - 1],
+                dim,
+                config.downsample_kernel,
+                config.downsample_se_dims[index],
+            )
+        if config.pos_emb_kernels[index]:
+            # Folded: the skip of RepCPE is the kernel's centre.
+            self.pos_emb = DepthwiseConv(dim, dim, config.pos_emb_kernels[index])
+        attention = config.token_mixers[index] == "attention"
+        block = AttentionBlock if attention else RepMixerBlock
+        self.blocks = [
+            block(dim, hidden_dim, config) for _ in range(config.depths[index])
+        ]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if "downsample" in self:
+            x = self.downsample(x)
+        if "pos_emb" in self:
+            x = self.pos_emb(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Stem(nn.Module):
+    """Three convolutions: dense and depthwise, stride 2 each, then pointwise."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.conv = nn.Conv2d(3, dim, 3, stride=2, padding=1)
+        self.depthwise = DepthwiseConv(dim, dim, 3, stride=2)
+        self.pointwise = nn.Linear(dim, dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = kernels.gelu(self.conv(x))
+        x = kernels.gelu(self.depthwise(x))
+        return kernels.gelu(self.pointwise(x))
+
+
+class FinalConv(nn.Module):
+    """Widens the last map and gates its channels."""
+
+    def __init__(self, dim: int, out_dim: int, se_dim: int):
+        super().__init__()
+        self.depthwise = DepthwiseConv(dim, out_dim, 3)
+        self.se = SqueezeExcite(out_dim, se_dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return kernels.gelu(self.se(self.depthwise(x)))
+
+
+class Pool(nn.Module):
+    """Brings a stage's map to the last grid: the mean, or a learnt kernel, of each
+    `ratio` x `ratio` window (section 3.1.1 and table 2 of the paper)."""
+
+    def __init__(self, dim: int, ratio: int, learnt: bool):
+        super().__init__()
+        self._ratio = ratio
+        if learnt:
+            self.weight = mx.zeros((ratio, ratio, dim))
+            self.bias = mx.zeros((dim,))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        B, H, W, C = x.shape
+        r = self._ratio
+        # Windows do not overlap, so pooling is a sum over two axes:
+        # [B, H / r, r, W / r, r, C]
+        x = x.reshape(B, H // r, r, W // r, r, C)
+        if "weight" in self:
+            return (x * self.weight[:, None]).sum(axis=(2, 4)) + self.bias
+        return x.mean(axis=(2, 4))
+
+
+class FastViTHD(nn.Module):
+    """FastVLM's hybrid encoder; also MobileCLIP's four-stage relatives, by config."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        last = len(config.embed_dims) - 1
+        self.stem = Stem(config.embed_dims[0])
+        self.stages = [Stage(i, config) for i in range(last + 1)]
+        self.final_conv = FinalConv(
+            config.embed_dims[-1], config.out_dim, config.out_se_dim
+        )
+        self.multi_scale = {
+            str(i): Pool(
+                config.embed_dims[i], 2 ** (last - i), config.multi_scale == "dwconv"
+            )
+            for i in config.multi_scale_stages
+        }
+        self._config = config
+
+    def __call__(self, pixels: mx.array) -> mx.array:
+        """Encodes square pictures into visual tokens, row by row.
+
+        Shapes:
+            pixels: (B, R, R, 3), floats in 0..1, R a multiple of the stride (64)
+            returns (B, (R / 64)^2, feature_dim)
+        """
+        return self.intermediates(pixels)["features"]
+
+    def intermediates(self, pixels: mx.array) -> dict[str, mx.array]:
+        """The maps after each part, by name: `stem`, `stages.0`, ..., `final_conv`
+        (all B, H, W, C) and the `features` that `__call__` returns."""
+        out: dict[str, mx.array] = {}
+        x = out["stem"] = self.stem(pixels)
+        for i, stage in enumerate(self.stages):
+            x = out[f"stages.{i}"] = stage(x)
+        x = out["final_conv"] = self.final_conv(x)
+        pooled = [pool(out[f"stages.{i}"]) for i, pool in self.multi_scale.items()]
+        x = mx.concatenate([x, *pooled], axis=-1) if pooled else x
+        # [B, H, W, C] -> [B, H * W, C]
+        out["features"] = x.flatten(1, 2)
+        return out
