@@ -1,0 +1,238 @@
+"""The command line: parse, call one function, print.
+
+Nothing heavy is imported here. `--help` and shell completion run on every Tab, so
+MLX and the model are imported inside the commands (tests/test_cli.py checks).
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+from fastvlm_mlx._version import __version__
+from fastvlm_mlx.app import terminal
+
+MODELS = ("demo", "0.5b", "1.5b", "7b")
+
+app = typer.Typer(
+    name="fastvlm-mlx",
+    help="Apple's FastVLM on Apple silicon: from a picture to a streamed answer.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    # Plain help is stable enough to stand in the README, and rich takes 0.1 s to load.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
+)
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    return [name for name in MODELS if name.startswith(incomplete)]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fastvlm-mlx {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def overview(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Show the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def chat(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE", help="Pictures: a path, a URL, or - for stdin."
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", "-p", help="The question. Without it: see above."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="demo, 0.5b, 1.5b, 7b, a hub id, a folder or a zip.",
+            autocompletion=_complete_model,
+        ),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", help="Replace the system prompt.")
+    ] = None,
+    fit: Annotated[
+        Literal["pad", "crop", "stretch"] | None,
+        typer.Option("--fit", help="How a picture becomes square."),
+    ] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option("--resolution", help="Side of the square; a multiple of 64."),
+    ] = None,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            "--tiles", metavar="RxC", help="Add R rows of C tiles for small print."
+        ),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="0 always takes the likeliest token.")
+    ] = 0.0,
+    top_p: Annotated[
+        float,
+        typer.Option("--top-p", help="Sample from this much probability; 1: all."),
+    ] = 1.0,
+    top_k: Annotated[
+        int, typer.Option("--top-k", help="Sample from the K likeliest; 0: all.")
+    ] = 0,
+    min_p: Annotated[
+        float, typer.Option("--min-p", help="Drop tokens below this share of the best.")
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float | None,
+        typer.Option("--repetition-penalty", help="Above 1, repeat less."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Make sampling repeatable.")
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", help="End the answer after this many tokens.")
+    ] = 512,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option("--stop", help="End the answer at this text; repeatable."),
+    ] = None,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Then show times, tokens and memory.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of text.")
+    ] = False,
+) -> None:
+    """Ask about pictures.
+
+    With -p it answers once. Without -p a piped stdin is the question, and on a
+    terminal you get a conversation.
+    """
+    from fastvlm_mlx.app import chat
+
+    chat.run(
+        chat.Request(
+            images=tuple(images or ()),
+            prompt=prompt,
+            model=model,
+            view={
+                "system": system,
+                "fit": fit,
+                "resolution": resolution,
+                "tiles": tiles,
+            },
+            sampling={
+                "temperature": temperature,
+                "top_p": top_p,
+                "top_k": top_k,
+                "min_p": min_p,
+                "repetition_penalty": repetition_penalty,
+                "seed": seed,
+                "max_tokens": max_tokens,
+                "stop": tuple(stop or ()),
+            },
+            stats=stats,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC", help="A checkpoint: folder, file, zip, hub id or name."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    q_bits: Annotated[
+        Literal["4", "8"] | None,
+        typer.Option("--q-bits", help="Quantise the language model."),
+    ] = None,
+    q_group_size: Annotated[
+        int | None,
+        typer.Option(
+            "--q-group-size", help="Weights that share a scale: 32, 64 or 128."
+        ),
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"] | None,
+        typer.Option("--dtype", help="Type of the other weights; else the source's."),
+    ] = None,
+    encoder_from: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder-from",
+            metavar="SRC2",
+            help="Take the encoder from this checkpoint.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUT if it exists.")
+    ] = False,
+) -> None:
+    """Convert any FastVLM checkpoint to a folder that loads at once."""
+    from fastvlm_mlx.app import conversion
+
+    conversion.run(
+        source,
+        out,
+        q_bits=None if q_bits is None else int(q_bits),
+        q_group_size=q_group_size,
+        dtype=dtype,
+        encoder_from=encoder_from,
+        overwrite=overwrite,
+    )
+
+
+@app.command()
+def info(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="demo, 0.5b, 1.5b, 7b, a hub id, a folder or a zip.",
+            autocompletion=_complete_model,
+        ),
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
+    ] = False,
+) -> None:
+    """Show what a model is made of and what it needs."""
+    from fastvlm_mlx.app import info
+
+    info.run(model, as_json=as_json)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit; what goes wrong is one line on stderr."""
+    terminal.forgive_encodings()
+    try:
+        code = app(arguments, prog_name="fastvlm-mlx", standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        code = terminal.report(error)
+    sys.exit(code or 0)

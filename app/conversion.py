@@ -1,0 +1,25 @@
+"""`fastvlm-mlx convert`: any checkpoint to a folder of ours, and how large it got."""
+
+from pathlib import Path
+from typing import Any
+
+from fastvlm_mlx.app import terminal
+
+
+def run(source: str, out: Path, *, encoder_from: str | None, **options: Any) -> None:
+    """Convert with a progress bar, then say the sizes and, if quantised, the drift."""
+    from fastvlm_mlx import hub
+    from fastvlm_mlx.convert import staging, to_mlx
+
+    donor = None if encoder_from is None else hub.locate(encoder_from)
+    with terminal.progress("converting") as update:
+        report = to_mlx.convert(
+            hub.locate(source),
+            out,
+            encoder_from=donor,
+            on_progress=update,
+            **options,
+        )
+    before = staging.format_size(report.source_bytes)
+    after = staging.format_size(report.bytes)
+    print(f"{report.out}: {report.layout} layout, weights {before} -> {after}")

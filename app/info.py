@@ -1,0 +1,173 @@
+"""`fastvlm-mlx info`: what a model is made of and what it needs, without running it.
+
+Only the headers of the weight files are read, so it is quick for any size, and an
+unconverted checkpoint stays unconverted.
+"""
+
+import json
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.config import ModelConfig
+    from fastvlm_mlx.tensors import Tensors
+
+PARTS = ("vision_tower", "projector", "language_model")
+RESOLUTIONS = (256, 512, 768, 1024, 1536, 2048)
+# Libraries that MLX's CPU backend may be linked with, by a part of the file's name.
+BLAS = {
+    "openblas": "OpenBLAS",
+    "mkl": "MKL",
+    "blis": "BLIS",
+    "libblas": "reference BLAS",
+}
+
+
+def run(model: str, *, as_json: bool) -> None:
+    """Print what is known about a model."""
+    from fastvlm_mlx.app.info_table import table
+
+    facts = gather(model)
+    print(json.dumps(facts, indent=2) if as_json else table(facts))
+
+
+def gather(model: str) -> dict[str, Any]:
+    """Everything `info` says, as `--json` prints it; sizes in bytes."""
+    from fastvlm_mlx import hub
+    from fastvlm_mlx.convert import checkpoint, to_mlx
+
+    source = hub.locate(model)
+    with checkpoint.opened(source) as read:
+        tensors, config = to_mlx.assemble(read)
+        return {
+            "model": str(source),
+            "layout": config.source.get("layout", read.layout.name),
+            "converted": read.layout is to_mlx.OURS,
+            "bytes": read.size,
+            "parameters": parameters(tensors, config),
+            **sizes(config),
+            "memory": memory(tensors, config),
+            **machine(),
+        }
+
+
+def parameters(tensors: "Tensors", config: "ModelConfig") -> dict[str, int]:
+    """Numbers of parameters per part and in total, quantised ones unpacked."""
+    from fastvlm_mlx.quantization import layer_settings
+
+    counts: dict[str, int] = dict.fromkeys(PARTS, 0)
+    for name, array in tensors.items():
+        layer, _, field = name.rpartition(".")
+        size = array.size
+        if f"{layer}.scales" in tensors and field != "bias":
+            _, bits = layer_settings(config.quantization, layer)
+            size = size * 32 // bits if field == "weight" else 0
+        counts[name.partition(".")[0]] += size
+    return {**counts, "total": sum(counts.values())}
+
+
+def sizes(config: "ModelConfig") -> dict[str, Any]:
+    """The config in the words of `info`; a part that is missing is None."""
+    vision, projector, text = config.vision, config.projector, config.text
+    return {
+        "vision": vision
+        and {
+            "depths": list(vision.depths),
+            "widths": list(vision.embed_dims),
+            "features": vision.feature_dim,
+        },
+        "coreml_encoder": config.coreml_encoder,
+        "projector": projector
+        and {"type": projector.type, "widths": list(projector.dims)},
+        "language": text
+        and {
+            "type": text["model_type"],
+            "layers": text["num_hidden_layers"],
+            "width": text["hidden_size"],
+            "heads": text["num_attention_heads"],
+            "kv_heads": text["num_key_value_heads"],
+            "vocabulary": text["vocab_size"],
+            "tied_embeddings": text["tie_word_embeddings"],
+            "context": config.context_length,
+        },
+        "quantization": config.quantization
+        and {key: config.quantization[key] for key in ("bits", "group_size")},
+        "resolution": config.image_size,
+        "fit": config.fit,
+        "visual_tokens": vision and {str(r): vision.tokens(r) for r in RESOLUTIONS},
+    }
+
+
+def memory(tensors: "Tensors", config: "ModelConfig") -> dict[str, Any]:
+    """Bytes that a loaded model takes on this device, and a context's growth.
+
+    Passing pictures through the encoder takes more for a moment, by resolution.
+    """
+    import mlx.core as mx
+
+    from fastvlm_mlx import weights
+
+    dtype = weights.device_dtype()
+    if weights.on_cpu():
+        held = parameters(tensors, config)["total"] * dtype.size
+    else:
+        held = sum(
+            array.size * dtype.size
+            if mx.issubdtype(array.dtype, mx.floating)
+            else array.nbytes
+            for array in tensors.values()
+        )
+    text = config.text or {}
+    per_token = 0
+    if text:
+        width = text.get("head_dim") or (
+            text["hidden_size"] // text["num_attention_heads"]
+        )
+        heads = 2 * text["num_hidden_layers"] * text["num_key_value_heads"]
+        per_token = heads * width * dtype.size
+    return {
+        "weights": held,
+        "context_token": per_token,
+        "dtype": str(dtype).removeprefix("mlx.core."),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """The device MLX computes on, its BLAS, and the versions that matter."""
+    import mlx.core as mx
+
+    device = mx.default_device()
+    name = mx.device_info(device).get("device_name", platform.machine())
+    kind = "cpu" if device.type == mx.cpu else "gpu"
+    system = f"{platform.system()} {platform.release()}"
+    if sys.platform == "darwin":
+        system = f"macOS {platform.mac_ver()[0]}"
+    return {
+        "device": f"{kind} ({name})",
+        "blas": blas(),
+        "versions": {
+            "fastvlm-mlx": version("fastvlm-mlx"),
+            "mlx": version("mlx"),
+            "mlx-lm": version("mlx-lm"),
+            "python": platform.python_version(),
+            "system": f"{system} {platform.machine()}",
+        },
+    }
+
+
+def blas() -> str:
+    """The library that MLX multiplies matrices with on the CPU."""
+    if sys.platform == "darwin":
+        return "Accelerate"
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return "unknown"
+    loaded = {Path(line.split()[-1]).name for line in maps.splitlines() if "/" in line}
+    for part, name in BLAS.items():
+        if any(part in file for file in loaded):
+            return name
+    return "unknown"

@@ -1,0 +1,90 @@
+"""The facts of `info` as lines for people."""
+
+from typing import Any
+
+from fastvlm_mlx.convert.staging import format_size
+
+
+def table(facts: dict[str, Any]) -> str:
+    """One row per fact, the names in a column."""
+    rows = {
+        "model": facts["model"],
+        "layout": facts["layout"] + (", converted" if facts["converted"] else ""),
+        "weights": f"{format_size(facts['bytes'])} on disk, "
+        f"{_count(facts['parameters']['total'])} parameters",
+        "encoder": _encoder(facts),
+        "projector": _projector(facts),
+        "language": _language(facts),
+        "quantised": _quantised(facts["quantization"]),
+        "pictures": f"{facts['resolution']} px, {facts['fit']}",
+        "tokens": _tokens(facts["visual_tokens"]),
+        "memory": _memory(facts["memory"]),
+        "device": f"{facts['device']}, {facts['memory']['dtype']}",
+        "BLAS": facts["blas"],
+        "versions": ", ".join(f"{k} {v}" for k, v in facts["versions"].items()),
+    }
+    return "\n".join(f"{name:<10} {text}" for name, text in rows.items())
+
+
+def _encoder(facts: dict[str, Any]) -> str:
+    vision = facts["vision"]
+    if vision is None:
+        package = facts["coreml_encoder"]
+        return f"{package} (Core ML)" if package else "none"
+    return (
+        f"{_count(facts['parameters']['vision_tower'])}, depths "
+        f"{_row(vision['depths'])}, widths {_row(vision['widths'])}, "
+        f"{vision['features']} features a token"
+    )
+
+
+def _projector(facts: dict[str, Any]) -> str:
+    projector = facts["projector"]
+    if projector is None:
+        return "none"
+    count = _count(facts["parameters"]["projector"])
+    return f"{count}, {projector['type']} {_row(projector['widths'])}".rstrip()
+
+
+def _language(facts: dict[str, Any]) -> str:
+    text = facts["language"]
+    if text is None:
+        return "none"
+    return (
+        f"{_count(facts['parameters']['language_model'])}, {text['type']}, "
+        f"{text['layers']} layers, width {text['width']}, {text['heads']} heads "
+        f"({text['kv_heads']} of keys), vocabulary {text['vocabulary']}"
+        f"{' (tied)' if text['tied_embeddings'] else ''}, context {text['context']}"
+    )
+
+
+def _quantised(settings: dict[str, int] | None) -> str:
+    if settings is None:
+        return "no"
+    return f"language model, {settings['bits']} bits in groups of " + str(
+        settings["group_size"]
+    )
+
+
+def _tokens(tokens: dict[str, int] | None) -> str:
+    if tokens is None:
+        return "none without an encoder"
+    return ", ".join(f"{n} at {size}" for size, n in tokens.items())
+
+
+def _memory(memory: dict[str, Any]) -> str:
+    text = f"{format_size(memory['weights'])} of weights in {memory['dtype']}"
+    if memory["context_token"]:
+        text += f", {format_size(1000 * memory['context_token'])} per 1000 tokens"
+    return f"{text}; pictures take more while they are encoded"
+
+
+def _row(numbers: list[int]) -> str:
+    return "-".join(map(str, numbers))
+
+
+def _count(number: int) -> str:
+    for factor, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.1f}{unit}"
+    return str(number)

@@ -1,0 +1,176 @@
+"""What the commands share about the terminal: streams, error lines, sizes.
+
+The answer goes to stdout and everything else to stderr. An error is one line
+that starts with "error:"; the traceback behind it is shown when the variable
+FASTVLM_DEBUG is set.
+"""
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Event
+from typing import Any
+
+from fastvlm_mlx.errors import FastVLMError
+
+CANCELLED = 130
+BROKEN_PIPE = 141
+# Control characters that text may hold; the others could drive the terminal.
+PLAIN = "\n\t"
+
+
+def note(text: str) -> None:
+    """Print one line for the person, never for the program behind a pipe."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(text: str) -> None:
+    """Print a piece of an answer on stdout, at once."""
+    print(printable(text), end="", flush=True)
+
+
+def printable(text: str) -> str:
+    """Text without the control characters that a picture could talk a model into.
+
+    Only a terminal obeys them: into a pipe or a file the text goes unchanged.
+    """
+    if not sys.stdout.isatty():
+        return text
+    return "".join(c for c in text if c in PLAIN or not _is_control(c))
+
+
+def _is_control(char: str) -> bool:
+    return ord(char) < 32 or 127 <= ord(char) < 160
+
+
+def forgive_encodings() -> None:
+    """Let a terminal that is not UTF-8 show "?" instead of ending the answer."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+
+
+def report(error: BaseException) -> int:
+    """Print what went wrong as one line and return the exit code."""
+    if os.environ.get("FASTVLM_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        return CANCELLED
+    if isinstance(error, BrokenPipeError):
+        _close_quietly()
+        return BROKEN_PIPE
+    note(f"error: {describe(error)}")
+    return int(getattr(error, "exit_code", 1))
+
+
+def describe(error: BaseException) -> str:
+    """The error as one line: the thing, its value, the way out."""
+    if isinstance(error, FastVLMError):
+        text = str(error)
+    elif hasattr(error, "format_message"):
+        text = _usage(error)
+    elif _is_out_of_memory(error):
+        text = (
+            "out of memory; close other programs, or use a smaller or quantised "
+            "model, a lower --resolution or fewer tiles"
+        )
+    elif isinstance(error, OSError):
+        text = _system(error)
+    elif isinstance(error, ImportError):
+        text = f"cannot import {error.name or 'a module'}: {error}; reinstall with pip"
+    else:
+        kind = type(error).__name__
+        text = f"unexpected {kind}: {error} (FASTVLM_DEBUG=1 shows the traceback)"
+    return " ".join(text.split())
+
+
+def _usage(error: BaseException) -> str:
+    # typer bundles click since 0.2x and used the real one before, so there is no
+    # one class to name: all usage errors have format_message, most have a context.
+    text = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
+    problems = getattr(error.__cause__, "errors", None)
+    if problems is not None:
+        text = f"{text.split(':')[0]}: {_mismatch(problems()[0])}"
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "fastvlm-mlx"
+    return f"{text[:1].lower()}{text[1:].rstrip('.')} (see {command} -h)"
+
+
+def _mismatch(problem: Mapping[str, Any]) -> str:
+    # typer passes pydantic's wording on, which does not name what was typed.
+    words = problem["msg"].removeprefix("Value error, ")
+    rule = words.removeprefix("Input ").split(", unable")[0]
+    return rule if rule == words else f"{problem['input']!r} {rule}"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # MLX reports a failed allocation as RuntimeError, worded by its backend.
+    words = ("allocat", "insufficient memory", "out of memory", "bad_alloc")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(w in str(error).lower() for w in words)
+    )
+
+
+def _system(error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    if error.errno == errno.ENOSPC:
+        reason += "; free some space or choose another disk"
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _close_quietly() -> None:
+    # The reader left (`| head`): what Python still flushes at exit must go nowhere.
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[Event]:
+    """Let Ctrl-C set an event, so that an answer ends between two tokens.
+
+    A second press does not wait for that: it is a KeyboardInterrupt, as always.
+    """
+    pressed = Event()
+
+    def press(number: int, frame: object) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, drawn on a terminal once there is progress, silent in a pipe.
+
+    Yields the function to call with (bytes done, bytes in all).
+    """
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    # 0.1 s to import, which most answers need not pay.
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(what, total=None)
+
+    def update(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield update
+    finally:
+        bar.stop()

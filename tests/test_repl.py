@@ -1,0 +1,264 @@
+"""The conversation in a terminal, driven through a real pseudo-terminal.
+
+`python -m tests.test_repl FOLDER` is that program: the REPL over a conversation whose
+"model" repeats the question, so that what is shown is known.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pexpect
+import pytest
+
+from fastvlm_mlx.app import line_editor, repl
+from fastvlm_mlx.app.repl import Repl
+from fastvlm_mlx.errors import ImageError
+from fastvlm_mlx.generation import Timings
+
+PROMPT = "\r\n> "
+
+
+class EchoConversation:
+    """Answers with the question, word by word; "count" counts slowly and long."""
+
+    model = None
+    context_used = 12
+    context_size = 8192
+
+    def __init__(self):
+        self.turns: list[tuple[str, str]] = []
+        self.images: list[str] = []
+
+    def stream(
+        self, question, images=(), *, cancel, **sampling
+    ) -> Iterator[SimpleNamespace]:
+        import time
+
+        said = ""
+        count = question.startswith("count")
+        answer = [f"{n} " for n in range(1000)] if count else question.split(" ")
+        try:
+            for number, word in enumerate(answer):
+                if count:
+                    time.sleep(0.02)
+                if cancel.is_set():
+                    break
+                said += word + " "
+                yield chunk(word + " ", number + 1)
+        finally:
+            self.turns.append((question, said.strip()))
+
+    def add(self, image):
+        if not Path(image).expanduser().exists():
+            raise ImageError(f"{image}: no such file; check the path")
+        self.images.append(str(image))
+
+    def reset(self):
+        self.turns, self.images = [], []
+
+    def save(self, path):
+        Path(path).write_text(json.dumps(self.turns))
+
+    @classmethod
+    def load(cls, model, path):
+        loaded = cls()
+        loaded.turns = json.loads(Path(path).read_text())
+        return loaded
+
+
+def chunk(text: str, count: int) -> SimpleNamespace:
+    return SimpleNamespace(
+        text=text,
+        token=1,
+        prompt_tokens=30,
+        visual_tokens=16,
+        cached_tokens=4,
+        generated_tokens=count,
+        ttft=0.25,
+        tokens_per_second=50.0,
+        peak_memory=1_500_000_000,
+        timings=Timings(decode=0.05, preprocess=0.025),
+        finish_reason="stop",
+    )
+
+
+@pytest.fixture
+def terminal(tmp_path) -> Iterator[pexpect.spawn]:
+    child = start(tmp_path)
+    yield child
+    child.close(force=True)
+
+
+def start(folder: Path) -> pexpect.spawn:
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "tests.test_repl", str(folder)],
+        env={**os.environ, "TERM": "dumb"},
+        encoding="utf-8",
+        timeout=20,
+        dimensions=(40, 200),
+    )
+    child.expect_exact(PROMPT)
+    return child
+
+
+def say(child: pexpect.spawn, line: str, until: str = PROMPT) -> str:
+    """Type a line; what was printed between it and the next prompt."""
+    child.sendline(line)
+    child.expect_exact(until)
+    echo, _, output = str(child.before).partition("\r\n")
+    return output.replace("\r\n", "\n")
+
+
+def test_it_starts_with_four_lines_of_help(terminal):
+    before = terminal.before.replace("\r\n", "\n")
+    assert before.lstrip("\n") == repl.WELCOME.format(model="echo")
+    assert repl.WELCOME.count("\n") == 3
+
+
+def test_questions_and_answers(terminal):
+    assert say(terminal, "what is this?") == "what is this? "
+    assert say(terminal, "and that?") == "and that? "
+    assert say(terminal, "   ") == ""
+
+
+def test_pictures_by_command_and_by_dragging(terminal, tmp_path):
+    plain, spaced = tmp_path / "a.png", tmp_path / "b c.png"
+    plain.touch()
+    spaced.touch()
+    escaped = str(spaced).replace(" ", r"\ ")
+    assert say(terminal, f"/image {plain}") == f"added {plain}"
+    assert say(terminal, f"/image {escaped}") == f"added {spaced}"
+    assert say(terminal, f"/image {spaced}") == f"added {spaced}"
+    assert say(terminal, f"/image '{spaced}' {plain}") == (
+        f"added {spaced}\nadded {plain}"
+    )
+    # A picture dragged into the window is its path, with a space at the end.
+    assert say(terminal, f"{escaped} ") == f"added {spaced}"
+
+
+def test_a_bad_picture_keeps_the_session(terminal):
+    assert say(terminal, "/image nowhere.png") == (
+        "error: nowhere.png: no such file; check the path"
+    )
+    assert say(terminal, "/image").startswith("error: /image needs a path")
+    assert say(terminal, "still there?") == "still there? "
+
+
+def test_statistics(terminal):
+    assert say(terminal, "/stats") == "no answer yet"
+    say(terminal, "one two")
+    assert say(terminal, "/stats") == (
+        "time to first token: 0.250 s (decode 0.050, preprocess 0.025)\n"
+        "prompt: 30 tokens, 16 of them visual, 4 cached\n"
+        "answer: 2 tokens, 50.0 per second, ended by stop\n"
+        "peak memory: 1.5 GB\n"
+        "context: 12 of 8192 tokens"
+    )
+
+
+def test_save_reset_and_load(terminal, tmp_path):
+    file, picture = tmp_path / "talk.json", tmp_path / "cat.png"
+    picture.write_text("precious")
+    say(terminal, "hello")
+    assert say(terminal, f"/save {file}") == f"saved {file}"
+    assert say(terminal, f"/save {file}") == f"saved {file}"
+    assert json.loads(file.read_text()) == [["hello", "hello"]]
+    assert "cat.png exists; choose" in say(terminal, f"/save {picture}")
+    assert picture.read_text() == "precious"
+    assert say(terminal, "/save").startswith("error: /save takes one file")
+    assert say(terminal, "/reset").startswith("started over")
+    assert say(terminal, f"/load {file}") == f"loaded {file}"
+    missing = tmp_path / "missing.json"
+    assert say(terminal, f"/load {missing}") == (
+        f"error: {missing}: no such file or directory"
+    )
+
+
+def test_help_and_unknown_commands(terminal):
+    assert say(terminal, "/help") == repl.HELP
+    assert say(terminal, "/frobnicate now") == (
+        "unknown command '/frobnicate'; /help lists them"
+    )
+
+
+def test_ctrl_c_ends_the_answer_and_keeps_the_conversation(terminal, tmp_path):
+    terminal.sendline("count please")
+    terminal.expect_exact("5  6  7")
+    terminal.sendintr()
+    terminal.expect_exact(PROMPT)
+    assert say(terminal, "go on") == "go on "
+    say(terminal, f"/save {tmp_path / 'talk.json'}")
+    first, second = json.loads((tmp_path / "talk.json").read_text())
+    assert first[1].startswith("0  1  2") and "999" not in first[1]
+    assert second == ["go on", "go on"]
+
+
+def test_ctrl_c_at_the_prompt_drops_the_line(terminal):
+    terminal.send("half a que")
+    terminal.sendintr()
+    terminal.expect_exact(PROMPT)
+    assert say(terminal, "whole") == "whole "
+
+
+@pytest.mark.skipif(line_editor.readline is None, reason="Python without readline")
+def test_arrow_up_brings_earlier_lines_back(terminal, tmp_path):
+    say(terminal, "first")
+    say(terminal, "second")
+    assert say(terminal, "\x1b[A\x1b[A").endswith("first ")
+    terminal.sendeof()
+    terminal.expect(pexpect.EOF)
+    # The next session remembers them.
+    again = start(tmp_path)
+    assert say(again, "\x1b[A").endswith("first ")
+    again.close(force=True)
+
+
+@pytest.mark.skipif(line_editor.readline is None, reason="Python without readline")
+def test_tab_completes_commands_and_paths(terminal, tmp_path):
+    (tmp_path / "unmistakable.png").touch()
+    assert say(terminal, f"/ima\t{tmp_path}/unmis\t").endswith(
+        f"added {tmp_path}/unmistakable.png"
+    )
+
+
+@pytest.mark.parametrize("leave", ["\x04", "/quit\n", "/exit\n"])
+def test_leaving(terminal, leave):
+    terminal.send(leave)
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        ("a.png", ["a.png"]),
+        ("a.png b.png", ["a.png", "b.png"]),
+        (r"a\ b.png", ["a b.png"]),
+        ("'a b.png' \"c d.png\"", ["a b.png", "c d.png"]),
+        ("Anna's cat.png", ["Anna's cat.png"]),
+        ("~/a.png", [os.path.expanduser("~/a.png")]),
+        ("", []),
+    ],
+)
+def test_file_names_in_a_line(typed, names):
+    assert repl.words(typed) == names
+
+
+def test_odd_lines_never_raise(capsys):
+    odd = ["/", "//", "'", '"', "\\", "\0", "x" * 5000, "~nobody/x", "/image\t", "."]
+    session = Repl(EchoConversation(), "echo", {})  # pyright: ignore
+    for line in odd:
+        session.obey(line) if line.strip() != "/image" else None
+    assert re.search("unknown command '/'", capsys.readouterr().err)
+
+
+if __name__ == "__main__":
+    session = Repl(EchoConversation(), "echo", {})  # pyright: ignore
+    session.run(history=Path(sys.argv[1]) / "history")
