@@ -22,6 +22,7 @@ import mlx.core as mx
 from fastvlm_mlx._version import __version__
 from fastvlm_mlx.config import ModelConfig
 from fastvlm_mlx.convert import checkpoint, describe
+from fastvlm_mlx.convert.agreement import Agreement, measure
 from fastvlm_mlx.convert.checkpoint import Checkpoint
 from fastvlm_mlx.convert.encoder import fold_encoder
 from fastvlm_mlx.convert.names import OURS
@@ -30,6 +31,7 @@ from fastvlm_mlx.convert.staging import (
     check_safetensors,
     staged_folder,
 )
+from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.model import check_tensors
 from fastvlm_mlx.quantization import (
@@ -40,8 +42,7 @@ from fastvlm_mlx.quantization import (
     quantized,
 )
 from fastvlm_mlx.tensors import INDEX, Tensors
-
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+from fastvlm_mlx.tokenizer import Tokenizer
 
 # Bounds the memory a conversion needs beside the checkpoint itself.
 SHARD_BYTES = 1 << 30
@@ -64,12 +65,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion did; sizes are bytes of weights on disk."""
+    """What a conversion did; sizes are bytes of weights on disk.
+
+    `agreement` compares a quantised model with its original.
+    """
 
     out: Path
     layout: str
     source_bytes: int
     bytes: int
+    agreement: Agreement | None = None
 
 
 def convert(
@@ -110,8 +115,12 @@ def convert(
             tensors, config = _with_encoder_of(read, other)
         else:
             tensors, config = assemble(read)
+        agreement = None
         if q_bits is not None:
-            tensors, config = _quantize(tensors, config, q_bits, q_group_size or 64)
+            plain = tensors, config
+            tensors, config = _quantize(*plain, q_bits, q_group_size or 64)
+            check_tensors(config, tensors)
+            agreement = measure(*plain, tensors, config, Tokenizer(read.folder))
         if dtype is not None:
             tensors = {n: _cast(a, DTYPES[dtype]) for n, a in tensors.items()}
         check_tensors(config, tensors)
@@ -124,7 +133,7 @@ def convert(
             (folder / "config.json").write_text(
                 json.dumps(config.to_dict(), indent=2) + "\n"
             )
-    return Report(out, read.layout.name, read.size, size)
+    return Report(out, read.layout.name, read.size, size, agreement)
 
 
 def assemble(read: Checkpoint) -> tuple[Tensors, ModelConfig]:

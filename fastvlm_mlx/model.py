@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from fastvlm_mlx import kernels, language
 from fastvlm_mlx.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.tensors import Tensors, parameters
 from fastvlm_mlx.vision import FastViTHD
 
 if TYPE_CHECKING:
@@ -130,20 +130,21 @@ class FastVLM(nn.Module):
         )
         return mx.concatenate([part.astype(dtype) for part in parts])[None]
 
-    def logits(self, embeddings: mx.array, cache: list[Any]) -> mx.array:
-        """The next token's logits; the cache takes in all positions.
+    def logits(self, embeddings: mx.array, cache: list[Any], last: int = 1) -> mx.array:
+        """The next token's logits after each of the `last` positions; the cache takes
+        in all of them.
 
-        Only the last position is multiplied with the vocabulary.
+        Only those positions are multiplied with the vocabulary.
 
         Shapes:
-            embeddings: (1, L, hidden); returns (1, vocab)
+            embeddings: (1, L, hidden); returns (last, vocab)
         """
         ids = mx.zeros(embeddings.shape[:2], dtype=mx.int32)
         hidden = self.language_model.model(ids, cache, input_embeddings=embeddings)
-        last = hidden[:, -1]
+        hidden = hidden[0, -last:]
         if "lm_head" in self.language_model:
-            return self.language_model.lm_head(last)
-        return self.language_model.model.embed_tokens.as_linear(last)
+            return self.language_model.lm_head(hidden)
+        return self.language_model.model.embed_tokens.as_linear(hidden)
 
     def conversation(self, images: Any = (), **options: Any) -> "Conversation":
         """A conversation about `images`; see `conversation.Conversation`."""
@@ -162,7 +163,7 @@ class FastVLM(nn.Module):
         return "".join(chunk.text for chunk in self.stream(images, prompt, **options))
 
 
-def check_tensors(config: ModelConfig, tensors: dict[str, mx.array]) -> None:
+def check_tensors(config: ModelConfig, tensors: Tensors) -> None:
     """Refuses tensors that are not exactly those of a model of `config`.
 
     Quantised layers are checked by presence: their packed shapes depend on the bits.
@@ -170,7 +171,7 @@ def check_tensors(config: ModelConfig, tensors: dict[str, mx.array]) -> None:
     Raises:
         CheckpointError: names the first tensor that is missing, surplus or misshapen.
     """
-    wanted = {name: a.shape for name, a in tree_flatten(FastVLM(config).parameters())}
+    wanted = {name: a.shape for name, a in parameters(FastVLM(config)).items()}
     given = {
         name: array.shape
         for name, array in tensors.items()

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from fastvlm_mlx.config import read_json
 from fastvlm_mlx.errors import CheckpointError
@@ -16,6 +18,11 @@ Tensors = dict[str, mx.array]
 
 PICKLES = (".bin", ".pt", ".pth")
 INDEX = "model.safetensors.index.json"
+
+
+def parameters(module: nn.Module) -> Tensors:
+    """A module's parameters by their dotted names."""
+    return dict(tree_flatten(module.parameters()))  # pyright: ignore
 
 
 def weight_files(source: Path) -> list[Path]:
@@ -77,7 +84,7 @@ def load_tensors(file: Path) -> Tensors:
 def _load_pickle(file: Path) -> Tensors:
     # A pickle can run any code; only torch's restricted reader is let near one.
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError as fault:
         raise CheckpointError(
             f"{file}: a pickle needs torch to be read safely; pip install"
@@ -105,7 +112,7 @@ def _load_pickle(file: Path) -> Tensors:
 
 
 def _from_torch(tensor: Any) -> mx.array:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     # NumPy has no bfloat16: carry its bits.
     if tensor.dtype == torch.bfloat16:

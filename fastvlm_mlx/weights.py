@@ -1,25 +1,15 @@
-"""From a name to a loaded model: what to load, on which device, in which dtype.
-
-Metal and CUDA run bfloat16 and keep quantised layers quantised. The CPU runs
-float32 and undoes quantisation on load: there `quantized_matmul` is 40 times slower
-than a float32 product through a good BLAS.
-"""
+"""From a name to a loaded model; anything unconverted is converted once, and kept."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-import mlx.core as mx
-import mlx.nn as nn
-
 from fastvlm_mlx import hub
 from fastvlm_mlx.config import FORMAT, ModelConfig, read_json
-from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.device import DTYPES, assign, device_dtype
+from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.model import FastVLM, check_tensors
-from fastvlm_mlx.quantization import dequantized, layer_settings
 from fastvlm_mlx.tensors import Tensors, load_tensors, weight_files
 from fastvlm_mlx.tokenizer import Tokenizer
-
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 Progress = Callable[[int, int], None]
 
@@ -38,7 +28,8 @@ def load(
     Args:
         name: `demo`, `0.5b`, `1.5b`, `7b`, a hub id, or a path to a folder, `.zip` or
             weight file in any known layout.
-        dtype: float32, float16 or bfloat16; the device's own by default (above).
+        dtype: float32, float16 or bfloat16; the device's own by default
+                (see `device.py`).
         on_progress: called with (bytes done, bytes in all) while converting.
     Raises:
         CheckpointError: the checkpoint is unknown, damaged or incomplete.
@@ -54,20 +45,11 @@ def load(
         tensors |= load_tensors(file)
     check_tensors(config, tensors)
     model = FastVLM(config)
-    _assign(model, tensors, DTYPES[dtype] if dtype else device_dtype())
+    assign(model, tensors, DTYPES[dtype] if dtype else device_dtype())
     if config.text is not None:
         model.tokenizer = Tokenizer(folder)
     model.eval()
     return model
-
-
-def device_dtype() -> mx.Dtype:
-    """The dtype that suits the default device."""
-    return mx.float32 if on_cpu() else mx.bfloat16
-
-
-def on_cpu() -> bool:
-    return mx.default_device().type == mx.cpu
 
 
 def converted(name: str | Path, *, on_progress: Progress | None = None) -> Path:
@@ -88,34 +70,3 @@ def is_converted(folder: Path) -> bool:
     """Whether `folder` is a model folder of ours."""
     file = folder / "config.json"
     return file.is_file() and read_json(file).get("model_type") == FORMAT
-
-
-def _assign(model: FastVLM, tensors: Tensors, dtype: mx.Dtype) -> None:
-    settings = model.config.quantization
-    if settings is not None and on_cpu():
-        tensors = dequantized(tensors, settings, dtype)
-    elif settings is not None:
-        _quantize_layers(model, tensors, settings)
-    cast = {
-        name: array.astype(dtype) if mx.issubdtype(array.dtype, mx.floating) else array
-        for name, array in tensors.items()
-    }
-    try:
-        model.load_weights(list(cast.items()), strict=True)
-    except ValueError as fault:
-        raise CheckpointError(
-            f"the weights do not fit config.json ({str(fault).splitlines()[0]});"
-            " convert the checkpoint again"
-        ) from fault
-
-
-def _quantize_layers(model: FastVLM, tensors: Tensors, settings: dict) -> None:
-    """Gives the layers that have `scales` the quantised form they are stored in."""
-
-    def form(path: str, _: nn.Module) -> bool | dict[str, int]:
-        if f"{path}.scales" not in tensors:
-            return False
-        group_size, bits = layer_settings(settings, path)
-        return {"group_size": group_size, "bits": bits}
-
-    nn.quantize(model, class_predicate=form)
