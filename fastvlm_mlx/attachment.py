@@ -1,0 +1,117 @@
+"""A picture in a conversation: opened, named by its content, encoded once."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+import numpy as np
+from PIL import Image
+
+from fastvlm_mlx import image as pictures
+from fastvlm_mlx.config import VisionConfig
+from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.image_open import Source
+from fastvlm_mlx.memory import memory_of
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.model import FastVLM
+
+
+@dataclass(frozen=True)
+class View:
+    """How pictures are shown to a model: `fit`, `resolution` in pixels, `tiles` as
+    `(rows, columns)`. None for `tiles` follows the model's `image_grid_pinpoints`.
+
+    Raises OptionError for a value that cannot be honoured.
+    """
+
+    fit: str
+    resolution: int
+    tiles: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        pictures.check_fit(self.fit)
+        pictures.check_resolution(self.resolution)
+        if self.tiles is not None:
+            object.__setattr__(self, "tiles", pictures.check_tiles(*self.tiles))
+
+
+@dataclass(eq=False)
+class Attachment:
+    """A picture of a conversation.
+
+    `path` is where it came from, or None if only `image` has it. `digest` names the
+    pixels the model sees, so it depends on the view too.
+    """
+
+    path: str | None
+    image: Image.Image | None = field(repr=False)
+    digest: str
+    tokens: int
+    seconds: tuple[float, float] = (0.0, 0.0)  # to decode, to preprocess
+    _pixels: np.ndarray | None = field(default=None, repr=False)
+    _features: mx.array | None = field(default=None, repr=False)
+
+    def features(self, model: "FastVLM") -> mx.array:
+        """Its embeddings, `(tokens, hidden)`, under way; encoded at most once."""
+        if self._features is None:
+            memory = memory_of(model)
+            known = memory.get(self.digest)
+            if known is None:
+                # [N, tokens, hidden] -> [N * tokens, hidden], overview first
+                known = [model.encode_pixels(self._pixels).flatten(0, 1)]
+                memory.put(self.digest, known)
+            self._features, self._pixels = known[0], None
+        return self._features
+
+
+def attach(model: "FastVLM", source: Source, view: View) -> Attachment:
+    """Opens a picture for `model` without encoding it; anything `open_image` opens.
+
+    Raises ImageError if it cannot be opened, CheckpointError if `model` has no eyes.
+    """
+    config = model.config
+    if config.vision is None and not config.coreml_encoder:
+        raise CheckpointError(
+            "this model has no vision encoder; convert it with --encoder-from"
+            " and a checkpoint that has one"
+        )
+    begun = time.perf_counter()
+    image = pictures.open_image(source)
+    opened = time.perf_counter()
+    pixels = _pixels(image, view, config.grid_pinpoints)
+    digest = pictures.content_hash(pixels)
+    path = None
+    if not isinstance(source, Image.Image | bytes) and str(source) != "-":
+        path = str(source)
+    elif image is source:
+        # The caller may draw on it; what was shown is what will be saved.
+        image = image.copy()
+    return Attachment(
+        path=path,
+        image=None if path else image,
+        digest=digest,
+        tokens=len(pixels) * (config.vision or VisionConfig()).tokens(view.resolution),
+        seconds=(opened - begun, time.perf_counter() - opened),
+        _pixels=pixels,
+    )
+
+
+def _pixels(
+    image: Image.Image, view: View, pinpoints: Sequence[Sequence[int]]
+) -> np.ndarray:
+    # [N, resolution, resolution, 3] in 0..1
+    if view.tiles is None and pinpoints:
+        width, height = pictures.select_grid(*image.size, pinpoints)
+        columns, rows = width // view.resolution, height // view.resolution
+        if rows * columns > 1:
+            # LLaVA's anyres squeezes the overview into a square whatever the fit.
+            tiles = pictures.tile_image(
+                image, view.resolution, rows, columns, view.fit, overview="stretch"
+            )
+            return np.stack(tiles).astype(np.float32) / np.float32(255)
+    return pictures.preprocess(
+        [image], size=view.resolution, fit=view.fit, tiles=view.tiles
+    )

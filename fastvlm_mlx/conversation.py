@@ -1,0 +1,278 @@
+"""Questions and answers over the same pictures, each paid for once."""
+
+import contextlib
+import time
+import weakref
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, cast
+
+import mlx.core as mx
+
+from fastvlm_mlx import generation, history, transcript
+from fastvlm_mlx.attachment import Attachment, View, attach
+from fastvlm_mlx.errors import ContextError, FastVLMError
+from fastvlm_mlx.generation import Chunk, Timings
+from fastvlm_mlx.history import History, Pieces
+from fastvlm_mlx.image_open import Source
+from fastvlm_mlx.memory import memory_of
+from fastvlm_mlx.sampling import Sampling
+from fastvlm_mlx.transcript import Transcript, Turn
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.model import FastVLM
+
+Sources = Source | Sequence[Source]
+
+
+class Conversation:
+    """A chat with `model` about `images`, which join the first question.
+
+    - `system`: the system prompt; None is the model's own, "" is none.
+    - `fit`: "pad", "crop" or "stretch"; `resolution`: pixels, a multiple of 64;
+      `tiles`: `(rows, columns)`. None is the model's own.
+
+    One conversation serves one user; any number of them may share a model.
+
+    Raises ImageError, OptionError, and ContextError if the pictures alone do not fit.
+    """
+
+    def __init__(
+        self,
+        model: "FastVLM",
+        images: Sources = (),
+        *,
+        system: str | None = None,
+        fit: str | None = None,
+        resolution: int | None = None,
+        tiles: tuple[int, int] | None = None,
+    ):
+        config = model.config
+        self.model = model
+        self.system = system
+        self.view = View(
+            fit=config.fit if fit is None else fit,
+            resolution=config.image_size if resolution is None else resolution,
+            tiles=tiles,
+        )
+        limit = (config.text or {}).get("max_position_embeddings")
+        self.context_size = min(config.context_length, limit or config.context_length)
+        self._stream: weakref.ref[Generator[Chunk, None, None]] | None = None
+        self._past = History(model, system)
+        self._waiting: list[Attachment] = []
+        for source in _listed(images):
+            self.add(source)
+        self._opening = list(self._waiting)
+
+    @property
+    def history(self) -> tuple[Turn, ...]:
+        """The turns so far, oldest first; an answer is there once its stream ended."""
+        return tuple(self._past.turns)
+
+    @property
+    def context_used(self) -> int:
+        """Positions of the context taken, out of `context_size`."""
+        return history.length(self._past.pieces)
+
+    def add(self, image: Source):
+        """Lets a picture join the next question; its encoding begins at once.
+
+        Raises ImageError, and ContextError if it does not fit with what is there.
+        """
+        self._settle()
+        picture = attach(self.model, image, self.view)
+        self._check([*self._past.pieces, *self._waiting, picture])
+        picture.features(self.model)
+        self._waiting.append(picture)
+
+    def reset(self):
+        """Forgets all turns. The pictures given at the start join the next question."""
+        self._settle()
+        self._past = History(self.model, self.system)
+        self._waiting = list(self._opening)
+
+    def ask(self, text: str, images: Sources = (), **options: Any) -> str:
+        """The whole answer to a question; arguments as for `stream`."""
+        return "".join(chunk.text for chunk in self.stream(text, images, **options))
+
+    def stream(
+        self,
+        text: str,
+        images: Sources = (),
+        *,
+        cancel: Event | None = None,
+        detailed: bool = False,
+        **sampling: Any,
+    ) -> Generator[Chunk, None, None]:
+        """Streams the answer to `text`, about `images` too if any join here.
+
+        `sampling` are the fields of `sampling.Sampling`. Setting `cancel`, closing
+        the iterator, an interrupt and the next question all end an answer early; what
+        was shown of it then stays in the conversation. If nothing was shown yet, the
+        question is forgotten. `detailed` measures every stage of `Chunk.timings`.
+
+        Raises OptionError at once; while iterating, ImageError or ContextError before
+        anything is computed, and the conversation is then as it was.
+        """
+        started = time.perf_counter()
+        options = Sampling(**sampling)
+        self._settle()
+        stream = self._answer(text, _listed(images), options, cancel, detailed, started)
+        self._stream = weakref.ref(stream)
+        return stream
+
+    def _answer(
+        self,
+        text: str,
+        images: Sequence[Source],
+        sampling: Sampling,
+        cancel: Event | None,
+        detailed: bool,
+        started: float,
+    ) -> Generator[Chunk, None, None]:
+        joining = [attach(self.model, image, self.view) for image in images]
+        timings = Timings(
+            decode=sum(picture.seconds[0] for picture in joining),
+            preprocess=sum(picture.seconds[1] for picture in joining),
+        )
+        joining = [*self._waiting, *joining]
+        past, memory = self._past, memory_of(self.model)
+        pieces = past.with_question(text, joining)
+        left = self._check(pieces)
+
+        before = time.perf_counter()
+        features = [picture.features(self.model) for picture in joining]
+        if detailed:
+            mx.eval(features)
+            timings = replace(timings, encode=time.perf_counter() - before)
+        fresh = generation.positions(past.cache) == 0
+        shown: list[Chunk] = []
+        try:
+            if fresh:
+                history.recall(memory, pieces, past.cache)
+            chunks = generation.generate(
+                self.model,
+                past.missing(pieces),
+                past.cache,
+                replace(sampling, max_tokens=min(sampling.max_tokens, left)),
+                visual_tokens=history.length(joining),
+                timings=timings,
+                started=started,
+                detailed=detailed,
+                cancel=cancel,
+            )
+            with contextlib.closing(chunks):
+                for chunk in chunks:
+                    shown.append(chunk)
+                    yield chunk
+                    if fresh and len(shown) == 1:
+                        history.remember(memory, pieces, past.cache)
+        finally:
+            if shown:
+                past.keep(Turn("user", text, tuple(joining)), pieces, shown)
+                self._waiting = []
+            else:
+                generation.trim(past.cache, self.context_used)
+
+    def _check(self, pieces: Pieces, used: int | None = None) -> int:
+        """Positions left for an answer to `pieces`; ContextError if there are none.
+
+        `used` of them are not the question's; None means all of the history.
+        """
+        used = self.context_used if used is None else used
+        needed = history.length(pieces) - used + 1  # and one token of answer
+        free = max(self.context_size - used, 0)
+        if needed > free:
+            raise ContextError(
+                f"the question needs {needed} tokens of context and {free} of"
+                f" {self.context_size} are left; start over with /reset, or use fewer"
+                " tiles or a lower --resolution"
+            )
+        return free - needed + 1
+
+    def _settle(self):
+        """Ends an answer that is still open, keeping what was shown of it."""
+        stream = self._stream() if self._stream else None
+        if stream is not None:
+            try:
+                stream.close()
+            except ValueError:  # another thread is inside it
+                raise FastVLMError(
+                    "this conversation is still answering; wait for the answer, or"
+                    " start another conversation"
+                ) from None
+        self._stream = None
+
+    def save(self, path: str | Path):
+        """Writes the conversation to `path` as JSON, whole or not at all.
+
+        Pictures are saved as their path and a hash, or whole if they have no path.
+
+        Raises FastVLMError if `path` cannot be written.
+        """
+        self._settle()
+        transcript.write(
+            path,
+            Transcript(
+                model=str(self.model.config.source.get("name", "")),
+                system=self.system,
+                view=self.view,
+                turns=self.history,
+                opening=tuple(self._opening),
+                waiting=tuple(self._waiting),
+            ),
+        )
+
+    @classmethod
+    def load(cls, model: "FastVLM", path: str | Path) -> "Conversation":
+        """The conversation that `save` wrote, to be continued with `model`.
+
+        With the same model it goes on as if it had never stopped. Its pictures are
+        opened at once and encoded with the next question.
+
+        Raises FastVLMError if `path` is not a saved conversation, ImageError if a
+        picture is missing or has changed, ContextError if all that does not fit.
+        """
+        saved = transcript.read(path, model)
+        conversation = cls(
+            model,
+            system=saved.system,
+            fit=saved.view.fit,
+            resolution=saved.view.resolution,
+            tiles=saved.view.tiles,
+        )
+        conversation._opening = list(saved.opening)
+        conversation._waiting = list(saved.waiting)
+        for turn in saved.turns:
+            conversation._past.replay(turn)
+        conversation._check([*conversation._past.pieces, *saved.waiting], used=0)
+        return conversation
+
+
+def stream_once(
+    model: "FastVLM",
+    images: Sources,
+    text: str,
+    *,
+    system: str | None = None,
+    fit: str | None = None,
+    resolution: int | None = None,
+    tiles: tuple[int, int] | None = None,
+    **options: Any,
+) -> Generator[Chunk, None, None]:
+    """Streams the answer to one question, without a conversation around it.
+
+    Options as for `Conversation` and its `stream`.
+    """
+    conversation = Conversation(
+        model, system=system, fit=fit, resolution=resolution, tiles=tiles
+    )
+    return conversation.stream(text, images, **options)
+
+
+def _listed(images: Sources) -> Sequence[Source]:
+    if isinstance(images, list | tuple):
+        return cast(Sequence[Source], images)
+    return [cast(Source, images)]

@@ -1,0 +1,229 @@
+"""What was said in a conversation, and its form as a JSON file.
+
+Answers are saved as text and as token ids, because one text can be spelled in several
+ways and only the same ids continue the same way. Pictures are saved by path and hash,
+or as a PNG inside the file if they came without a path.
+"""
+
+import base64
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastvlm_mlx.attachment import Attachment, View, attach
+from fastvlm_mlx.errors import FastVLMError, ImageError, OptionError
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.model import FastVLM
+
+FORMAT = "fastvlm-mlx conversation"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One side's part of the history.
+
+    `role` is "user" or "assistant". A user's turn has `images`, those that joined in
+    it; an answer has `tokens`, its ids as they stand in the prompt, and its
+    `finish_reason` ("cancelled" also if its reader stopped early).
+    """
+
+    role: str
+    text: str
+    images: tuple[Attachment, ...] = ()
+    tokens: tuple[int, ...] = ()
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """All of a conversation but its KV cache.
+
+    `opening` are the pictures it starts with, `waiting` those that join next.
+    """
+
+    model: str
+    system: str | None
+    view: View
+    turns: tuple[Turn, ...]
+    opening: tuple[Attachment, ...] = ()
+    waiting: tuple[Attachment, ...] = ()
+
+
+def write(path: str | Path, transcript: Transcript):
+    """Writes `path`, whole or not at all; FastVLMError if that is impossible."""
+    path = Path(path)
+    # Beside the target: a rename is only atomic within one file system.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        text = json.dumps(_values(transcript), ensure_ascii=False, indent=1)
+        try:
+            # A text can hold half a surrogate pair, which UTF-8 cannot.
+            unfinished.write_bytes(text.encode("utf-8", "replace"))
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except (OSError, ValueError) as fault:
+        reason = getattr(fault, "strerror", None) or fault
+        raise FastVLMError(
+            f"{path}: the conversation cannot be saved ({reason}); give another path"
+        ) from fault
+
+
+def read(path: str | Path, model: "FastVLM") -> Transcript:
+    """Reads `path` and opens its pictures for `model`.
+
+    Raises FastVLMError if it is not a saved conversation, ImageError if a picture is
+    missing or is no longer what it was.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise ValueError("of another format")
+        if values["version"] != VERSION:
+            raise ValueError(f"version {values['version']!r}, not {VERSION}")
+        return _Reader(path, model, values).transcript()
+    except OSError as fault:
+        raise FastVLMError(
+            f"{path}: cannot be read ({fault.strerror}); check the path"
+        ) from fault
+    except OptionError as fault:
+        raise FastVLMError(f"{path}: not a saved conversation ({fault})") from fault
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError) as fault:
+        kind = "no " if isinstance(fault, KeyError) else ""
+        reason = " ".join(str(fault).split())[:120]
+        raise FastVLMError(
+            f"{path}: not a saved conversation ({kind}{reason}); give a file that"
+            " /save wrote"
+        ) from fault
+
+
+def _values(transcript: Transcript) -> dict[str, Any]:
+    pictures: list[Attachment] = []
+
+    def numbers(images: Sequence[Attachment]) -> list[int]:
+        for picture in images:
+            if picture not in pictures:
+                pictures.append(picture)
+        return [pictures.index(picture) for picture in images]
+
+    turns = [
+        {"role": turn.role, "text": turn.text, "images": numbers(turn.images)}
+        if turn.role == "user"
+        else {
+            "role": turn.role,
+            "text": turn.text,
+            "tokens": list(turn.tokens),
+            "finish_reason": turn.finish_reason,
+        }
+        for turn in transcript.turns
+    ]
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": transcript.model,
+        "settings": {"system": transcript.system, **asdict(transcript.view)},
+        "turns": turns,
+        "opening": numbers(transcript.opening),
+        "waiting": numbers(transcript.waiting),
+        "pictures": [_picture(picture) for picture in pictures],
+    }
+
+
+def _picture(picture: Attachment) -> dict[str, str]:
+    if picture.path is not None:
+        path = picture.path
+        # So that it is found from another working directory.
+        path = path if "://" in path[:16] else str(Path(path).expanduser().absolute())
+        return {"path": path, "hash": picture.digest}
+    assert picture.image is not None
+    png = io.BytesIO()
+    picture.image.save(png, "PNG")
+    return {
+        "png": base64.b64encode(png.getvalue()).decode(),
+        "hash": picture.digest,
+    }
+
+
+class _Reader:
+    """Checks every value on the way: the file may come from anywhere."""
+
+    def __init__(self, path: str | Path, model: "FastVLM", values: dict[str, Any]):
+        self._path = path
+        self._model = model
+        self._values = values
+
+    def transcript(self) -> Transcript:
+        values, settings = self._values, self._values["settings"]
+        system = settings["system"]
+        tiles = settings["tiles"]
+        if tiles is not None:
+            rows, columns = (_is(int, number) for number in tiles)
+            tiles = rows, columns
+        self._view = View(
+            _is(str, settings["fit"]), _is(int, settings["resolution"]), tiles
+        )
+        # All the text first: a picture takes long to open.
+        sketch = [self._said(turn) for turn in _is(list, values["turns"])]
+        if [turn.role for turn in sketch] != ["user", "assistant"] * (len(sketch) // 2):
+            raise ValueError("questions and answers do not take turns")
+        self._pictures = [
+            self._open(number, entry)
+            for number, entry in enumerate(_is(list, values["pictures"]), start=1)
+        ]
+        turns = [
+            Turn(
+                turn.role,
+                turn.text,
+                self._chosen(entry.get("images", [])),
+                turn.tokens,
+                turn.finish_reason,
+            )
+            for turn, entry in zip(sketch, values["turns"], strict=True)
+        ]
+        return Transcript(
+            model=_is(str, values["model"]),
+            system=None if system is None else _is(str, system),
+            view=self._view,
+            turns=tuple(turns),
+            opening=self._chosen(values["opening"]),
+            waiting=self._chosen(values["waiting"]),
+        )
+
+    def _said(self, turn: Any) -> Turn:
+        role, text = _is(str, _is(dict, turn)["role"]), _is(str, turn["text"])
+        if role == "user":
+            return Turn(role, text)
+        tokens = tuple(_is(int, token) for token in _is(list, turn["tokens"]))
+        return Turn(role, text, (), tokens, _is(str, turn["finish_reason"]))
+
+    def _chosen(self, numbers: Any) -> tuple[Attachment, ...]:
+        if any(_is(int, number) < 0 for number in _is(list, numbers)):
+            raise ValueError(f"there is no picture {min(numbers)}")
+        return tuple(self._pictures[number] for number in numbers)
+
+    def _open(self, number: int, entry: Any) -> Attachment:
+        wanted = _is(str, _is(dict, entry)["hash"])
+        if "path" in entry:
+            name = source = _is(str, entry["path"])
+        else:
+            name = f"{self._path}: picture {number}"
+            source = base64.b64decode(_is(str, entry["png"]), validate=True)
+        picture = attach(self._model, source, self._view)
+        if picture.digest != wanted:
+            raise ImageError(
+                f"{name}: not the picture that the conversation was about; put the"
+                f" old one back, or start a new conversation"
+            )
+        return picture
+
+
+def _is(kind: type, value: Any) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{str(value)[:40]!r} is not a {kind.__name__}")
+    return value
