@@ -12,8 +12,23 @@ prints it and exits with 1; nothing else is ever shown to a user.
 """
 
 
+# Long enough for two paths; a corrupt file can put megabytes into a message.
+_LONGEST = 800
+
+
 class FastVLMError(Exception):
     """Base of every error this package raises on purpose."""
+
+    def __init__(self, message: object = ""):
+        # Names and values come out of files: none may break the line or repaint the
+        # terminal.
+        line = "".join(
+            c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1]
+            for c in str(message)
+        )
+        if len(line) > _LONGEST:
+            line = f"{line[: _LONGEST - 300]} ... {line[-300:]}"
+        super().__init__(line)
 
 
 class CheckpointError(FastVLMError):

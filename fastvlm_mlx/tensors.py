@@ -4,25 +4,32 @@ Nothing is read from disk before it is used, so a checkpoint larger than memory 
 converted shard by shard.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from fastvlm_mlx.config import read_json
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.safetensors_file import check_file
 
 Tensors = dict[str, mx.array]
 
 PICKLES = (".bin", ".pt", ".pth")
 INDEX = "model.safetensors.index.json"
 
+# Of a folder without an index, these alone are the model where they exist; beside
+# them may lie adapters, optimizer states and the like.
+_MODEL_FILES = re.compile(
+    r"model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin"
+)
+_SHARD = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
 
-def parameters(module: nn.Module) -> Tensors:
-    """A module's parameters by their dotted names."""
-    return dict(tree_flatten(module.parameters()))  # pyright: ignore
+
+def number(array: mx.array) -> float:
+    """The value of an array of one element."""
+    return array.item()  # pyright: ignore
 
 
 def weight_files(source: Path) -> list[Path]:
@@ -30,35 +37,61 @@ def weight_files(source: Path) -> list[Path]:
     every safetensors file, or else every pickle.
 
     Raises:
-        CheckpointError: there are none, or the index names one that is missing.
+        CheckpointError: there are none, or one of several shards is missing.
     """
     if source.is_file():
-        if source.suffix not in (".safetensors", *PICKLES):
+        if source.suffix.lower() not in (".safetensors", *PICKLES):
             raise CheckpointError(
                 f"{source}: not a checkpoint; give a folder, a .zip, or a .safetensors"
             )
         return [source]
-    if (source / INDEX).exists():
-        shards = read_json(source / INDEX).get("weight_map")
-        if not isinstance(shards, dict) or not shards:
-            raise CheckpointError(
-                f"{source / INDEX}: has no weight_map; download the file again"
-            )
-        files = [source / str(name) for name in sorted(set(shards.values()))]
-        for file in files:
-            if file.parent.resolve() != source.resolve() or not file.is_file():
-                raise CheckpointError(
-                    f"{file}: this shard, which {INDEX} names, is missing;"
-                    " download it too"
-                )
-        return files
+    for index in (INDEX, "pytorch_model.bin.index.json"):
+        if (source / index).exists():
+            return _indexed(source, index)
     for suffixes in ((".safetensors",), PICKLES):
         files = sorted(f for f in source.iterdir() if f.suffix in suffixes)
+        files = [f for f in files if _MODEL_FILES.fullmatch(f.name)] or files
         if files:
+            _check_shards(files)
             return files
     raise CheckpointError(
         f"{source}: no weights there (*.safetensors); give a checkpoint's folder"
     )
+
+
+def _indexed(source: Path, index: str) -> list[Path]:
+    shards = read_json(source / index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise CheckpointError(
+            f"{source / index}: has no weight_map; download the file again"
+        )
+    files = []
+    for name in sorted({str(name) for name in shards.values()}):
+        # A name, never a path: `../evil` and `/etc/x` are somebody's joke.
+        if Path(name).name != name:
+            raise CheckpointError(
+                f"{source / index}: names the shard {name!r:.200}, which is not a file"
+                " beside it; download the checkpoint again"
+            )
+        file = source / name
+        if not file.is_file():
+            raise CheckpointError(
+                f"{file}: this shard, which {index} names, is missing; download it too"
+            )
+        files.append(file)
+    return files
+
+
+def _check_shards(files: list[Path]) -> None:
+    """`model-00001-of-00002` alone is half a model."""
+    numbers = [match for file in files if (match := _SHARD.search(file.name))]
+    for count in {int(match[2]) for match in numbers}:
+        there = {int(match[1]) for match in numbers if int(match[2]) == count}
+        if missing := sorted(set(range(1, min(count, 10**5) + 1)) - there):
+            raise CheckpointError(
+                f"{files[0].parent}: shard {missing[0]} of {count} is missing;"
+                " download it too"
+            )
 
 
 def load_tensors(file: Path) -> Tensors:
@@ -67,8 +100,9 @@ def load_tensors(file: Path) -> Tensors:
     Raises:
         CheckpointError: the file is damaged, or a pickle and torch is not installed.
     """
-    if file.suffix in PICKLES:
+    if file.suffix.lower() in PICKLES:
         return _load_pickle(file)
+    check_file(file)
     try:
         loaded = mx.load(str(file), format="safetensors")
     except (RuntimeError, ValueError, OSError) as fault:
@@ -84,7 +118,7 @@ def load_tensors(file: Path) -> Tensors:
 def _load_pickle(file: Path) -> Tensors:
     # A pickle can run any code; only torch's restricted reader is let near one.
     try:
-        import torch  # pyright: ignore[reportMissingImports]
+        import torch
     except ImportError as fault:
         raise CheckpointError(
             f"{file}: a pickle needs torch to be read safely; pip install"
@@ -102,19 +136,24 @@ def _load_pickle(file: Path) -> Tensors:
             state = state[wrapper]
     if not isinstance(state, dict):
         raise CheckpointError(
-            f"{file}: holds a {type(state).__name__}, not named tensors"
+            f"{file}: holds a {type(state).__name__}, not named tensors;"
+            " get the checkpoint as .safetensors"
         )
     return {
-        name: _from_torch(value)
+        str(name): _from_torch(value)
         for name, value in state.items()
         if isinstance(value, torch.Tensor)
     }
 
 
 def _from_torch(tensor: Any) -> mx.array:
-    import torch  # pyright: ignore[reportMissingImports]
+    import torch
 
+    tensor = tensor.detach().contiguous()
     # NumPy has no bfloat16: carry its bits.
     if tensor.dtype == torch.bfloat16:
         return mx.array(tensor.view(torch.int16).numpy()).view(mx.bfloat16)
+    # No model of ours needs more, and a GPU has no float64.
+    if tensor.dtype == torch.float64:
+        tensor = tensor.float()
     return mx.array(tensor.numpy())
