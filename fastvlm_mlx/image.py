@@ -141,7 +141,7 @@ def select_grid(
 
     Raises OptionError if `pinpoints` is empty or malformed.
     """
-    best, best_rank = None, (-1, 0)
+    best, best_rank = None, (0, 0)
     try:
         pairs = ast.literal_eval(pinpoints) if isinstance(pinpoints, str) else pinpoints
         for candidate_width, candidate_height in pairs:

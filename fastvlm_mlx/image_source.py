@@ -29,12 +29,19 @@ def name_of(source: object) -> str:
         text = "standard input" if str(source) == "-" else str(source) or "''"
     else:
         text = type(source).__name__
+    return _printable(text)
+
+
+def one_line(error: object) -> str:
+    """What went wrong, in the words of who noticed: one line, no full stop."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return _printable(text or type(error).__name__)
+
+
+def _printable(text: str) -> str:
+    # Paths and servers may say anything, escape codes for the terminal included.
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return text if len(text) <= 200 else f"{text[:150]}...{text[-40:]}"
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def read_path(source: str | Path, name: str) -> Path | bytes:
@@ -51,7 +58,7 @@ def read_path(source: str | Path, name: str) -> Path | bytes:
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file; check the path") from None
     except (OSError, ValueError, RuntimeError) as error:
-        fault = getattr(error, "strerror", None) or one_line(error)
+        fault = one_line(getattr(error, "strerror", None) or error)
         raise ImageError(f"{name}: {fault}; check the path") from error
 
 
@@ -121,13 +128,12 @@ def read_url(url: str, name: str) -> bytes:
             data = _read_all(answer.read1, name, deadline)
     except urllib.error.HTTPError as error:
         with error:
-            reason = one_line(Exception(error.reason))
+            reason = one_line(error.reason)
         raise ImageError(
             f"{name}: the server answered {error.code} {reason}; check the address"
         ) from None
     except (OSError, HTTPException, ValueError) as error:
-        fault = getattr(error, "reason", None) or error
-        fault = one_line(Exception(fault))
+        fault = one_line(getattr(error, "reason", None) or error)
         raise ImageError(
             f"{name}: no answer ({fault}); check the address and the network"
         ) from error

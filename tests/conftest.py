@@ -1,0 +1,34 @@
+"""Where tests find what lies outside the checkout."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The project's shared folder: pictures, reference checkpoints, the tokenizer."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no {SHARED.name} folder beside the checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def reference(shared: Path) -> Path:
+    """The reference checkpoints, one folder per layout."""
+    folder = shared / "reference"
+    if not folder.is_dir():
+        pytest.skip("no reference checkpoints in the shared folder")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or writes the conversions that the user of this machine has."""
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTVLM_CACHE", str(cache))
+        yield cache
