@@ -1,0 +1,243 @@
+"""The model folder's tokenizer, on the `tokenizers` library alone.
+
+transformers would do the same and cost seconds to import. Apple's release has no
+tokenizer.json; vocab.json and merges.txt then make the same Qwen2 byte-level BPE.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+
+from fastvlm_mlx.errors import CheckpointError
+
+# Qwen2's word boundaries: contractions, words, single digits, punctuation, spaces.
+_QWEN2_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_STOPS = ("<|im_end|>", "<|endoftext|>", "</s>")
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+class Tokenizer:
+    """Text to ids and back. A user's text never gives a control token.
+
+    `folder` holds tokenizer.json, or vocab.json and merges.txt; tokenizer_config.json
+    beside them names the end of sequence. Raises CheckpointError if they are missing
+    or damaged.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self._tokenizer = _read(self.folder)
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special = frozenset(id for id, token in added.items() if token.special)
+        self.stop_ids = self._find_stops()
+        # The library keeps only special tokens out of text; so make all of them
+        # special. What `decode` leaves out was settled above.
+        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.add_special_tokens(
+            [_as_special(token) for token in added.values() if not token.special]
+        )
+        state = self._tokenizer.decoder.__getstate__().decode()
+        self._sentencepiece = '"ByteFallback"' in state
+        if not self._sentencepiece and '"ByteLevel"' not in state:
+            raise CheckpointError(
+                f"{self.folder / 'tokenizer.json'}: neither byte-level BPE nor "
+                "sentencepiece; use the tokenizer of a Qwen2 or Llama model"
+            )
+        self._bytes: dict[int, bytes] = {}
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text` as plain text: `<|im_start|>` in it is just characters."""
+        # A terminal or a JSON body can bring half a surrogate pair.
+        text = text.encode("utf-8", "replace").decode()
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; special tokens and ids beyond the vocabulary are empty."""
+        stream = self.stream()
+        return "".join(map(stream.push, ids)) + stream.finish()
+
+    def stream(self) -> "TextStream":
+        """A decoder that takes ids one at a time."""
+        return TextStream(self)
+
+    def id(self, token: str) -> int | None:
+        """The id of one token by its exact name, control tokens included."""
+        return self._tokenizer.token_to_id(token)
+
+    def __len__(self) -> int:
+        """The number of tokens; a model's vocabulary may be padded beyond it."""
+        return self._tokenizer.get_vocab_size()
+
+    def save(self, folder: str | Path) -> None:
+        """Write tokenizer.json into `folder`, whatever form it was read from."""
+        _read(self.folder).save(str(Path(folder) / "tokenizer.json"))
+
+    def token_bytes(self, id: int) -> bytes:
+        """What one id contributes to the text, as bytes of UTF-8; may be a fragment."""
+        if id not in self._bytes:
+            self._bytes[id] = self._token_bytes(int(id))
+        return self._bytes[id]
+
+    def _token_bytes(self, id: int) -> bytes:
+        if id in self._special or not 0 <= id < 1 << 32:
+            return b""
+        token = self._tokenizer.id_to_token(id) or ""
+        if self._sentencepiece:
+            if match := _BYTE_TOKEN.fullmatch(token):
+                return bytes([int(match[1], 16)])
+            return token.replace("\u2581", " ").encode()
+        try:
+            return bytes(_BYTE_OF[character] for character in token)
+        except KeyError:  # an added token is not spelled in byte characters
+            return token.encode()
+
+    def _find_stops(self) -> frozenset[int]:
+        """Ids that end an answer, from the vocabulary and the folder's own word."""
+        stops = {self.id(token) for token in _STOPS} & self._special
+        eos = _read_json(self.folder / "tokenizer_config.json").get("eos_token")
+        if isinstance(eos, dict):
+            eos = eos.get("content")
+        if isinstance(eos, str):
+            stops.add(self.id(eos))
+        eos = _read_json(self.folder / "generation_config.json").get("eos_token_id")
+        stops.update(eos if isinstance(eos, list) else [eos])
+        return frozenset(id for id in stops if isinstance(id, int))
+
+
+class TextStream:
+    """Ids in, text out, whole characters only.
+
+    A character's bytes may come in several tokens: `push` gives "" until the last one
+    is there. Bytes that are not UTF-8 become U+FFFD, as in `Tokenizer.decode`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        # sentencepiece marks the start of a text with a space that is not part of it.
+        self._strip = tokenizer._sentencepiece
+
+    def push(self, id: int) -> str:
+        """The text that `id` completes, "" if none."""
+        data = self._tokenizer.token_bytes(id)
+        if self._strip and data:
+            data = data.removeprefix(b" ")
+            self._strip = False
+        return self._decoder.decode(data)
+
+    def finish(self) -> str:
+        """What is left: U+FFFD for an unfinished character, else ""."""
+        return self._decoder.decode(b"", final=True)
+
+
+def _byte_characters() -> dict[str, int]:
+    """GPT-2's spelling of bytes: printable ones as themselves, the rest from U+0100."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_characters()
+
+
+def _as_special(token: AddedToken) -> AddedToken:
+    return AddedToken(
+        token.content,
+        single_word=token.single_word,
+        lstrip=token.lstrip,
+        rstrip=token.rstrip,
+        normalized=token.normalized,
+        special=True,
+    )
+
+
+def _read(folder: Path) -> tokenizers.Tokenizer:
+    whole, vocab, merges = (
+        folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
+    )
+    damaged = whole
+    try:
+        if whole.is_file():
+            return tokenizers.Tokenizer.from_file(str(whole))
+        if not (vocab.is_file() and merges.is_file()):
+            raise CheckpointError(
+                f"{folder}: no tokenizer.json (or vocab.json with merges.txt); "
+                "copy it from the original model"
+            )
+        damaged = vocab
+        bpe = models.BPE.from_file(str(vocab), str(merges))
+    except CheckpointError:
+        raise
+    # The library raises bare Exception for damaged files.
+    except Exception as error:
+        raise CheckpointError(
+            f"{damaged}: damaged ({' '.join(str(error).split())}); download it again"
+        ) from error
+    return _qwen2(bpe, folder)
+
+
+def _qwen2(bpe: models.BPE, folder: Path) -> tokenizers.Tokenizer:
+    """The tokenizer that transformers' Qwen2Tokenizer makes of a vocabulary."""
+    tokenizer = tokenizers.Tokenizer(bpe)
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_QWEN2_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    for id, entry in sorted(_added_tokens(folder).items()):
+        token = AddedToken(entry["content"], normalized=False)
+        if entry.get("special", True):
+            tokenizer.add_special_tokens([_as_special(token)])
+        else:
+            tokenizer.add_tokens([token])
+        # The library numbers added tokens itself, from the end of the vocabulary.
+        if tokenizer.token_to_id(token.content) != id:
+            raise CheckpointError(
+                f"{folder}: the id {id} of {token.content} does not follow vocab.json; "
+                "copy tokenizer.json from the original model"
+            )
+    return tokenizer
+
+
+def _added_tokens(folder: Path) -> dict[int, dict[str, Any]]:
+    path = folder / "tokenizer_config.json"
+    entries = _read_json(path).get("added_tokens_decoder")
+    try:
+        if entries:
+            added = {int(id): {**entry} for id, entry in entries.items()}
+        else:
+            path = folder / "added_tokens.json"
+            added = {int(id): {"content": t} for t, id in _read_json(path).items()}
+        if all(isinstance(entry["content"], str) for entry in added.values()):
+            return added
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    raise CheckpointError(f"{path}: the added tokens are malformed; download it again")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, {} if there is no such file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: damaged ({' '.join(str(error).split())}); download it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a JSON object; download it again")
+    return content
