@@ -15,7 +15,7 @@ from fastvlm_mlx.device import assign, device_dtype
 from fastvlm_mlx.language import mlx_lm_module
 from fastvlm_mlx.model import FastVLM
 from fastvlm_mlx.prompt import Picture, Tokenizer, turn
-from fastvlm_mlx.tensors import Tensors
+from fastvlm_mlx.tensors import Tensors, number
 
 PROMPTS = (
     "Describe the image.",
@@ -60,8 +60,8 @@ def measure(
         log_p, log_q = (x - mx.logsumexp(x, -1, keepdims=True) for x in (p, q))
         kl.append((mx.exp(log_p) * (log_p - log_q)).sum(-1))
     return Agreement(
-        top1=mx.concatenate(same).mean().item(),
-        kl=mx.concatenate(kl).mean().item(),
+        top1=number(mx.concatenate(same).mean()),
+        kl=number(mx.concatenate(kl).mean()),
         positions=len(answers) * ANSWER_TOKENS,
     )
 
@@ -83,7 +83,7 @@ def _answers(
         rows = []
         for _ in range(ANSWER_TOKENS):
             rows.append(model.logits(embeddings, cache).astype(mx.float32))
-            ids.append(int(mx.argmax(rows[-1]).item()))
+            ids.append(int(number(mx.argmax(rows[-1]))))
             embeddings = model.embed([ids[-1:]])
         answers.append(ids)
         logits.append(mx.concatenate(rows))

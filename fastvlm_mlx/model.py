@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from fastvlm_mlx import kernels, language
 from fastvlm_mlx.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.tensors import Tensors, parameters
+from fastvlm_mlx.tensors import Tensors
 from fastvlm_mlx.vision import FastViTHD
 
 if TYPE_CHECKING:
@@ -171,7 +172,8 @@ def check_tensors(config: ModelConfig, tensors: Tensors) -> None:
     Raises:
         CheckpointError: names the first tensor that is missing, surplus or misshapen.
     """
-    wanted = {name: a.shape for name, a in parameters(FastVLM(config)).items()}
+    parameters: Any = tree_flatten(FastVLM(config).parameters())
+    wanted = {name: array.shape for name, array in parameters}
     given = {
         name: array.shape
         for name, array in tensors.items()

@@ -1,0 +1,55 @@
+"""A quantised model is compared with its original before anyone uses it."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from fastvlm_mlx.convert import agreement, to_mlx
+from fastvlm_mlx.convert.agreement import ANSWER_TOKENS, PROMPTS
+from fastvlm_mlx.convert.checkpoint import opened
+from fastvlm_mlx.tokenizer import Tokenizer
+
+
+@pytest.fixture
+def parts(reference: Path):
+    with opened(reference / "llava-mini") as read:
+        yield *to_mlx.assemble(read), Tokenizer(read.folder)
+
+
+def test_a_model_agrees_with_itself(parts):
+    tensors, config, tokenizer = parts
+    found = agreement.measure(tensors, config, dict(tensors), config, tokenizer)
+    assert found is not None
+    assert found.top1 == 1.0
+    assert abs(found.kl) < 1e-6
+    assert found.positions == 2 * len(PROMPTS) * ANSWER_TOKENS
+
+
+def test_garbage_shows(parts):
+    tensors, config, tokenizer = parts
+    broken = dict(tensors)
+    name = "language_model.model.layers.0.mlp.down_proj.weight"
+    broken[name] = mx.random.normal(broken[name].shape, key=mx.random.key(0))
+    found = agreement.measure(tensors, config, broken, config, tokenizer)
+    assert found is not None
+    assert found.top1 < 0.7
+    assert found.kl > 0.5
+
+
+def test_more_bits_agree_better(reference: Path, tmp_path: Path):
+    four, eight = (
+        to_mlx.convert(
+            reference / "llava-mini", tmp_path / str(bits), q_bits=bits, q_group_size=32
+        ).agreement
+        for bits in (4, 8)
+    )
+    assert four is not None and eight is not None
+    assert eight.top1 > four.top1
+    assert eight.kl < four.kl / 10
+
+
+def test_a_language_model_without_an_encoder_is_not_compared(parts):
+    tensors, config, tokenizer = parts
+    blind = to_mlx.replace(config, vision=None)
+    assert agreement.measure(tensors, blind, tensors, blind, tokenizer) is None
