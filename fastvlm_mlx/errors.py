@@ -12,8 +12,8 @@ prints it and exits with 1; nothing else is ever shown to a user.
 """
 
 
-# Long enough for two paths; a corrupt file can put megabytes into a message.
-_LONGEST = 800
+# Longer than any path; a corrupt file can put megabytes into a message.
+_LONGEST = 10_000
 
 
 class FastVLMError(Exception):
