@@ -24,7 +24,7 @@ class EncoderConfig:
     `multi_scale_stages` lists the stages (0 to 3) whose output joins the last one.
     """
 
-    embed_dims: tuple[int, ...] = (16, 32, 64, 128, 256)
+    embed_dims: tuple[int, ...] = (8, 16, 64, 128, 256)
     layers: tuple[int, ...] = (1, 1, 2, 2, 1)
     drop_path: float = 0.0
     multi_scale: str | None = "dwconv"

@@ -100,7 +100,7 @@ class Run:
         bar.close()
         self.save()
 
-    def update(self, loss: torch.Tensor, **shown: float) -> None:
+    def update(self, loss: torch.Tensor, **shown: torch.Tensor) -> None:
         """One optimiser step at the scheduled rate; `shown` joins the loss in the log."""
         progress = self.budget.progress(self.step, self.seconds)
         for group in self.optimizer.param_groups:
@@ -111,7 +111,7 @@ class Run:
             nn.utils.clip_grad_norm_(group["params"], 1.0)
         self.optimizer.step()
         row = {"step": self.step, "loss": round(loss.item(), 4)}
-        row |= {key: round(float(value), 4) for key, value in shown.items()}
+        row |= {key: round(float(value.detach()), 4) for key, value in shown.items()}
         self.history.append(row)
         if self.step % 50 == 0:
             recent = self.history[-50:]

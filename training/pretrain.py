@@ -19,7 +19,7 @@ from training import drawing, world
 from training.encoder import EncoderConfig, FastViTHD
 from training.loop import Budget, Run
 
-BATCH = 32
+BATCH = 16
 COLOURS = len(world.COLOUR_NAMES)
 # What is there, its colour, its place (x, y, half size), the sign behind it.
 PARTS = (world.NUM_THINGS, COLOURS, 3, 1 + COLOURS)
@@ -28,7 +28,7 @@ PARTS = (world.NUM_THINGS, COLOURS, 3, 1 + COLOURS)
 class Pictures(Dataset):
     """Batches of rendered scenes and their labels, drawn when asked for by number."""
 
-    def __init__(self, first: int, batches: int, dense: float = 0.5):
+    def __init__(self, first: int, batches: int, dense: float = 0.6):
         self.first, self.batches, self.dense = first, batches, dense
 
     def __len__(self) -> int:
@@ -73,8 +73,10 @@ def dense_loss(found: torch.Tensor, batch: dict) -> tuple[torch.Tensor, dict]:
     """Loss of (B, GRID, GRID, parts) against the labels, and accuracies to watch."""
     thing, colour, place, board = found.split(PARTS, dim=-1)
     there = batch["thing"] > 0
+    # Six squares in seven are empty: what stands in the others has a term of its own.
     loss = F.cross_entropy(thing.flatten(0, 2), batch["thing"].flatten())
-    loss = 4 * loss + F.cross_entropy(colour[there], batch["colour"][there])
+    loss = loss + 3 * F.cross_entropy(thing[there], batch["thing"][there])
+    loss = loss + F.cross_entropy(colour[there], batch["colour"][there])
     loss = loss + 10 * F.smooth_l1_loss(place[there], batch["place"][there], beta=0.02)
     loss = loss + F.cross_entropy(board.flatten(0, 2), batch["board"].flatten())
     guess = thing.argmax(-1)
@@ -95,7 +97,7 @@ def run(folder: Path, config: EncoderConfig, budget: Budget, name: str = "pretra
     encoder = FastViTHD(config).to(memory_format=torch.channels_last)
     heads = Heads(config)
     modules = {"encoder": encoder, "heads": heads}
-    training = Run(name, folder, modules, {"encoder": 2e-3, "heads": 2e-3}, budget)
+    training = Run(name, folder, modules, {"encoder": 1.5e-3, "heads": 1.5e-3}, budget)
     if training.finished:
         return encoder
     pictures = Pictures(training.step, budget.steps - training.step)
@@ -115,10 +117,11 @@ def run(folder: Path, config: EncoderConfig, budget: Budget, name: str = "pretra
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="where checkpoints go")
-    parser.add_argument("--steps", type=int, default=4000, help="batches of 32 pictures")
+    parser.add_argument("--steps", type=int, default=8000, help="batches of 16 pictures")
     parser.add_argument("--minutes", type=float, help="stop after this much wall time")
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     run(options.folder, EncoderConfig(), Budget(options.steps, options.minutes))
 
 
