@@ -23,7 +23,7 @@ from fastvlm_mlx.convert.partial import (
     stem,
     sync,
 )
-from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.errors import CheckpointError, FastVLMError, OptionError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # Only writing fails with these, whatever path the error names.
@@ -125,6 +125,7 @@ def _staged(
         raise OptionError(f"{out}: has no name to write to; name a new path")
     if source is not None:
         _check_apart(out, place, Path(source).expanduser().resolve(), folder)
+    partial = None
     made = _make_parents(out, place.parent)
     try:
         remove_stale(place.parent, place.name)
@@ -143,6 +144,11 @@ def _staged(
             finally:
                 remove(partial)
         made = []  # they hold the output now
+    except FastVLMError as error:
+        # Checks inside the block know only the hidden name.
+        if partial is None or str(partial) not in str(error):
+            raise
+        raise type(error)(str(error).replace(str(partial), str(out))) from error
     except (OSError, RuntimeError) as error:
         if (failure := _write_failure(error, out, place)) is not None:
             raise failure from error

@@ -334,6 +334,17 @@ def test_check_safetensors(tmp_path: Path):
             check_safetensors(path)
 
 
+def test_messages_name_the_output_not_its_hidden_name(tmp_path: Path):
+    out = tmp_path / "model"
+    with pytest.raises(OptionError, match=f"^{re.escape(str(out))}: 10000"):
+        with staged_folder(out) as partial:
+            check_free_space(partial, 10**18)
+    with pytest.raises(CheckpointError, match=f"^{re.escape(str(out))}/a.safetensors:"):
+        with staged_folder(out) as partial:
+            (partial / "a.safetensors").touch()
+            check_safetensors(partial / "a.safetensors")
+
+
 def test_free_space(tmp_path: Path):
     check_free_space(tmp_path / "not" / "yet", 1)
     with pytest.raises(OptionError, match=r"1000000000\.0 GB needed, .* free; free"):
