@@ -95,7 +95,7 @@ def check(request: Request) -> dict[str, Any]:
     Returns the options of the conversation, those that were given.
     """
     from fastvlm_mlx import image
-    from fastvlm_mlx.generation import Sampling
+    from fastvlm_mlx.sampling import Sampling
 
     Sampling(**request.sampling)
     view = {key: value for key, value in request.view.items() if value is not None}
@@ -149,7 +149,8 @@ def answer(
         return
     if request.as_json:
         record = {"model": model, "images": list(request.images), "prompt": question}
-        print(json.dumps({**record, "answer": text, **stats.record(last)}))
+        record |= {"answer": text, **stats.record(last)}
+        print(json.dumps(record, ensure_ascii=False))
     if request.stats:
         for line in stats.lines(last):
             terminal.note(line)

@@ -23,3 +23,9 @@ def run(source: str, out: Path, *, encoder_from: str | None, **options: Any) -> 
     before = staging.format_size(report.source_bytes)
     after = staging.format_size(report.bytes)
     print(f"{report.out}: {report.layout} layout, weights {before} -> {after}")
+    if report.agreement is not None:
+        same, drift = report.agreement.top1, report.agreement.kl
+        print(
+            f"agreement with the unquantised model: {same:.1%} the same next token, "
+            f"KL {drift:.4f} nats, at {report.agreement.positions} positions"
+        )

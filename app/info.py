@@ -8,7 +8,6 @@ import json
 import platform
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,13 +16,6 @@ if TYPE_CHECKING:
 
 PARTS = ("vision_tower", "projector", "language_model")
 RESOLUTIONS = (256, 512, 768, 1024, 1536, 2048)
-# Libraries that MLX's CPU backend may be linked with, by a part of the file's name.
-BLAS = {
-    "openblas": "OpenBLAS",
-    "mkl": "MKL",
-    "blis": "BLIS",
-    "libblas": "reference BLAS",
-}
 
 
 def run(model: str, *, as_json: bool) -> None:
@@ -108,10 +100,10 @@ def memory(tensors: "Tensors", config: "ModelConfig") -> dict[str, Any]:
     """
     import mlx.core as mx
 
-    from fastvlm_mlx import weights
+    from fastvlm_mlx import device
 
-    dtype = weights.device_dtype()
-    if weights.on_cpu():
+    dtype = device.device_dtype()
+    if device.on_cpu():
         held = parameters(tensors, config)["total"] * dtype.size
     else:
         held = sum(
@@ -139,6 +131,9 @@ def machine() -> dict[str, Any]:
     """The device MLX computes on, its BLAS, and the versions that matter."""
     import mlx.core as mx
 
+    from fastvlm_mlx import blas
+
+    blas.bind()  # As loading a model does.
     device = mx.default_device()
     name = mx.device_info(device).get("device_name", platform.machine())
     kind = "cpu" if device.type == mx.cpu else "gpu"
@@ -147,7 +142,7 @@ def machine() -> dict[str, Any]:
         system = f"macOS {platform.mac_ver()[0]}"
     return {
         "device": f"{kind} ({name})",
-        "blas": blas(),
+        "blas": blas.name(),
         "versions": {
             "fastvlm-mlx": version("fastvlm-mlx"),
             "mlx": version("mlx"),
@@ -156,18 +151,3 @@ def machine() -> dict[str, Any]:
             "system": f"{system} {platform.machine()}",
         },
     }
-
-
-def blas() -> str:
-    """The library that MLX multiplies matrices with on the CPU."""
-    if sys.platform == "darwin":
-        return "Accelerate"
-    try:
-        maps = Path("/proc/self/maps").read_text()
-    except OSError:
-        return "unknown"
-    loaded = {Path(line.split()[-1]).name for line in maps.splitlines() if "/" in line}
-    for part, name in BLAS.items():
-        if any(part in file for file in loaded):
-            return name
-    return "unknown"

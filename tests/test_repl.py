@@ -1,7 +1,6 @@
 """The conversation in a terminal, driven through a real pseudo-terminal.
 
-`python -m tests.test_repl FOLDER` is that program: the REPL over a conversation whose
-"model" repeats the question, so that what is shown is known.
+Most tests talk to `echo.py`, whose answers are known; the last one to a real model.
 """
 
 import json
@@ -10,81 +9,16 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pexpect
 import pytest
 
 from fastvlm_mlx.app import line_editor, repl
 from fastvlm_mlx.app.repl import Repl
-from fastvlm_mlx.errors import ImageError
-from fastvlm_mlx.generation import Timings
+from tests.echo import EchoConversation
 
 PROMPT = "\r\n> "
-
-
-class EchoConversation:
-    """Answers with the question, word by word; "count" counts slowly and long."""
-
-    model = None
-    context_used = 12
-    context_size = 8192
-
-    def __init__(self):
-        self.turns: list[tuple[str, str]] = []
-        self.images: list[str] = []
-
-    def stream(
-        self, question, images=(), *, cancel, **sampling
-    ) -> Iterator[SimpleNamespace]:
-        import time
-
-        said = ""
-        count = question.startswith("count")
-        answer = [f"{n} " for n in range(1000)] if count else question.split(" ")
-        try:
-            for number, word in enumerate(answer):
-                if count:
-                    time.sleep(0.02)
-                if cancel.is_set():
-                    break
-                said += word + " "
-                yield chunk(word + " ", number + 1)
-        finally:
-            self.turns.append((question, said.strip()))
-
-    def add(self, image):
-        if not Path(image).expanduser().exists():
-            raise ImageError(f"{image}: no such file; check the path")
-        self.images.append(str(image))
-
-    def reset(self):
-        self.turns, self.images = [], []
-
-    def save(self, path):
-        Path(path).write_text(json.dumps(self.turns))
-
-    @classmethod
-    def load(cls, model, path):
-        loaded = cls()
-        loaded.turns = json.loads(Path(path).read_text())
-        return loaded
-
-
-def chunk(text: str, count: int) -> SimpleNamespace:
-    return SimpleNamespace(
-        text=text,
-        token=1,
-        prompt_tokens=30,
-        visual_tokens=16,
-        cached_tokens=4,
-        generated_tokens=count,
-        ttft=0.25,
-        tokens_per_second=50.0,
-        peak_memory=1_500_000_000,
-        timings=Timings(decode=0.05, preprocess=0.025),
-        finish_reason="stop",
-    )
 
 
 @pytest.fixture
@@ -94,15 +28,17 @@ def terminal(tmp_path) -> Iterator[pexpect.spawn]:
     child.close(force=True)
 
 
-def start(folder: Path) -> pexpect.spawn:
-    child = pexpect.spawn(
+def start(folder: Path, *arguments: str) -> pexpect.spawn:
+    child: Any = pexpect.spawn(
         sys.executable,
-        ["-m", "tests.test_repl", str(folder)],
-        env={**os.environ, "TERM": "dumb"},
+        ["-m", *(arguments or ("tests.echo", str(folder)))],
+        env={**os.environ, "TERM": "dumb", "FASTVLM_CACHE": str(folder / "cache")},
         encoding="utf-8",
         timeout=20,
         dimensions=(40, 200),
     )
+    for waiter in (child, child.ptyproc):
+        waiter.delayafterclose = waiter.delayafterterminate = 0.02
     child.expect_exact(PROMPT)
     return child
 
@@ -189,13 +125,13 @@ def test_help_and_unknown_commands(terminal):
 
 def test_ctrl_c_ends_the_answer_and_keeps_the_conversation(terminal, tmp_path):
     terminal.sendline("count please")
-    terminal.expect_exact("5  6  7")
+    terminal.expect_exact("5 6 7")
     terminal.sendintr()
     terminal.expect_exact(PROMPT)
     assert say(terminal, "go on") == "go on "
     say(terminal, f"/save {tmp_path / 'talk.json'}")
     first, second = json.loads((tmp_path / "talk.json").read_text())
-    assert first[1].startswith("0  1  2") and "999" not in first[1]
+    assert first[1].startswith("0 1 2") and "999" not in first[1]
     assert second == ["go on", "go on"]
 
 
@@ -259,6 +195,40 @@ def test_odd_lines_never_raise(capsys):
     assert re.search("unknown command '/'", capsys.readouterr().err)
 
 
-if __name__ == "__main__":
-    session = Repl(EchoConversation(), "echo", {})  # pyright: ignore
-    session.run(history=Path(sys.argv[1]) / "history")
+def test_a_real_model(reference, shared, tmp_path):
+    coffee, rocket = shared / "images/coffee.png", shared / "images/rocket.jpg"
+    options = ["-m", str(reference / "llava-mini"), "--max-tokens", "8", "--stats"]
+    child = start(tmp_path, "fastvlm_mlx", "chat", str(coffee), *options)
+    assert "16 of them visual, 0 cached" in say(child, "Describe the image.")
+    follow_up = say(child, "And now?")
+    assert re.search("0 of them visual, [1-9]", follow_up)
+    assert say(child, "/image nowhere.png").startswith("error: nowhere.png: no such")
+    assert say(child, f"/image {rocket}") == f"added {rocket}"
+    assert "16 of them visual" in say(child, "Compare the two.")
+    assert "ended by length" in say(child, "/stats")
+    talk = tmp_path / "talk.json"
+    assert say(child, f"/save {talk}") == f"saved {talk}"
+    assert say(child, "/reset").startswith("started over")
+    assert say(child, f"/load {talk}") == f"loaded {talk}"
+    assert "0 of them visual" in say(child, "Go on.")
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_ctrl_c_with_a_real_model(reference, shared, tmp_path):
+    picture, model = shared / "images/coffee.png", reference / "llava-mini"
+    options = ["-m", str(model), "--max-tokens", "8000"]
+    child = start(tmp_path, "fastvlm_mlx", "chat", str(picture), *options)
+    child.sendline("Describe the image.")
+    child.expect_exact("ack")
+    child.sendintr()
+    child.expect_exact(PROMPT)
+    assert "ended by cancelled" in say(child, "/stats")
+    child.sendline("And now?")
+    child.expect(r"\w")
+    child.sendintr()
+    child.expect_exact(PROMPT)
+    assert " 0 cached" not in say(child, "/stats")
+    child.close(force=True)
