@@ -6,13 +6,10 @@ is, without asking the network; `refresh` looks for a newer revision.
 """
 
 import contextlib
-import difflib
-import importlib.resources
 import os
 import re
 import shutil
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -121,6 +118,8 @@ def choose_default() -> tuple[str, str]:
 
 
 def _demo() -> Path:
+    import importlib.resources
+
     folder = Path(str(importlib.resources.files("fastvlm_mlx"))) / "demo"
     if not (folder / "config.json").is_file():
         raise CheckpointError("demo: missing from this installation; reinstall it")
@@ -153,6 +152,8 @@ def _parse(text: str) -> tuple[str, str]:
         raise CheckpointError(f"{text}: not a model; download it, then pass the file")
     if text.startswith(("/", ".", "~")) or text.endswith(_FILES):
         raise CheckpointError(f"{text}: no such file or folder; check the path")
+    import difflib
+
     known = {key: key for key in (*ALIASES, "demo")}
     known |= {repo.lower(): repo for repo in ALIASES.values()}
     known |= {repo.split("/")[1].lower(): repo for repo in ALIASES.values()}
@@ -255,6 +256,8 @@ def _note_licence(repo: str, notify: Callable[[str], None]) -> None:
 @contextlib.contextmanager
 def _quiet_library() -> Iterator[None]:
     """Progress bars on a terminal only; no warnings, our errors say what matters."""
+    import warnings
+
     # Its modules set the level as they are loaded, so they come first.
     from huggingface_hub import utils
 
