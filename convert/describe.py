@@ -1,17 +1,17 @@
 """What a checkpoint is, as our `ModelConfig`: the rivals' configs, read.
 
 Sizes come from the tensors wherever they can; a config only supplies what leaves no
-trace in them (attention heads, rope, the picture's preparation).
+trace in them (attention heads, rope, the picture's preparation: `picture.py`).
 """
 
-import math
 import re
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from fastvlm_mlx.config import TEXT_MODELS, ProjectorConfig, VisionConfig, read_json
+from fastvlm_mlx.config import ProjectorConfig, read_json
+from fastvlm_mlx.config_checks import MAX_LAYERS, MULTI_SCALE, check_choice, check_text
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.tensors import Tensors
 
@@ -33,7 +33,25 @@ TEXT_FIELDS = (
     "mlp_bias",
     "tie_word_embeddings",
 )
-REQUIRED = TEXT_FIELDS[:4] + ("rms_norm_eps",)
+
+# By `model_type`; LLaVA calls its Llama variants plain "llava" or "llava_llama".
+TEXT_MODELS = {
+    "qwen2": "qwen2",
+    "llava_qwen2": "qwen2",
+    "llava_qwen": "qwen2",
+    "fast_vlm": "qwen2",
+    "fastvlm": "qwen2",
+    "llama": "llama",
+    "llava": "llama",
+    "llava_llama": "llama",
+}
+
+# By `architectures`, where a config has no `model_type`.
+ARCHITECTURES = {
+    "LlavaQwen2ForCausalLM": "qwen2",
+    "FastVlmForConditionalGeneration": "qwen2",
+    "LlavaLlamaForCausalLM": "llama",
+}
 
 
 def text_config(config: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
@@ -45,55 +63,65 @@ def text_config(config: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
     Raises:
         CheckpointError: a value is missing, or contradicts the tensors.
     """
-    text = config.get("text_config") or config
+    text = _object(config, "text_config") or config
     found: dict[str, Any] = {"model_type": _text_model(config)}
     found |= {k: text[k] for k in TEXT_FIELDS if text.get(k) is not None}
-    rope = text.get("rope_parameters") or {}  # transformers 5 moved the base there
+    rope = _object(text, "rope_parameters")  # transformers 5 moved the base there
     found.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
     if rope.get("rope_type", "default") != "default":
         found["rope_scaling"] = rope
-    for name in REQUIRED:
-        value = found.get(name)
-        if not isinstance(value, int | float) or value <= 0:
-            raise CheckpointError(
-                f"config.json: {name} is {value!r}; the language model needs a number"
-            )
-    found.setdefault("num_key_value_heads", found["num_attention_heads"])
-    layers = 1 + max(
-        (int(m[1]) for n in tensors if (m := re.search(r"\.layers\.(\d+)\.", n))),
-        default=-1,
-    )
-    if layers != found["num_hidden_layers"]:
-        raise CheckpointError(
-            f"config.json: num_hidden_layers is {found['num_hidden_layers']}, but the"
-            f" checkpoint holds {layers}; the two do not belong together"
-        )
+    found.setdefault("num_key_value_heads", found.get("num_attention_heads"))
     embedding = tensors.get("language_model.model.embed_tokens.weight")
     if embedding is None:
         raise CheckpointError(
             "tensor language_model.model.embed_tokens.weight is missing;"
             " the checkpoint is incomplete"
         )
-    found["vocab_size"] = embedding.shape[0]
+    layers = {
+        int(m[1]) for n in tensors if (m := re.search(r"\.layers\.(\d{1,9})\.", n))
+    }
+    for name, there in (
+        ("num_hidden_layers", 1 + max(layers, default=-1)),
+        ("vocab_size", embedding.shape[0]),
+    ):
+        if found.setdefault(name, there) != there:
+            raise CheckpointError(
+                f"config.json: {name} is {found[name]!r:.200}, but the checkpoint"
+                f" holds {there}; the two do not belong together"
+            )
     found["tie_word_embeddings"] = "language_model.lm_head.weight" not in tensors
+    check_text(found)
     return found
 
 
 def _text_model(config: dict[str, Any]) -> str:
-    text = config.get("text_config") or {}
-    told = f"{text.get('model_type', '')} {config.get('model_type', '')}".lower()
-    architectures = config.get("architectures")
-    told += " ".join(architectures if isinstance(architectures, list) else []).lower()
-    # LLaVA calls its Llama variants plain "llava" or "llava_llama".
-    for model in TEXT_MODELS:
-        if model in told:
-            return model
-    if "llava" in told:
-        return "llama"
+    text = _object(config, "text_config")
+    for told in (text.get("model_type"), config.get("model_type")):
+        if isinstance(told, str) and told.lower() in TEXT_MODELS:
+            return TEXT_MODELS[told.lower()]
+        if told:
+            break
+    else:
+        told = None
+        architectures = config.get("architectures")
+        for name in architectures if isinstance(architectures, list) else ():
+            if isinstance(name, str) and name in ARCHITECTURES:
+                return ARCHITECTURES[name]
     raise CheckpointError(
-        f"config.json: model_type {config.get('model_type')!r} is not a FastVLM;"
-        " known language models are Qwen2 and Llama"
+        f"config.json: model_type {told!r:.200} is not a FastVLM's;"
+        f" known are {', '.join(TEXT_MODELS)}"
     )
+
+
+def _object(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """The object under `name`, {} if there is none."""
+    value = config.get(name) or {}
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"config.json: {name} is {value!r:.200}, not an object;"
+            " get the right config.json"
+        )
+    return value
 
 
 def tie_embeddings(tensors: Tensors) -> None:
@@ -121,72 +149,98 @@ def tie_embeddings(tensors: Tensors) -> None:
             del tensors[f"language_model.lm_head.{field}"]
 
 
-def projector(tensors: Tensors) -> tuple[Tensors, ProjectorConfig]:
+def projector(
+    tensors: Tensors, config: dict[str, Any]
+) -> tuple[Tensors, ProjectorConfig]:
     """Renumbers `projector.N.*` as `projector.layers.I.*` and reads the widths.
 
     Published numberings leave gaps for the GELUs between (0 and 2; 1 and 2).
+
+    Raises:
+        CheckpointError: not linear layers, or not what `mm_projector_type` says.
     """
     numbers = sorted(
-        {int(m[1]) for n in tensors if (m := re.match(r"projector\.(\d+)\.", n))}
+        {int(m[1]) for n in tensors if (m := re.match(r"projector\.(\d{1,9})\.", n))}
     )
     order = {f"projector.{n}": f"projector.layers.{i}" for i, n in enumerate(numbers)}
-    order["projector"] = "projector.layers.0"  # `linear` has no number
+    if not numbers:
+        order["projector"] = "projector.layers.0"  # `linear` has no number
     out: Tensors = {}
     for name, value in tensors.items():
         prefix, field = name.rsplit(".", 1)
-        if prefix not in order:
+        rank = {"weight": 2, "bias": 1}.get(field)
+        if prefix not in order or rank is None:
             raise CheckpointError(
-                f"tensor {name} has no place in a projector; the checkpoint is of"
-                " another model"
+                f"tensor {name} has no place in a projector; known are linear,"
+                " mlpNx_gelu and identity"
+            )
+        if value.ndim != rank:
+            raise CheckpointError(
+                f"tensor {name} has shape {value.shape}, which is no linear layer's;"
+                " the checkpoint is of another model"
             )
         out[f"{order[prefix]}.{field}"] = value
-    weights = [
-        out[f"projector.layers.{i}.weight"]
-        for i in range(max(1, len(numbers)))
-        if f"projector.layers.{i}.weight" in out
-    ]
+    weights = []
+    for index in range(len(order) if tensors else 0):
+        if f"projector.layers.{index}.weight" not in out:
+            raise CheckpointError(
+                f"tensor projector.layers.{index}.weight is missing;"
+                " the checkpoint is incomplete"
+            )
+        weights.append(out[f"projector.layers.{index}.weight"])
+    _check_projector_type(config.get("mm_projector_type"), len(weights))
     if not weights:
         return out, ProjectorConfig("identity", ())
     dims = (weights[0].shape[1], *(weight.shape[0] for weight in weights))
     return out, ProjectorConfig("mlp" if len(weights) > 1 else "linear", dims)
 
 
-def image_settings(config: dict[str, Any], vision: VisionConfig | None) -> dict:
-    """The picture's preparation: `image_size`, `fit` and `grid_pinpoints`."""
-    stride = vision.stride if vision else 64
-    told = re.search(r"_(\d+)$", str(config.get("mm_vision_tower", "")))
-    if isinstance(config.get("image_size"), int):
-        size = config["image_size"]
-    elif told:
-        size = int(told[1])
-    elif config.get("image_seq_length"):
-        size = math.isqrt(config["image_seq_length"]) * stride
-    else:
-        size = 1024
-    if size <= 0 or size % stride:
+def _check_projector_type(told: Any, layers: int) -> None:
+    """LLaVA's `mm_projector_type` against the layers that are there."""
+    if told is None:
+        return
+    match = re.fullmatch(r"linear|identity|mlp([1-9]\d{0,2})x_gelu", str(told))
+    if match is None:
         raise CheckpointError(
-            f"config.json: the picture's size {size} is not a multiple of {stride}"
+            f"config.json: mm_projector_type {told!r:.200} is unknown; use linear,"
+            " mlpNx_gelu or identity"
         )
-    pinpoints = config.get("image_grid_pinpoints")
-    return {
-        "image_size": size,
-        "fit": "stretch"
-        if config.get("image_aspect_ratio") in ("square", "stretch")
-        else "pad",
-        "grid_pinpoints": tuple(map(tuple, pinpoints))
-        if isinstance(pinpoints, list)
-        else (),
-    }
+    wanted = {"linear": 1, "identity": 0}.get(str(told)) if not match[1] else None
+    wanted = int(match[1]) if wanted is None else wanted
+    if layers != wanted:
+        raise CheckpointError(
+            f"config.json: mm_projector_type is {told}, but the checkpoint's projector"
+            f" has {layers} layers; the two do not belong together"
+        )
+
+
+def multi_scale(config: dict[str, Any]) -> tuple[str | None, tuple[int, ...]]:
+    """The encoder's feature aggregation and the stages it pools."""
+    kind, stages = config.get("mm_multi_scale"), config.get("mm_multi_scale_stages")
+    if kind is not None:
+        check_choice("mm_multi_scale", kind, MULTI_SCALE)
+    stages = [] if stages is None else stages
+    if not isinstance(stages, list) or not all(
+        type(stage) is int and 0 <= stage < MAX_LAYERS for stage in stages
+    ):
+        raise CheckpointError(
+            f"config.json: mm_multi_scale_stages is {stages!r:.200}; give a list of"
+            " stage numbers"
+        )
+    return kind, tuple(stages)
 
 
 def context_length(config: dict[str, Any], folder: Path, text: dict[str, Any]) -> int:
     """Tokens that a conversation may hold: the smaller of what the language model was
     built for and what the checkpoint was tuned with."""
-    limits = [text.get("max_position_embeddings", 32768)]
+    limits = [text.get("max_position_embeddings")]
     limits.append(config.get("tokenizer_model_max_length"))
     if (folder / "tokenizer_config.json").exists():
         limits.append(
             read_json(folder / "tokenizer_config.json").get("model_max_length")
         )
-    # Tokenizers without a limit carry 1e30.
-    return min(n for n in limits if isinstance(n, int) and 0 < n < 10**9)
+    # Tokenizers without a limit carry 1e30, as a float or as an integer.
+    return min(
+        (n for n in limits if type(n) is int and 0 < n < 10**9),
+        default=32768,
+    )

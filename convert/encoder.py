@@ -74,7 +74,7 @@ def read_config(folded: Tensors, **settings) -> VisionConfig:
     for stage in stages:
         depth = len((stage / "blocks").indices())
         block = stage / "blocks" / 0
-        hidden, width = block.take("mlp.fc1.weight").shape
+        hidden, width = (block / "mlp.fc1").weight(2).shape
         attention = "qkv" in block / "token_mixer"
         sizes["depths"].append(depth)
         sizes["embed_dims"].append(width)
@@ -138,14 +138,22 @@ def _fold_block(block: Part, sink: Sink) -> None:
 def _fold_attention(block: Part, sink: Sink) -> None:
     """The norm's affine goes into qkv, the layer scale into proj."""
     mixer, norm = block / "token_mixer", block / "norm"
+    weight, bias = (mixer / "qkv").linear()
+    width = weight.shape[1]
+    if weight.shape[0] != 3 * width:
+        raise CheckpointError(
+            f"tensor {mixer.prefix}qkv.weight has shape {weight.shape}, not three"
+            " times its width; the checkpoint is of another network"
+        )
     if "running_var" in norm:
-        scale, shift = norm.batch_norm().affine()
+        scale, shift = norm.batch_norm(width).affine()
     else:
-        scale, shift = norm.conv()
-    qkv = mixer / "qkv"
-    weight, bias = qkv.take("weight"), qkv.take_if_present("bias")
+        scale, shift = norm.vector("weight", width), norm.vector("bias", width)
     sink.put("qkv", reparam.fold_input_affine(weight, bias, scale, shift))
-    sink.put("proj", _scaled((mixer / "proj").conv(), block / "layer_scale_1"))
+    proj, shift = (mixer / "proj").linear()
+    if shift is None:
+        shift = mx.zeros(proj.shape[0])
+    sink.put("proj", _scaled(Conv(proj, shift), block / "layer_scale_1"))
 
 
 def _fold_squeeze_excite(part: Part, sink: Sink) -> None:
@@ -156,6 +164,11 @@ def _fold_squeeze_excite(part: Part, sink: Sink) -> None:
 def _fold_pool(part: Part, sink: Sink, index: int) -> None:
     """A depthwise convolution whose windows tile the map, as (k, k, C) weights."""
     conv = _conv_norm(part)
+    if conv.weight.shape[1] != 1:
+        raise CheckpointError(
+            f"tensor {part.prefix}conv.weight has shape {conv.weight.shape}, which is"
+            " no depthwise convolution's; the checkpoint is of another network"
+        )
     sink.put(str(index), Conv(conv.weight[:, 0].transpose(1, 2, 0), conv.bias))
 
 
@@ -171,12 +184,23 @@ def _mobile_one(part: Part, shape: tuple[int, ...] | None = None) -> Conv:
     if "conv_scale" in part:
         branches.append(_conv_norm(part / "conv_scale"))
     if branches:
-        shape = tuple(reparam.add_branches(*branches).weight.shape)
+        shape = tuple(_sum(part, branches).weight.shape)
     if "identity" in part and shape is not None:
-        branches.append(reparam.fold_skip((part / "identity").batch_norm(), shape))
+        norm = (part / "identity").batch_norm(shape[0])
+        branches.append(reparam.fold_skip(norm, shape))
     if not branches:
         raise CheckpointError(
             f"{part.prefix}* has no convolution; the checkpoint is incomplete"
+        )
+    return _sum(part, branches)
+
+
+def _sum(part: Part, branches: list[Conv]) -> Conv:
+    shapes = {branch.weight.shape[:2] for branch in branches}
+    if len(shapes) > 1:
+        raise CheckpointError(
+            f"{part.prefix}* has branches of shapes {sorted(shapes)}; the checkpoint's"
+            " tensors do not belong together"
         )
     return reparam.add_branches(*branches)
 
@@ -186,7 +210,8 @@ def _rep_mixer(part: Part) -> Conv:
         return (part / "reparam_conv").conv()
     mixer = _mobile_one(part / "mixer")
     norm = _mobile_one(part / "norm", tuple(mixer.weight.shape))
-    gamma = (part / "layer_scale").take_if_present("gamma")
+    _sum(part, [mixer, norm])
+    gamma = _gamma(part / "layer_scale", mixer)
     return reparam.fold_rep_mixer(mixer, norm, gamma)
 
 
@@ -196,7 +221,7 @@ def _large_kernel(part: Part) -> Conv:
     branches = [_conv_norm(part / "large_conv")]
     if "small_conv" in part:
         branches.append(_conv_norm(part / "small_conv"))
-    return reparam.add_branches(*branches)
+    return _sum(part, branches)
 
 
 def _position_encoding(part: Part) -> Conv:
@@ -210,10 +235,19 @@ def _conv_norm(part: Part) -> Conv:
     if "conv" not in part:
         return part.conv()
     conv = part / "conv"
-    weight, bias = conv.take("weight"), conv.take_if_present("bias")
-    return reparam.fold_batch_norm(weight, (part / "bn").batch_norm(), bias)
+    weight = conv.weight(4)
+    bias = None
+    if "bias" in conv:
+        bias = conv.vector("bias", weight.shape[0])
+    norm = (part / "bn").batch_norm(weight.shape[0])
+    return reparam.fold_batch_norm(weight, norm, bias)
 
 
 def _scaled(layer: Conv, scale: Part) -> Conv:
-    gamma: mx.array | None = scale.take_if_present("gamma")
+    gamma = _gamma(scale, layer)
     return layer if gamma is None else reparam.fold_layer_scale(*layer, gamma)
+
+
+def _gamma(scale: Part, layer: Conv) -> mx.array | None:
+    """A layer scale, which training may have left out."""
+    return scale.vector("gamma", layer.weight.shape[0]) if "gamma" in scale else None

@@ -107,6 +107,8 @@ ENCODER_RENAMES = tuple(
     )
 )
 
+_NETWORK = re.compile(r"\bnetwork\.(\d{1,9})\.", re.ASCII)
+
 # Tensors that inference has no use for: BatchNorm's counters, CLIP's and ImageNet's
 # heads, precomputed rotary frequencies.
 DROPPED = re.compile(
@@ -139,15 +141,21 @@ def rename(names: list[str], layout: Layout) -> dict[str, str]:
     """
     stages = _stages(names)
     renamed: dict[str, str] = {}
+    origin: dict[str, str] = {}
     for name in names:
         new = _replace_prefix(name, layout)
         if new is None or DROPPED.search(new):
             continue
         if new.startswith("vision_tower."):
-            new = re.sub(r"\bnetwork\.(\d+)\.", lambda m: stages[int(m[1])], new)
+            new = _NETWORK.sub(lambda m: stages.get(int(m[1]), m[0]), new)
             for pattern, replacement in ENCODER_RENAMES:
                 new = pattern.sub(replacement, new)
-        renamed[name] = new
+        if new in origin:
+            raise CheckpointError(
+                f"tensors {origin[new]} and {name} are the same part of the model;"
+                " the checkpoint mixes two layouts"
+            )
+        renamed[name], origin[new] = new, name
     return renamed
 
 
@@ -172,7 +180,7 @@ def _stages(names: list[str]) -> dict[int, str]:
     """
     found: dict[int, str] = {}
     for name in names:
-        if match := re.search(r"\bnetwork\.(\d+)\.(\w+)\.", name):
+        if match := re.search(_NETWORK.pattern + r"(\w+)\.", name):
             found[int(match[1])] = match[2]
     stages, stage = {}, 0
     for index in sorted(found):

@@ -1,10 +1,14 @@
 """Views of a flat dict of tensors below a prefix, to walk a network part by part."""
 
+import re
+
 import mlx.core as mx
 
 from fastvlm_mlx.convert.reparam import BatchNorm, Conv
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.tensors import Tensors
+
+_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 
 
 class Part:
@@ -37,11 +41,42 @@ class Part:
     def take_if_present(self, name: str) -> mx.array | None:
         return self.take(name) if self.prefix + name in self.tensors else None
 
-    def conv(self) -> Conv:
-        return Conv(self.take("weight"), self.take("bias"))
+    def weight(self, *ranks: int) -> mx.array:
+        """The weight, which must have one of `ranks` dimensions."""
+        weight = self.take("weight")
+        if weight.ndim not in ranks or (
+            weight.ndim == 4 and weight.shape[2:] != (weight.shape[-1],) * 2
+        ):
+            raise CheckpointError(
+                f"tensor {self.prefix}weight has shape {weight.shape}, which is not"
+                " this layer's; the checkpoint is of another network"
+            )
+        return weight
 
-    def batch_norm(self) -> BatchNorm:
-        return BatchNorm(*(self.take(field) for field in BatchNorm._fields))
+    def vector(self, name: str, length: int) -> mx.array:
+        """The tensor `name`, which must hold one number per channel."""
+        vector = self.take(name)
+        if vector.size != length:
+            raise CheckpointError(
+                f"tensor {self.prefix}{name} has shape {vector.shape} for {length}"
+                " channels; the checkpoint's tensors do not belong together"
+            )
+        return vector.reshape(length)
+
+    def conv(self) -> Conv:
+        """A convolution (out, in, k, k) with its bias."""
+        weight = self.weight(4)
+        return Conv(weight, self.vector("bias", weight.shape[0]))
+
+    def linear(self) -> tuple[mx.array, mx.array | None]:
+        """A linear layer (out, in), and its bias if it has one."""
+        weight, bias = self.weight(2), None
+        if f"{self.prefix}bias" in self.tensors:
+            bias = self.vector("bias", weight.shape[0])
+        return weight, bias
+
+    def batch_norm(self, channels: int) -> BatchNorm:
+        return BatchNorm(*(self.vector(f, channels) for f in BatchNorm._fields))
 
     def indices(self) -> range:
         """The numbers 0, 1, ... that parts below this prefix are called by."""
@@ -49,7 +84,7 @@ class Part:
             int(head)
             for key in self.tensors
             if key.startswith(self.prefix)
-            and (head := key[len(self.prefix) :].split(".")[0]).isdigit()
+            and _NUMBER.fullmatch(head := key[len(self.prefix) :].split(".")[0])
         }
         if numbers != set(range(len(numbers))):
             raise CheckpointError(
@@ -79,4 +114,9 @@ class Sink:
 
     def put_pointwise(self, name: str, conv: Conv) -> None:
         """A 1x1 convolution's (out, in, 1, 1) becomes a linear layer's (out, in)."""
+        if conv.weight.shape[2:] != (1, 1):
+            raise CheckpointError(
+                f"{self.prefix}{name} has a kernel of {conv.weight.shape[2:]} where"
+                " (1, 1) is needed; the checkpoint is of another network"
+            )
         self.put(name, Conv(conv.weight.reshape(conv.weight.shape[:2]), conv.bias))

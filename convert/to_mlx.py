@@ -19,25 +19,22 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from fastvlm_mlx._version import __version__
 from fastvlm_mlx.config import ModelConfig
-from fastvlm_mlx.convert import checkpoint, describe
+from fastvlm_mlx.convert import checkpoint
 from fastvlm_mlx.convert.agreement import Agreement, measure
+from fastvlm_mlx.convert.assembly import assemble, with_encoder_of
 from fastvlm_mlx.convert.checkpoint import Checkpoint
-from fastvlm_mlx.convert.encoder import fold_encoder
-from fastvlm_mlx.convert.names import OURS
 from fastvlm_mlx.convert.staging import (
     check_free_space,
     check_safetensors,
     staged_folder,
 )
 from fastvlm_mlx.device import DTYPES
-from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model import check_tensors
 from fastvlm_mlx.quantization import (
     BITS,
     GROUP_SIZES,
-    dequantized,
     is_quantized,
     quantized,
 )
@@ -109,18 +106,26 @@ def convert(
     _check_options(dtype, q_bits, q_group_size)
     source, out = Path(source), Path(out)
     with ExitStack() as stack:
-        read = stack.enter_context(checkpoint.opened(source))
+        read = stack.enter_context(checkpoint.opened(source, on_progress))
         if encoder_from is not None:
-            other = stack.enter_context(checkpoint.opened(Path(encoder_from)))
-            tensors, config = _with_encoder_of(read, other)
+            other = stack.enter_context(
+                checkpoint.opened(Path(encoder_from), on_progress)
+            )
+            tensors, config = with_encoder_of(read, other)
+            other.tensors.clear()
         else:
             tensors, config = assemble(read)
+        # What is saved is let go at once; nothing else may hold on to it.
+        read.tensors.clear()
+        if config.text is not None:
+            _check_tokenizer(read.folder, config.text["vocab_size"])
         agreement = None
         if q_bits is not None:
             plain = tensors, config
             tensors, config = _quantize(*plain, q_bits, q_group_size or 64)
             check_tensors(config, tensors)
             agreement = measure(*plain, tensors, config, Tokenizer(read.folder))
+            del plain
         if dtype is not None:
             tensors = {n: _cast(a, DTYPES[dtype]) for n, a in tensors.items()}
         check_tensors(config, tensors)
@@ -136,63 +141,15 @@ def convert(
     return Report(out, read.layout.name, read.size, size, agreement)
 
 
-def assemble(read: Checkpoint) -> tuple[Tensors, ModelConfig]:
-    """Folds and renames one checkpoint: our tensors, unread until saved, and their
-    config."""
-    if read.layout is OURS:
-        return read.tensors, ModelConfig.from_dict(read.config)
-    settings = read.config.get("quantization")
-    vision = projector = text = None
-    vision_tensors = dequantized(read.part("vision_tower"), settings)
-    if vision_tensors:
-        vision_tensors, vision = fold_encoder(
-            vision_tensors,
-            read.config.get("mm_multi_scale"),
-            tuple(read.config.get("mm_multi_scale_stages") or ()),
+def _check_tokenizer(folder: Path, vocab_size: int) -> None:
+    """A model without its tokenizer is of no use, and a larger one would read past
+    the embedding."""
+    size = len(Tokenizer(folder))
+    if size > vocab_size:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {size} tokens, but the language model only"
+            f" {vocab_size}; get the tokenizer of this model"
         )
-    tensors = read.part("language_model")
-    if tensors:
-        describe.tie_embeddings(tensors)
-        text = describe.text_config(read.config, tensors)
-    # mlx-vlm also quantises the projector; ours stays in floating point.
-    projector_tensors = dequantized(read.part("projector"), settings)
-    if projector_tensors or text:
-        projector_tensors, projector = describe.projector(projector_tensors)
-    context = describe.context_length(read.config, read.folder, text or {})
-    config = ModelConfig(
-        vision=vision,
-        projector=projector,
-        text=text,
-        **describe.image_settings(read.config, vision),
-        template="vicuna" if text and text["model_type"] == "llama" else "qwen2",
-        context_length=context,
-        coreml_encoder=read.coreml_encoder.name if read.coreml_encoder else None,
-        quantization=settings if is_quantized(tensors) else None,
-        source={
-            "name": read.folder.resolve().name,
-            "layout": read.layout.name,
-            "converter": __version__,
-        },
-    )
-    return vision_tensors | projector_tensors | tensors, config
-
-
-def _with_encoder_of(
-    read: Checkpoint, other: Checkpoint
-) -> tuple[Tensors, ModelConfig]:
-    (tensors, config), (donor, donor_config) = assemble(read), assemble(other)
-    if donor_config.vision is None:
-        raise OptionError(
-            f"--encoder-from {other.folder}: has no vision encoder; give another"
-        )
-    tensors = {n: a for n, a in tensors.items() if not n.startswith("vision_tower.")}
-    tensors |= {n: a for n, a in donor.items() if n.startswith("vision_tower.")}
-    return tensors, replace(
-        config,
-        vision=donor_config.vision,
-        image_size=donor_config.image_size,
-        coreml_encoder=None,
-    )
 
 
 def _quantize(
@@ -244,6 +201,8 @@ def _save(folder: Path, tensors: Tensors, on_progress: Progress | None) -> int:
             if on_progress is not None:
                 on_progress(done, total)
         mx.save_safetensors(str(folder / file), arrays, metadata={"format": "mlx"})
+        del array, arrays
+        mx.clear_cache()
         check_safetensors(folder / file)
         weight_map |= dict.fromkeys(shard, file)
     if len(shards) > 1:

@@ -10,15 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastvlm_mlx.config_checks import check_model, check_projector, check_vision
 from fastvlm_mlx.errors import CheckpointError
 
 # Marks a folder written by our converter. Raised when old folders cannot be read.
 FORMAT = "fastvlm-mlx"
 FORMAT_VERSION = 1
-
-PROJECTORS = ("identity", "linear", "mlp")
-MULTI_SCALE = ("avgpool", "dwconv")
-TEXT_MODELS = ("qwen2", "llama")
 
 
 @dataclass(frozen=True)
@@ -48,23 +45,7 @@ class VisionConfig:
     multi_scale_stages: tuple[int, ...] = ()
 
     def __post_init__(self):
-        stages = len(self.embed_dims)
-        for name in ("depths", "mlp_dims", "token_mixers"):
-            if len(getattr(self, name)) != stages:
-                raise CheckpointError(
-                    f"vision config: `{name}` has {len(getattr(self, name))} entries"
-                    f" for {stages} stages; give one per stage"
-                )
-        if self.multi_scale not in (None, *MULTI_SCALE):
-            raise CheckpointError(
-                f"vision config: multi_scale {self.multi_scale!r} is unknown;"
-                f" use one of {', '.join(MULTI_SCALE)}"
-            )
-        if any(not 0 <= stage < stages - 1 for stage in self.multi_scale_stages):
-            raise CheckpointError(
-                f"vision config: multi_scale_stages {list(self.multi_scale_stages)}"
-                f" must lie before the last of {stages} stages"
-            )
+        check_vision(self)
 
     @property
     def stride(self) -> int:
@@ -92,11 +73,7 @@ class ProjectorConfig:
     dims: tuple[int, ...] = (3072, 896, 896)
 
     def __post_init__(self):
-        if self.type not in PROJECTORS:
-            raise CheckpointError(
-                f"projector type {self.type!r} is unknown;"
-                f" use one of {', '.join(PROJECTORS)}"
-            )
+        check_projector(self)
 
 
 @dataclass(frozen=True)
@@ -115,6 +92,9 @@ class ModelConfig:
     coreml_encoder: str | None = None
     quantization: dict[str, Any] | None = None
     source: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        check_model(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a converted folder's `config.json`."""
@@ -154,7 +134,12 @@ class ModelConfig:
             ) from fault
 
 
-def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+def _known(kind: type, values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise CheckpointError(
+            f"config.json: {kind.__name__} is {values!r:.200}, not an object;"
+            " convert the checkpoint again"
+        )
     names = {f.name for f in dataclasses.fields(kind)}
     return {
         name: tuple(value) if isinstance(value, list) else value
@@ -175,12 +160,15 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: no such file; a model folder needs it"
         ) from fault
-    except (OSError, UnicodeDecodeError, RecursionError) as fault:
-        raise CheckpointError(f"{path}: cannot be read ({fault})") from fault
-    except json.JSONDecodeError as fault:
+    except OSError as fault:
         raise CheckpointError(
-            f"{path}: not valid JSON (line {fault.lineno}: {fault.msg});"
-            " download the file again"
+            f"{path}: cannot be read ({fault.strerror}); check its permissions"
+        ) from fault
+    # JSONDecodeError and UnicodeDecodeError are ValueErrors, and so is a number of
+    # more digits than Python reads.
+    except (ValueError, RecursionError) as fault:
+        raise CheckpointError(
+            f"{path}: not valid JSON ({fault}); download the file again"
         ) from fault
     if not isinstance(values, dict):
         raise CheckpointError(

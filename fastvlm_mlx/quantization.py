@@ -12,6 +12,9 @@ from fastvlm_mlx.tensors import Tensors
 BITS = (4, 8)
 GROUP_SIZES = (32, 64, 128)
 
+# What MLX reads; other tools quantise with more bit widths than we do.
+_READABLE = {(size, bits) for size in GROUP_SIZES for bits in (2, 3, 4, 5, 6, 8)}
+
 
 def quantized(tensors: Tensors, bits: int, group_size: int) -> Tensors:
     """Quantises every matrix of the language model, its embedding included.
@@ -54,6 +57,7 @@ def dequantized(tensors: Tensors, settings: dict | None, dtype=mx.float32) -> Te
     Raises:
         CheckpointError: the settings are missing or contradict the tensors.
     """
+    check_packing(tensors, settings)
     out: Tensors = {}
     for name, value in tensors.items():
         layer, _, field = name.rpartition(".")
@@ -62,15 +66,52 @@ def dequantized(tensors: Tensors, settings: dict | None, dtype=mx.float32) -> Te
         elif field == "weight":
             scales, biases = tensors[f"{layer}.scales"], tensors[f"{layer}.biases"]
             group_size, bits = layer_settings(settings, layer)
-            try:
-                restored = mx.dequantize(value, scales, biases, group_size, bits)
-            except (ValueError, RuntimeError) as fault:
-                raise CheckpointError(
-                    f"tensor {name}: not quantised with {bits} bits in groups of"
-                    f" {group_size}, as config.json says; get the right config.json"
-                ) from fault
+            restored = mx.dequantize(value, scales, biases, group_size, bits)
             out[name] = restored.astype(dtype)
     return out
+
+
+def check_packing(tensors: Tensors, settings: dict | None) -> None:
+    """Refuses quantised layers whose tensors are not packed as `settings` say.
+
+    Raises:
+        CheckpointError: a part is missing, or its shape or dtype contradicts.
+    """
+    for name, scales in tensors.items():
+        layer, _, field = name.rpartition(".")
+        if field != "scales":
+            continue
+        group_size, bits = layer_settings(settings, layer)
+        weight, biases = tensors.get(f"{layer}.weight"), tensors.get(f"{layer}.biases")
+        if weight is None or biases is None:
+            missing = "weight" if weight is None else "biases"
+            raise CheckpointError(
+                f"tensor {layer}.{missing} is missing; the checkpoint is incomplete"
+            )
+        rows, groups = (*scales.shape, 0, 0)[:2]
+        if (
+            weight.dtype != mx.uint32
+            or scales.ndim != 2
+            or biases.shape != scales.shape
+            or weight.shape != (rows, groups * group_size * bits // 32)
+        ):
+            raise CheckpointError(
+                f"tensor {layer}.weight {weight.shape} with scales {scales.shape} is"
+                f" not quantised with {bits} bits in groups of {group_size}, as"
+                " config.json says; get the right config.json"
+            )
+
+
+def unpacked_shape(
+    tensors: Tensors, name: str, settings: dict | None
+) -> tuple[int, ...]:
+    """The shape that the tensor `name` stands for once it is dequantised."""
+    layer, _, field = name.rpartition(".")
+    scales = tensors.get(f"{layer}.scales")
+    if field != "weight" or scales is None:
+        return tuple(tensors[name].shape)
+    group_size, _ = layer_settings(settings, layer)
+    return scales.shape[0], scales.shape[1] * group_size
 
 
 def layer_settings(settings: dict | None, layer: str) -> tuple[int, int]:
@@ -80,13 +121,22 @@ def layer_settings(settings: dict | None, layer: str) -> tuple[int, int]:
     merged = settings | own if isinstance(own, dict) else settings
     if merged.get("mode", "affine") != "affine":
         raise CheckpointError(
-            f"config.json: quantization mode {merged['mode']!r} is not supported;"
+            f"config.json: quantization mode {merged['mode']!r:.200} is not supported;"
             " get a checkpoint quantised in mode 'affine'"
         )
     group_size, bits = merged.get("group_size"), merged.get("bits")
-    if not isinstance(group_size, int) or not isinstance(bits, int):
+    if group_size is None or bits is None:
         raise CheckpointError(
             f"config.json: no quantization settings, but {layer} is quantised;"
             " get the right config.json"
+        )
+    if (
+        type(group_size) is not int
+        or type(bits) is not int
+        or (group_size, bits) not in _READABLE
+    ):
+        raise CheckpointError(
+            f"config.json: {layer} is quantised with bits {bits!r:.200} and group_size"
+            f" {group_size!r:.200}, which MLX does not read; get the right config.json"
         )
     return group_size, bits

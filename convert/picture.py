@@ -1,0 +1,89 @@
+"""How a checkpoint wants its pictures: size, fit and tiling, from whatever says so."""
+
+import ast
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from fastvlm_mlx.config import VisionConfig, read_json
+from fastvlm_mlx.errors import CheckpointError
+
+# Of Apple's releases, and of a checkpoint that says nothing.
+DEFAULT_SIZE = 1024
+LARGEST_SIZE = 1 << 14
+
+
+def image_settings(
+    config: dict[str, Any], folder: Path, vision: VisionConfig | None
+) -> dict[str, Any]:
+    """The picture's preparation: `image_size`, `fit` and `grid_pinpoints`.
+
+    The size, in pixels a side, is the first of: `image_size`, the number at the end
+    of `mm_vision_tower` (mobileclip_l_1024), `image_seq_length` tokens, the crop size
+    of preprocessor_config.json.
+
+    Raises:
+        CheckpointError: a size that the encoder cannot take.
+    """
+    stride = vision.stride if vision else 64
+    size, origin = _size(config, folder, stride)
+    if type(size) is not int or not 0 < size <= LARGEST_SIZE or size % stride:
+        raise CheckpointError(
+            f"{origin} gives pictures of {size!r:.200} pixels, where a multiple of"
+            f" {stride} up to {LARGEST_SIZE} is needed; get the right file"
+        )
+    stretched = config.get("image_aspect_ratio") in ("square", "stretch")
+    return {
+        "image_size": size,
+        "fit": "stretch" if stretched else "pad",
+        "grid_pinpoints": _pinpoints(config.get("image_grid_pinpoints")),
+    }
+
+
+def _size(config: dict[str, Any], folder: Path, stride: int) -> tuple[Any, str]:
+    """The size and what said so."""
+    if config.get("image_size") is not None:
+        return config["image_size"], "config.json: image_size"
+    tower = re.search(r"_(\d{1,9})$", str(config.get("mm_vision_tower")))
+    if tower:
+        return int(tower[1]), "config.json: mm_vision_tower"
+    tokens = config.get("image_seq_length")
+    if tokens is not None:
+        origin = "config.json: image_seq_length"
+        if type(tokens) is not int or not 0 < tokens <= LARGEST_SIZE:
+            raise CheckpointError(
+                f"{origin} is {tokens!r:.200}, not a number of tokens;"
+                " get the right config.json"
+            )
+        side = math.isqrt(tokens)
+        if side * side != tokens:
+            raise CheckpointError(
+                f"{origin} is {tokens}, which is no square picture's;"
+                " get the right config.json"
+            )
+        return side * stride, origin
+    if (folder / "preprocessor_config.json").is_file():
+        crop = read_json(folder / "preprocessor_config.json").get("crop_size")
+        if isinstance(crop, dict):
+            crop = crop.get("height")
+        if crop is not None:
+            return crop, "preprocessor_config.json: crop_size"
+    return DEFAULT_SIZE, "the default"
+
+
+def _pinpoints(told: Any) -> tuple[tuple[int, int], ...]:
+    """LLaVA's `image_grid_pinpoints`: (width, height) pairs, or their text."""
+    if told is None:
+        return ()
+    try:
+        pairs = ast.literal_eval(told) if isinstance(told, str) else told
+        found = tuple((width, height) for width, height in pairs)
+        if all(type(n) is int and 0 < n < 1 << 16 for pair in found for n in pair):
+            return found
+    except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
+        pass
+    raise CheckpointError(
+        f"config.json: image_grid_pinpoints is {told!r:.200}; give pairs of pixels"
+        " such as [[512, 512], [1024, 512]]"
+    )
