@@ -1,53 +1,51 @@
 """The language model: mlx-lm's own Qwen2 or Llama, by the config, never a copy.
 
 mlx-lm's package `__init__` imports transformers, which takes seconds and which we do
-not use. Its model files need none of that, so they are imported with an empty parent
-package in place, which is taken away again: a later `import mlx_lm` is the real one.
+not use. Its model files need none of that, so they are imported below an empty parent
+package, and all of it is taken out of `sys.modules` again: whoever imports mlx-lm
+later gets the real one, whole.
 """
 
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import RLock
 from types import ModuleType
 from typing import Any
 
 import mlx.nn as nn
 
-from fastvlm_mlx.config import TEXT_MODELS
+from fastvlm_mlx.config_checks import TEXT_MODELS
 from fastvlm_mlx.errors import CheckpointError
 
-_importing = RLock()
-
-
-@contextmanager
-def _bare_parent() -> Iterator[None]:
-    with _importing:
-        if "mlx_lm" in sys.modules:
-            yield
-            return
-        spec = importlib.util.find_spec("mlx_lm")
-        if spec is None or spec.submodule_search_locations is None:
-            raise ModuleNotFoundError("No module named 'mlx_lm'; pip install mlx-lm")
-        parent = ModuleType("mlx_lm")
-        parent.__path__ = list(spec.submodule_search_locations)
-        parent.__spec__ = spec
-        sys.modules["mlx_lm"] = parent
-        try:
-            yield
-        finally:
-            del sys.modules["mlx_lm"]
+_lock = RLock()
+_ours: dict[str, ModuleType] = {}
 
 
 def mlx_lm_module(name: str) -> ModuleType:
     """The module `mlx_lm.{name}`, without running `mlx_lm/__init__`."""
     full = f"mlx_lm.{name}"
-    if full not in sys.modules:
-        with _bare_parent():
+    with _lock:
+        if full not in _ours and "mlx_lm" in sys.modules:
             return importlib.import_module(full)
-    return sys.modules[full]
+        if full not in _ours:
+            sys.modules.update(_ours or {"mlx_lm": _bare_parent()})
+            try:
+                importlib.import_module(full)
+            finally:
+                for loaded in [m for m in sys.modules if m.split(".")[0] == "mlx_lm"]:
+                    _ours[loaded] = sys.modules.pop(loaded)
+        return _ours[full]
+
+
+def _bare_parent() -> ModuleType:
+    spec = importlib.util.find_spec("mlx_lm")
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError("No module named 'mlx_lm'; pip install mlx-lm")
+    parent = ModuleType("mlx_lm")
+    parent.__path__ = list(spec.submodule_search_locations)
+    parent.__spec__ = spec
+    return parent
 
 
 def build(config: dict[str, Any]) -> nn.Module:
@@ -69,7 +67,14 @@ def build(config: dict[str, Any]) -> nn.Module:
     module = mlx_lm_module(f"models.{model_type}")
     try:
         return module.Model(module.ModelArgs.from_dict(config))
-    except (TypeError, ValueError, ZeroDivisionError) as fault:
+    # Whatever a config can make mlx-lm's constructors stumble over (rope_scaling).
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as fault:
         raise CheckpointError(
             f"config.json: mlx-lm cannot build this {model_type} ({fault})"
         ) from fault

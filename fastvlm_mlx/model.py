@@ -16,6 +16,7 @@ from mlx.utils import tree_flatten
 from fastvlm_mlx import kernels, language
 from fastvlm_mlx.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.quantization import check_packing, unpacked_shape
 from fastvlm_mlx.tensors import Tensors
 from fastvlm_mlx.vision import FastViTHD
 
@@ -164,19 +165,17 @@ class FastVLM(nn.Module):
         return "".join(chunk.text for chunk in self.stream(images, prompt, **options))
 
 
-def check_tensors(config: ModelConfig, tensors: Tensors) -> None:
+def check_tensors(config: ModelConfig, tensors: dict[str, mx.array]) -> None:
     """Refuses tensors that are not exactly those of a model of `config`.
-
-    Quantised layers are checked by presence: their packed shapes depend on the bits.
 
     Raises:
         CheckpointError: names the first tensor that is missing, surplus or misshapen.
     """
-    parameters: Any = tree_flatten(FastVLM(config).parameters())
-    wanted = {name: array.shape for name, array in parameters}
+    check_packing(tensors, config.quantization)
+    wanted = {name: a.shape for name, a in tree_flatten(FastVLM(config).parameters())}
     given = {
-        name: array.shape
-        for name, array in tensors.items()
+        name: unpacked_shape(tensors, name, config.quantization)
+        for name in tensors
         if not name.endswith((".scales", ".biases"))
     }
     for fault, names in (
@@ -189,10 +188,14 @@ def check_tensors(config: ModelConfig, tensors: Tensors) -> None:
                 " the checkpoint is incomplete or of another model"
             )
     for name, shape in wanted.items():
-        layer = name.rpartition(".")[0]
-        quantised = f"{layer}.scales" in tensors and name.endswith(".weight")
-        if given[name] != shape and not quantised:
+        if given[name] != shape:
             raise CheckpointError(
                 f"tensor {name} has shape {given[name]} where {shape} is needed;"
                 " the checkpoint does not fit its config.json"
+            )
+        packed = f"{name.rpartition('.')[0]}.scales" in tensors
+        if not packed and not mx.issubdtype(tensors[name].dtype, mx.floating):
+            raise CheckpointError(
+                f"tensor {name} is of dtype {tensors[name].dtype}, not of floating"
+                " point; get the float or the MLX-quantised checkpoint"
             )
