@@ -6,17 +6,33 @@ MLX and the model are imported inside the commands (tests/test_cli.py checks).
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from fastvlm_mlx._version import __version__
 from fastvlm_mlx.app import terminal
 
 MODELS = ("demo", "0.5b", "1.5b", "7b")
 
+
+class Program(TyperGroup):
+    """The program itself, quick to show its help."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        parameters = super().get_params(ctx)
+        # typer leaves its completion flags without a default, and imports pydantic
+        # (0.1 s) on every run to find that None is no bool.
+        for parameter in parameters:
+            if getattr(parameter, "is_bool_flag", False) and parameter.default is None:
+                parameter.default = False
+        return parameters
+
+
 app = typer.Typer(
     name="fastvlm-mlx",
+    cls=Program,
     help="Apple's FastVLM on Apple silicon: from a picture to a streamed answer.",
     context_settings={"help_option_names": ["-h", "--help"]},
     # Plain help is stable enough to stand in the README, and rich takes 0.1 s to load.
@@ -57,25 +73,26 @@ def overview(
 def chat(
     images: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="IMAGE", help="Pictures: a path, a URL, or - for stdin."
-        ),
+        # Hidden: its line would say list[str]; the text below says what it is.
+        typer.Argument(metavar="IMAGE", hidden=True),
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", help="The question. Without it: see above."),
+        typer.Option("--prompt", "-p", metavar="TEXT", help="The question."),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             "--model",
             "-m",
+            metavar="MODEL",
             help="demo, 0.5b, 1.5b, 7b, a hub id, a folder or a zip.",
             autocompletion=_complete_model,
         ),
     ] = None,
     system: Annotated[
-        str | None, typer.Option("--system", help="Replace the system prompt.")
+        str | None,
+        typer.Option("--system", metavar="TEXT", help="Replace the system prompt."),
     ] = None,
     fit: Annotated[
         Literal["pad", "crop", "stretch"] | None,
@@ -116,7 +133,9 @@ def chat(
     ] = 512,
     stop: Annotated[
         list[str] | None,
-        typer.Option("--stop", help="End the answer at this text; repeatable."),
+        typer.Option(
+            "--stop", metavar="TEXT", help="End the answer at this; repeatable."
+        ),
     ] = None,
     stats: Annotated[
         bool, typer.Option("--stats", help="Then show times, tokens and memory.")
@@ -127,8 +146,8 @@ def chat(
 ) -> None:
     """Ask about pictures.
 
-    With -p it answers once. Without -p a piped stdin is the question, and on a
-    terminal you get a conversation.
+    IMAGE is a path, a URL, or - for standard input. With -p it answers once. Without it, what is piped in is the question, and on a
+    terminal a conversation begins.
     """
     from fastvlm_mlx.app import chat
 

@@ -29,7 +29,7 @@ def run(model: str, *, as_json: bool) -> None:
 def gather(model: str) -> dict[str, Any]:
     """Everything `info` says, as `--json` prints it; sizes in bytes."""
     from fastvlm_mlx import hub
-    from fastvlm_mlx.convert import checkpoint, to_mlx
+    from fastvlm_mlx.convert import checkpoint, names, to_mlx
 
     source = hub.locate(model)
     with checkpoint.opened(source) as read:
@@ -37,7 +37,7 @@ def gather(model: str) -> dict[str, Any]:
         return {
             "model": str(source),
             "layout": config.source.get("layout", read.layout.name),
-            "converted": read.layout is to_mlx.OURS,
+            "converted": read.layout is names.OURS,
             "bytes": read.size,
             "parameters": parameters(tensors, config),
             **sizes(config),

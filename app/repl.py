@@ -70,7 +70,7 @@ class Repl:
                 except KeyboardInterrupt:
                     terminal.note("")
                 except BrokenPipeError:
-                    raise
+                    raise  # Nobody reads any more.
                 except Exception as error:
                     # The session outlives what goes wrong in it, as a shell does.
                     terminal.report(error)

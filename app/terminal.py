@@ -18,7 +18,6 @@ from typing import Any
 from fastvlm_mlx.errors import FastVLMError
 
 CANCELLED = 130
-BROKEN_PIPE = 141
 # Control characters that text may hold; the others could drive the terminal.
 PLAIN = "\n\t"
 
@@ -61,9 +60,6 @@ def report(error: BaseException) -> int:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
         return CANCELLED
-    if isinstance(error, BrokenPipeError):
-        _close_quietly()
-        return BROKEN_PIPE
     note(f"error: {describe(error)}")
     return int(getattr(error, "exit_code", 1))
 
@@ -121,12 +117,6 @@ def _system(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         reason += "; free some space or choose another disk"
     return f"{error.filename}: {reason}" if error.filename else reason
-
-
-def _close_quietly() -> None:
-    # The reader left (`| head`): what Python still flushes at exit must go nowhere.
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @contextmanager
