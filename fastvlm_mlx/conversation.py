@@ -114,7 +114,7 @@ class Conversation:
         question is forgotten. `detailed` measures every stage of `Chunk.timings`.
 
         Raises OptionError at once; while iterating, ImageError or ContextError before
-        anything is computed, and the conversation is then as it was.
+        the model computes anything, and the conversation is then as it was.
         """
         started = time.perf_counter()
         options = Sampling(**sampling)

@@ -76,7 +76,7 @@ def write(path: str | Path, transcript: Transcript):
 
 
 def read(path: str | Path, model: "FastVLM") -> Transcript:
-    """Reads `path` and opens its pictures for `model`.
+    """Reads `path` and opens its pictures, wherever it says they are, for `model`.
 
     Raises FastVLMError if it is not a saved conversation, ImageError if a picture is
     missing or is no longer what it was.
