@@ -1,1 +1,1 @@
-"""Makes the demo model: a small FastVLM trained in the paper's stages (never installed)."""
+"""Makes the demo model: a small FastVLM trained in the paper's stages."""

@@ -14,9 +14,13 @@ ORDER = ("pretrain", "symbols", "stage1", "stage1.5", "stage2")
 def draw(folder: Path, window: int = 25) -> None:
     """Write `curves.png` from the stages' logs, smoothed over `window` steps."""
     logs = [(name, folder / f"{name}.json") for name in ORDER]
-    logs = [(name, json.loads(path.read_text())) for name, path in logs if path.exists()]
+    logs = [
+        (name, json.loads(path.read_text())) for name, path in logs if path.exists()
+    ]
     figure, axes = plt.subplots(1, len(logs), figsize=(3.2 * len(logs), 2.6))
-    for axis, (name, rows) in zip([axes] if len(logs) == 1 else axes, logs, strict=True):
+    for axis, (name, rows) in zip(
+        [axes] if len(logs) == 1 else axes, logs, strict=True
+    ):
         losses = [row["loss"] for row in rows]
         smooth = [
             sum(part) / len(part)

@@ -124,8 +124,8 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
     for folder in FONT_FOLDERS:
         if (Path(folder) / name).exists():
             # The basic layout engine gives the same pixels on every machine.
-            engine = ImageFont.Layout.BASIC
-            return ImageFont.truetype(str(Path(folder) / name), size, layout_engine=engine)
+            engine, path = ImageFont.Layout.BASIC, str(Path(folder) / name)
+            return ImageFont.truetype(path, size, layout_engine=engine)
     raise FileNotFoundError(
         f"Font {name} is not under {' or '.join(FONT_FOLDERS)}: "
         "install the packages listed in training/README.md."

@@ -11,8 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models
-from tokenizers import normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from training import questions, world
@@ -24,14 +32,16 @@ AFTER = "<|im_end|>\n<|im_start|>assistant\n"
 NEXT_TURN = "\n<|im_start|>user\n"
 # Qwen2's rule for cutting text into pieces: digits stand alone, words keep a space.
 PIECES = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{% for message in messages %}"
+    "{% if loop.first and messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\n" + SYSTEM + "<|im_end|>\n' }}{% endif %}"
-    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content']"
+    " + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
@@ -98,6 +108,7 @@ def language_config(tokenizer: Tokenizer) -> Qwen2Config:
         num_key_value_heads=2,
         max_position_embeddings=2048,
         rope_theta=10000.0,
+        initializer_range=0.06,  # 0.02 is for wide models: attention would start flat
         tie_word_embeddings=True,
         use_cache=False,
         bos_token_id=tokenizer.token_to_id(SPECIAL[0]),
@@ -124,7 +135,7 @@ class Packer:
         self.tokenizer, self.talk = tokenizer, talk
         self.before = tokenizer.encode(BEFORE).ids
 
-    def pair_ids(self, pair: questions.Pair, turn: int = 0) -> tuple[list[int], list[int]]:
+    def pair_ids(self, pair: questions.Pair, turn: int) -> tuple[list[int], list[int]]:
         """Token ids of the question's part and of the answer with its end mark."""
         lead = NEXT_TURN if turn else "\n"
         question = self.tokenizer.encode(lead + pair.question + AFTER).ids
@@ -166,8 +177,8 @@ def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     }  # fmt: skip
     segment = out["segment"]
     same = segment[:, :, None] == segment[:, None, :]
-    seen = (same | (segment[:, None, :] == 0)) & torch.ones(length, length).tril().bool()
-    out["mask"] = seen[:, None]
+    earlier = torch.ones(length, length).tril().bool()
+    out["mask"] = ((same | (segment[:, None, :] == 0)) & earlier)[:, None]
     return out
 
 

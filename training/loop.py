@@ -84,7 +84,7 @@ class Run:
         return self.budget.progress(self.step, self.seconds) >= 1.0
 
     def steps(self):
-        """Yield step numbers until the budget is spent; saves on the way and at the end."""
+        """Yield step numbers until the budget is spent, saving on the way."""
         bar = tqdm(
             total=self.budget.steps, initial=self.step, desc=self.name,
             disable=not sys.stderr.isatty(),
@@ -101,7 +101,7 @@ class Run:
         self.save()
 
     def update(self, loss: torch.Tensor, **shown: torch.Tensor) -> None:
-        """One optimiser step at the scheduled rate; `shown` joins the loss in the log."""
+        """One optimiser step at the scheduled rate; `shown` joins the log."""
         progress = self.budget.progress(self.step, self.seconds)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(group["peak"], progress)
@@ -136,6 +136,9 @@ class Run:
         state = torch.load(self.path, weights_only=True)
         for name, module in self.modules.items():
             module.load_state_dict(state[name])
+        peaks = [group["peak"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
+            group["peak"] = peak  # a rate changed since then counts
         self.step, self.seconds = state["step"], state["seconds"]
         self.history = state["history"]

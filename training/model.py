@@ -50,8 +50,9 @@ class DemoFastVLM(nn.Module):
                 cut["language."][key] = value
         self.encoder.load_state_dict(cut["encoder."])
         self.projector.load_state_dict(cut["projector."])
-        cut["language."]["lm_head.weight"] = cut["language."]["model.embed_tokens.weight"]
-        self.language.load_state_dict(cut["language."])
+        text = cut["language."]
+        text["lm_head.weight"] = text["model.embed_tokens.weight"]
+        self.language.load_state_dict(text)
 
     def config(self) -> dict:
         """config.json as LLaVA-Qwen2 writes it, with the multi-scale keys of ours."""
@@ -67,7 +68,7 @@ class DemoFastVLM(nn.Module):
             "image_aspect_ratio": "pad",
             "image_grid_pinpoints": None,
             "image_size": IMAGE_SIZE,
-            "initializer_range": 0.02,
+            "initializer_range": text.initializer_range,
             "intermediate_size": text.intermediate_size,
             "max_position_embeddings": text.max_position_embeddings,
             "mm_hidden_size": vision.output_dim,

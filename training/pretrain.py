@@ -36,7 +36,8 @@ class Pictures(Dataset):
 
     def __getitem__(self, batch: int) -> dict[str, torch.Tensor]:
         pixels, found = [], []
-        for seed in range((self.first + batch) * BATCH, (self.first + batch + 1) * BATCH):
+        first = (self.first + batch) * BATCH
+        for seed in range(first, first + BATCH):
             kind = "dense" if (seed * 0.618034) % 1 < self.dense else None
             scene = world.sample(seed, kind)
             pixels.append(drawing.render(scene))
@@ -45,6 +46,11 @@ class Pictures(Dataset):
         for name in ("thing", "colour", "place", "board"):
             out[name] = torch.from_numpy(np.stack([getattr(f, name) for f in found]))
         return out
+
+
+def ahead(data: Dataset) -> DataLoader:
+    """Batches prepared by a process of its own while the model learns."""
+    return DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=8)
 
 
 def to_pixels(pictures: torch.Tensor) -> torch.Tensor:
@@ -101,7 +107,7 @@ def run(folder: Path, config: EncoderConfig, budget: Budget, name: str = "pretra
     if training.finished:
         return encoder
     pictures = Pictures(training.step, budget.steps - training.step)
-    batches = iter(DataLoader(pictures, batch_size=None, num_workers=1, prefetch_factor=8))
+    batches = iter(ahead(pictures))
     for _ in training.steps():
         batch = next(batches)
         tokens, stages = encoder.forward_stages(to_pixels(batch["pixels"]))
@@ -117,7 +123,9 @@ def run(folder: Path, config: EncoderConfig, budget: Budget, name: str = "pretra
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="where checkpoints go")
-    parser.add_argument("--steps", type=int, default=8000, help="batches of 16 pictures")
+    parser.add_argument(
+        "--steps", type=int, default=8000, help="batches of 16 pictures"
+    )
     parser.add_argument("--minutes", type=float, help="stop after this much wall time")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

@@ -54,8 +54,8 @@ def describe(scene: Scene) -> str:
     """A caption: signs first, then shapes from top to bottom and left to right."""
     parts = []
     for sign in scene.signs:
-        says = f"the number {sign.text}" if sign.text.isdigit() else f"the word {sign.text}"
-        parts.append(f"{_a(sign.board)} sign with {says} in {sign.ink}")
+        noun = "number" if sign.text.isdigit() else "word"
+        parts.append(f"{_a(sign.board)} sign with the {noun} {sign.text} in {sign.ink}")
     ordered = sorted(scene.shapes, key=lambda s: (int(3 * s.y / SIZE), s.x))
     for shape in ordered:
         where = place(shape.x, shape.y)
@@ -197,7 +197,7 @@ def _relations(asker: _Asker, shapes: tuple[Shape, ...]) -> None:
 
 
 def _existence(asker: _Asker, scene: Scene) -> None:
-    """Is there a red circle, a circle, a sign? Half of the made-up ones are near misses."""
+    """Is there a red circle, a circle, a sign? Many are near misses."""
     rng, shapes = asker.rng, scene.shapes
     held = {(s.colour, s.kind) for s in shapes}
     for _ in range(2):
@@ -232,11 +232,15 @@ def _existence(asker: _Asker, scene: Scene) -> None:
 
 def _sign(asker: _Asker, sign: Sign) -> None:
     rng = asker.rng
-    general = ("What does it say?", "What does the sign say?", "Read the sign.",
-               "What is written on the sign?", "What text is in the image?")  # fmt: skip
+    general = (
+        "What does it say?", "What does the sign say?", "Read the sign.",
+        "What is written on the sign?", "What text is in the image?",
+    )  # fmt: skip
     if sign.text.isdigit():
-        wordings = ("What number is on the sign?", "Which number is shown?",
-                    "What number do you see?", *general)  # fmt: skip
+        wordings = (
+            "What number is on the sign?", "Which number is shown?",
+            "What number do you see?", *general,
+        )  # fmt: skip
     else:
         wordings = ("What word is on the sign?", "Which word is shown?", *general)
     kind = "number" if sign.text.isdigit() else "word"
@@ -250,7 +254,9 @@ def _sign(asker: _Asker, sign: Sign) -> None:
         "colour", sign.ink, "What colour is the text?", "What colour are the letters?",
         "What is the colour of the text?",
     )  # fmt: skip
-    claim = sign.text if rng.random() < 0.5 else _near_miss(rng, sign.text, asker.held_out)
+    claim = sign.text
+    if rng.random() < 0.5:
+        claim = _near_miss(rng, sign.text, asker.held_out)
     asker.yes_no(
         claim == sign.text, f"Does the sign say {claim}?", f"Does it say {claim}?",
         f"Is {claim} written on the sign?",

@@ -29,7 +29,10 @@ MODEL_CARD = Path(__file__).parent / "MODEL_CARD.md"
 
 
 def run(
-    folder: Path, config: EncoderConfig, steps: dict[str, int], minutes: dict[str, float]
+    folder: Path,
+    config: EncoderConfig,
+    steps: dict[str, int],
+    minutes: dict[str, float],
 ) -> DemoFastVLM:
     """All stages in order; finished ones are read from their state files."""
     tokenizer = symbols.load_tokenizer(folder)
@@ -56,7 +59,8 @@ def pairs(text: str) -> tuple[str, float]:
     """A "name=number" argument of --steps or --minutes."""
     name, _, number = text.partition("=")
     if name not in STEPS:
-        raise argparse.ArgumentTypeError(f"Unknown stage {name!r}: use {', '.join(STEPS)}.")
+        known = ", ".join(STEPS)
+        raise argparse.ArgumentTypeError(f"Unknown stage {name!r}: use {known}.")
     return name, float(number)
 
 

@@ -59,7 +59,10 @@ def _hits(model, packed: dict, visual: torch.Tensor) -> list[list[bool]]:
     wrong = (logits[:, :-1].argmax(-1) != targets) & (targets != -100)
     segment = packed["segment"][:, 1:]
     return [
-        [not wrong[row][segment[row] == turn + 1].any() for turn in range(segment[row].max())]
+        [
+            not wrong[row][segment[row] == turn + 1].any()
+            for turn in range(segment[row].max())
+        ]
         for row in range(len(ids))
     ]
 
@@ -68,7 +71,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--pictures", type=int, default=480)
-    parser.add_argument("--held-out", action="store_true", help="unseen font and colours")
+    parser.add_argument(
+        "--held-out", action="store_true", help="unseen font and colours"
+    )
     options = parser.parse_args()
     config = json.loads((options.checkpoint / "config.json").read_text())
     encoder = EncoderConfig(multi_scale=config.get("mm_multi_scale"))

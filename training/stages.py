@@ -17,7 +17,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from training import drawing, language, pretrain, questions, symbols, world
 from training.loop import Budget, Run
@@ -110,8 +110,8 @@ def run(
     if training.finished:
         return
     first = training.step
-    batches = Instructions(model.tokenizer, stage, first, budget.steps - first)
-    batches = iter(DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=6))
+    data = Instructions(model.tokenizer, stage, first, budget.steps - first)
+    batches = iter(pretrain.ahead(data))
     for _ in training.steps():
         batch = next(batches)
         pixels = pretrain.to_pixels(batch["pixels"])

@@ -14,14 +14,15 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from training import language, questions, world
+from training import language, pretrain, questions, world
 from training.loop import Budget, Run
 
 BATCH = 16
 PAIRS = 8  # questions asked of one scene
 TOKENS = 16
+EASY = 900  # first batches, of scenes with a single thing in them
 COLOURS = len(world.COLOUR_NAMES)
 SYMBOL_DIM = 4 * (world.NUM_THINGS + COLOURS + 3 + 1 + COLOURS) + TOKENS
 
@@ -38,11 +39,21 @@ def symbols(found: world.Labels) -> np.ndarray:
     return np.concatenate([parts, np.eye(TOKENS, dtype=np.float32)], -1)
 
 
+def _one_thing(seed: int) -> world.Scene:
+    """A scene of one shape or one sign: where looking at all is learned first."""
+    while True:
+        scene = world.sample(seed)
+        if len(scene.shapes) + len(scene.signs) == 1:
+            return scene
+        seed += 100_000_000
+
+
 class SymbolScenes(Dataset):
     """Batches of symbolic scenes with packed questions, by number."""
 
     def __init__(self, tokenizer: Tokenizer, first: int, batches: int):
-        self.packer, self.first, self.batches = language.Packer(tokenizer), first, batches
+        self.packer = language.Packer(tokenizer)
+        self.first, self.batches = first, batches
 
     def __len__(self) -> int:
         return self.batches
@@ -50,10 +61,14 @@ class SymbolScenes(Dataset):
     def __getitem__(self, batch: int) -> dict[str, torch.Tensor]:
         rows, visual = [], []
         first = (self.first + batch) * BATCH
+        easy = self.first + batch < EASY
         for seed in range(first, first + BATCH):
             rng = np.random.default_rng([seed, 3])
-            scene = world.sample(seed)
-            asked = language.choose(rng, questions.pairs(scene), PAIRS)
+            scene = _one_thing(seed) if easy else world.sample(seed)
+            asked = questions.pairs(scene)
+            if easy or rng.random() < 0.6:  # captions are long: fewer of them
+                asked = [pair for pair in asked if pair.kind != "describe"]
+            asked = language.choose(rng, asked, PAIRS)
             rows.append(self.packer.pack(rng, asked, TOKENS))
             row = symbols(world.labels(scene))
             visual.append(row + rng.normal(0, 0.05, row.shape).astype(np.float32))
@@ -62,7 +77,9 @@ class SymbolScenes(Dataset):
         return out
 
 
-def language_loss(model, batch: dict, visual: torch.Tensor) -> tuple[torch.Tensor, dict]:
+def language_loss(
+    model, batch: dict, visual: torch.Tensor
+) -> tuple[torch.Tensor, dict]:
     """Mean loss of the answers' tokens, and the share of tokens and answers right.
 
     `visual` (B, tokens, hidden) takes the places where ids are -1.
@@ -90,12 +107,12 @@ def run(folder: Path, tokenizer: Tokenizer, budget: Budget):
     model = language.language_model(tokenizer)
     embed = nn.Linear(SYMBOL_DIM, model.config.hidden_size)
     modules = {"language": model, "embed": embed}
-    rates = {"language": 1.5e-3, "embed": 1.5e-3}
+    rates = {"language": 2.5e-3, "embed": 2.5e-3}
     training = Run("symbols", folder, modules, rates, budget, save_every=200)
     if training.finished:
         return model
     scenes = SymbolScenes(tokenizer, training.step, budget.steps - training.step)
-    batches = iter(DataLoader(scenes, batch_size=None, num_workers=1, prefetch_factor=8))
+    batches = iter(pretrain.ahead(scenes))
     for _ in training.steps():
         batch = next(batches)
         loss, shown = language_loss(model, batch, embed(batch["visual"]))

@@ -35,7 +35,8 @@ def word(rng: np.random.Generator, held_out: bool) -> str:
     if kind < 0.36:
         return str(rng.integers(10, 100))
     if kind < 0.42:
-        return str(rng.integers(0, 10) if rng.random() < 0.5 else rng.integers(100, 1000))
+        low, high = (0, 10) if rng.random() < 0.5 else (100, 1000)
+        return str(rng.integers(low, high))
     if held_out:
         return str(rng.choice(HELD_OUT_WORDS))
     if kind < 0.70:

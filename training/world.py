@@ -26,7 +26,10 @@ COLOURS = {
     "yellow": (((50, 58), (0.75, 1), (0.88, 1)), ((47, 49), (0.8, 1), (0.9, 1))),
     "green": (((95, 145), (0.6, 1), (0.45, 0.8)), ((148, 155), (0.6, 1), (0.4, 0.8))),
     "blue": (((208, 230), (0.7, 1), (0.6, 1)), ((232, 238), (0.7, 1), (0.6, 1))),
-    "purple": (((268, 285), (0.5, 0.9), (0.4, 0.8)), ((287, 292), (0.5, 0.9), (0.4, 0.8))),
+    "purple": (
+        ((268, 285), (0.5, 0.9), (0.4, 0.8)),
+        ((287, 292), (0.5, 0.9), (0.4, 0.8)),
+    ),
     "pink": (((325, 342), (0.35, 0.6), (0.92, 1)), ((320, 324), (0.35, 0.6), (0.9, 1))),
     "black": (((0, 360), (0, 0.2), (0.02, 0.13)), ((0, 360), (0, 0.2), (0.14, 0.17))),
     "white": (((0, 360), (0, 0.04), (0.95, 1)), ((0, 360), (0.04, 0.07), (0.92, 0.95))),
@@ -67,8 +70,8 @@ class Sign:
 
     def centres(self) -> list[tuple[float, float]]:
         """Where each character stands, after the turn (counter-clockwise)."""
-        turn = np.deg2rad(-self.angle)
-        steps = [(i - (len(self.text) - 1) / 2) * self.pitch for i in range(len(self.text))]
+        turn, middle = np.deg2rad(-self.angle), (len(self.text) - 1) / 2
+        steps = [(i - middle) * self.pitch for i in range(len(self.text))]
         return [(self.x + s * np.cos(turn), self.y + s * np.sin(turn)) for s in steps]
 
 
@@ -161,9 +164,7 @@ def _shapes(rng, count: int, signs: list[Sign], held_out: bool) -> list[Shape]:
     return [_shape(rng, x, y, r, held_out) for x, y, r in found]
 
 
-def _sign(
-    rng, held_out: bool, small: bool = False, row: float | None = None
-) -> Sign:
+def _sign(rng, held_out: bool, small: bool = False, row: float | None = None) -> Sign:
     text = word(rng, held_out)
     if row is not None:
         letters = text.isalpha()
@@ -240,7 +241,7 @@ def labels(scene: Scene) -> Labels:
     unit = SIZE / GRID
 
     def put(index: int, name: str, x: float, y: float, half: float) -> None:
-        row, column = min(max(int(y / unit), 0), GRID - 1), min(max(int(x / unit), 0), GRID - 1)
+        row, column = (int(min(max(v / unit, 0), GRID - 1)) for v in (y, x))
         thing[row, column], colour[row, column] = index, COLOUR_NAMES.index(name)
         place[row, column] = x / SIZE, y / SIZE, half / SIZE
 
@@ -253,7 +254,8 @@ def labels(scene: Scene) -> Labels:
             put(index, sign.ink, x, y, sign.font_size / 2)
         turn = np.deg2rad(sign.angle)
         dx, dy = middle[None, :] - sign.x, middle[:, None] - sign.y
-        along, across = dx * np.cos(turn) - dy * np.sin(turn), dx * np.sin(turn) + dy * np.cos(turn)
+        along = dx * np.cos(turn) - dy * np.sin(turn)
+        across = dx * np.sin(turn) + dy * np.cos(turn)
         inside = (abs(along) < sign.width / 2) & (abs(across) < sign.height / 2)
         board[inside] = 1 + COLOUR_NAMES.index(sign.board)
     return Labels(thing, colour, place, board)
