@@ -8,8 +8,11 @@ from PIL import Image
 
 from fastvlm_mlx.attachment import Attachment
 from fastvlm_mlx.config import ModelConfig, ProjectorConfig, VisionConfig
+from fastvlm_mlx.conversation import Conversation
+from fastvlm_mlx.generation import generate
 from fastvlm_mlx.language import mlx_lm_module
 from fastvlm_mlx.model import FastVLM
+from fastvlm_mlx.sampling import Sampling
 from fastvlm_mlx.tokenizer import Tokenizer
 from tests.small_tokenizers import MINI
 
@@ -123,3 +126,33 @@ def picture(seed: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
     """A small picture, another one for each seed."""
     noise = mx.random.randint(0, 256, (size[1], size[0], 3), key=mx.random.key(seed))
     return Image.frombytes("RGB", size, bytes(noise.flatten().tolist()))  # type: ignore
+
+
+def check(conversation: Conversation):
+    """The last answer is what everything computed anew gives, id by id, and what the
+    cache holds is a beginning of the history."""
+    *pieces, answer = conversation._past.pieces
+    tokens = list(conversation.history[-1].tokens)
+    assert tokens == answer
+    assert tokens == greedy(conversation.model, pieces, len(tokens))
+    offsets = {layer.offset for layer in conversation._past.cache}
+    assert len(offsets) == 1 and offsets.pop() <= conversation.context_used
+
+
+def plain(conversation: Conversation) -> str:
+    """The whole history as text, control tokens and pictures included."""
+    text = conversation.model.tokenizer._tokenizer
+    return "".join(
+        "<image>"
+        if isinstance(piece, Attachment)
+        else text.decode(piece, skip_special_tokens=False)
+        for piece in conversation._past.pieces
+    )
+
+
+def sample(model: FastVLM, **options: Any) -> list[int | None]:
+    """The ids of a sampled answer."""
+    cache = mlx_lm_module("models.cache").make_prompt_cache(model.language_model)
+    options = {"max_tokens": 12, "temperature": 1.0, **options}
+    stream = generate(model, model.embed([[10, 20, 30]]), cache, Sampling(**options))
+    return [chunk.token for chunk in stream]

@@ -1,0 +1,69 @@
+"""What conversations share: encoded pictures and beginnings of prompts."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from fastvlm_mlx.conversation import Conversation
+from fastvlm_mlx.memory import Memory, memory_of
+from tests.mock_model import MockModel, check, picture
+
+
+@pytest.fixture(scope="module")
+def shared_model() -> MockModel:
+    return MockModel()
+
+
+@pytest.fixture
+def model(shared_model: MockModel) -> MockModel:
+    memory_of(shared_model).clear()
+    shared_model.encoded = 0
+    return shared_model
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    picture(1).save(path)
+    return path
+
+
+def test_one_encoding_serves_every_conversation(model):
+    first = Conversation(model)
+    *_, cold = first.stream("What is it?", picture(), max_tokens=5)
+    *_, warm = Conversation(model).stream("What is it?", picture(), max_tokens=5)
+    assert model.encoded == 1
+    assert cold.cached_tokens == 0 < warm.cached_tokens < warm.prompt_tokens
+    # Another picture shares what stands before it, a second question all up to it.
+    *_, other = Conversation(model).stream("What is it?", picture(2), max_tokens=5)
+    assert 0 < other.cached_tokens < warm.cached_tokens
+    assert model.encoded == 2
+    Conversation(model, picture(), resolution=64).ask("Hm", max_tokens=2)
+    assert model.encoded == 3
+
+
+def test_remembered_beginnings_change_nothing(model):
+    texts = []
+    for _ in range(2):
+        conversation = Conversation(model, [picture(), picture(2)])
+        texts.append(conversation.ask("What is it?", max_tokens=9))
+        check(conversation)
+        conversation.ask("And why?", max_tokens=9)
+        check(conversation)
+    assert texts[0] == texts[1]
+
+
+def test_memory_is_bounded():
+    store = Memory(limit=100)
+    for key in "abc":
+        store.put(key, [mx.zeros((10,))])
+    assert (len(store), store.nbytes) == (2, 80)
+    assert store.get("a") is None and store.get("c") is not None
+    store.get("b")
+    store.put("d", [mx.zeros((10,))])
+    assert store.get("b") is not None and store.get("c") is None
+    store.put("huge", [mx.zeros((1000,))])
+    assert store.get("huge") is None and len(store) == 2
+    store.clear()
+    assert (len(store), store.nbytes) == (0, 0)
