@@ -146,8 +146,9 @@ def chat(
 ) -> None:
     """Ask about pictures.
 
-    IMAGE is a path, a URL, or - for standard input. With -p it answers once. Without it, what is piped in is the question, and on a
-    terminal a conversation begins.
+    IMAGE is a path, a URL, or - for standard input. With -p it answers once.
+    Without it, what is piped in is the question, and on a terminal a conversation
+    begins.
     """
     from fastvlm_mlx.app import chat
 

@@ -3,6 +3,7 @@
 The answer goes to stdout; the prompt is readline's, the rest goes to stderr.
 """
 
+import os
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -81,7 +82,7 @@ class Repl:
         command, _, rest = line.partition(" ")
         if command in self.commands:
             self.commands[command](rest.strip())
-        elif all(is_file(name) for name in words(line)) and line:
+        elif is_dropped(line):
             self.add_images(line)
         elif command.startswith("/"):
             terminal.note(f"unknown command '{command}'; /help lists them")
@@ -169,6 +170,12 @@ def is_file(name: str) -> bool:
         return Path(name).expanduser().is_file()
     except (OSError, ValueError, RuntimeError):
         return False
+
+
+def is_dropped(line: str) -> bool:
+    """Whether a line is what dragging files into a terminal leaves: whole paths."""
+    names = words(line)
+    return bool(names) and all(os.path.isabs(n) and is_file(n) for n in names)
 
 
 def one_file(command: str, rest: str) -> Path:

@@ -1,4 +1,4 @@
-"""What the commands share about the terminal: streams, error lines, sizes.
+"""What the commands share about the terminal: streams, error lines, Ctrl-C.
 
 The answer goes to stdout and everything else to stderr. An error is one line
 that starts with "error:"; the traceback behind it is shown when the variable
@@ -86,8 +86,8 @@ def describe(error: BaseException) -> str:
 
 
 def _usage(error: BaseException) -> str:
-    # typer bundles click since 0.2x and used the real one before, so there is no
-    # one class to name: all usage errors have format_message, most have a context.
+    # Newer typers bundle click and hide its classes, older ones need the real one:
+    # what its errors have in common is format_message and, mostly, a context.
     text = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
     problems = getattr(error.__cause__, "errors", None)
     if problems is not None:
@@ -157,8 +157,8 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     task = bar.add_task(what, total=None)
 
     def update(done: int, total: int) -> None:
-        bar.start()
         bar.update(task, completed=done, total=total)
+        bar.start()
 
     try:
         yield update

@@ -21,11 +21,18 @@ from tests.echo import EchoConversation
 PROMPT = "\r\n> "
 
 
-@pytest.fixture
-def terminal(tmp_path) -> Iterator[pexpect.spawn]:
-    child = start(tmp_path)
+@pytest.fixture(scope="module")
+def session(tmp_path_factory) -> Iterator[pexpect.spawn]:
+    child = start(tmp_path_factory.mktemp("session"))
     yield child
     child.close(force=True)
+
+
+@pytest.fixture
+def terminal(session) -> pexpect.spawn:
+    """The conversation at its start."""
+    say(session, "/reset")
+    return session
 
 
 def start(folder: Path, *arguments: str) -> pexpect.spawn:
@@ -39,6 +46,7 @@ def start(folder: Path, *arguments: str) -> pexpect.spawn:
     )
     for waiter in (child, child.ptyproc):
         waiter.delayafterclose = waiter.delayafterterminate = 0.02
+    child.delaybeforesend = None
     child.expect_exact(PROMPT)
     return child
 
@@ -51,9 +59,11 @@ def say(child: pexpect.spawn, line: str, until: str = PROMPT) -> str:
     return output.replace("\r\n", "\n")
 
 
-def test_it_starts_with_four_lines_of_help(terminal):
-    before = terminal.before.replace("\r\n", "\n")
+def test_it_starts_with_four_lines_of_help(tmp_path):
+    child = start(tmp_path)
+    before = str(child.before).replace("\r\n", "\n")
     assert before.lstrip("\n") == repl.WELCOME.format(model="echo")
+    child.close(force=True)
     assert repl.WELCOME.count("\n") == 3
 
 
@@ -143,7 +153,8 @@ def test_ctrl_c_at_the_prompt_drops_the_line(terminal):
 
 
 @pytest.mark.skipif(line_editor.readline is None, reason="Python without readline")
-def test_arrow_up_brings_earlier_lines_back(terminal, tmp_path):
+def test_arrow_up_brings_earlier_lines_back(tmp_path):
+    terminal = start(tmp_path)
     say(terminal, "first")
     say(terminal, "second")
     assert say(terminal, "\x1b[A\x1b[A").endswith("first ")
@@ -164,7 +175,8 @@ def test_tab_completes_commands_and_paths(terminal, tmp_path):
 
 
 @pytest.mark.parametrize("leave", ["\x04", "/quit\n", "/exit\n"])
-def test_leaving(terminal, leave):
+def test_leaving(tmp_path, leave):
+    terminal = start(tmp_path)
     terminal.send(leave)
     terminal.expect(pexpect.EOF)
     terminal.close()
@@ -187,12 +199,17 @@ def test_file_names_in_a_line(typed, names):
     assert repl.words(typed) == names
 
 
-def test_odd_lines_never_raise(capsys):
-    odd = ["/", "//", "'", '"', "\\", "\0", "x" * 5000, "~nobody/x", "/image\t", "."]
-    session = Repl(EchoConversation(), "echo", {})  # pyright: ignore
-    for line in odd:
-        session.obey(line) if line.strip() != "/image" else None
-    assert re.search("unknown command '/'", capsys.readouterr().err)
+def test_odd_lines_are_questions_or_unknown(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "what").touch()
+    odd = ["'", '"', "\\", "\0", "x" * 5000, "~nobody/x", ".", "what", "a /image b"]
+    conversation = EchoConversation()
+    session = Repl(conversation, "echo", {})  # pyright: ignore[reportArgumentType]
+    for line in [*odd, "/", "//", "/Image x", "/nowhere/x.png"]:
+        session.obey(line)
+    assert [question for question, _ in conversation.turns] == odd
+    unknown = capsys.readouterr().err.splitlines()
+    assert len(unknown) == 4 and all("unknown command" in line for line in unknown)
 
 
 def test_a_real_model(reference, shared, tmp_path):
