@@ -67,9 +67,10 @@ class Attachment:
         return self._features
 
 
-def attach(model: "FastVLM", source: Source, view: View) -> Attachment:
+def attach(model: "FastVLM", source: Source | Attachment, view: View) -> Attachment:
     """Opens a picture for `model` without encoding it; anything `open_image` opens.
 
+    What is an attachment already is returned as it is; it must be of the same view.
     Raises ImageError if it cannot be opened, CheckpointError if `model` has no eyes.
     """
     config = model.config
@@ -78,10 +79,12 @@ def attach(model: "FastVLM", source: Source, view: View) -> Attachment:
             "this model has no vision encoder; convert it with --encoder-from"
             " and a checkpoint that has one"
         )
+    if isinstance(source, Attachment):
+        return source
     begun = time.perf_counter()
     image = pictures.open_image(source)
     opened = time.perf_counter()
-    pixels = _pixels(image, view, config.grid_pinpoints)
+    pixels = prepare(image, view, config.grid_pinpoints)
     digest = pictures.content_hash(pixels)
     path = None
     if not isinstance(source, Image.Image | bytes) and str(source) != "-":
@@ -99,10 +102,14 @@ def attach(model: "FastVLM", source: Source, view: View) -> Attachment:
     )
 
 
-def _pixels(
-    image: Image.Image, view: View, pinpoints: Sequence[Sequence[int]]
+def prepare(
+    image: Image.Image, view: View, pinpoints: Sequence[Sequence[int]] = ()
 ) -> np.ndarray:
-    # [N, resolution, resolution, 3] in 0..1
+    """What the model sees of a picture: the whole, then its tiles if there are any.
+
+    Shapes:
+        returns (1 + tiles, resolution, resolution, 3), float32 in 0..1
+    """
     if view.tiles is None and pinpoints:
         width, height = pictures.select_grid(*image.size, pinpoints)
         columns, rows = width // view.resolution, height // view.resolution

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import mlx.core as mx
+
 from fastvlm_mlx import hub
+from fastvlm_mlx.cache import drop_superseded
 from fastvlm_mlx.config import FORMAT, ModelConfig, read_json
 from fastvlm_mlx.device import DTYPES, assign, device_dtype
 from fastvlm_mlx.errors import OptionError
@@ -22,8 +25,8 @@ def load(
 ) -> FastVLM:
     """Loads a model, converting it once into the cache if it is not ours yet.
 
-    Weights are read from disk when first used; `mx.eval(model.parameters())` reads
-    them all.
+    Reading the weights has begun when it returns, the encoder's first; the model can
+    be used at once, from any thread.
 
     Args:
         name: `demo`, `0.5b`, `1.5b`, `7b`, a hub id, or a path to a folder, `.zip` or
@@ -49,6 +52,10 @@ def load(
     if config.text is not None:
         model.tokenizer = Tokenizer(folder)
     model.eval()
+    # Since MLX 0.31.2 only the thread that described an array can start computing it.
+    parameters = model.parameters()
+    for part in ("vision_tower", "projector", "language_model"):
+        mx.async_eval(parameters.get(part, []))
     return model
 
 
@@ -63,6 +70,7 @@ def converted(name: str | Path, *, on_progress: Progress | None = None) -> Path:
         from fastvlm_mlx.convert import to_mlx
 
         to_mlx.convert(source, out, first_wins=True, on_progress=on_progress)
+        drop_superseded(out)
     return out
 
 
