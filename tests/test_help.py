@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import typer
 
 from fastvlm_mlx.app import cli
 
@@ -22,7 +23,7 @@ BLOCK = re.compile(
     r"(?P<text>.*?)(?P<end>^```)",
     re.DOTALL | re.MULTILINE,
 )
-COMMANDS = ("", "chat", "convert", "info")
+COMMANDS = ["", *vars(typer.main.get_command(cli.app))["commands"]]
 
 
 def help_of(command: str) -> str:
