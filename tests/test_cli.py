@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from fastvlm_mlx._version import __version__
 from fastvlm_mlx.app import cli, terminal
 from fastvlm_mlx.errors import ImageError
+from tests.impossible_options import IMPOSSIBLE
 
 HEAVY = (
     *("mlx", "mlx_lm", "transformers", "coremltools", "numpy", "PIL"),
@@ -220,60 +221,6 @@ def test_info_counts_the_same_parameters_in_every_layout(run, reference, model):
         "language_model": 201280,
         "total": 561728,
     }
-
-
-ASK = ("chat", "-p", "Hi")
-IMPOSSIBLE = [
-    ((*ASK, "--fit", "diagonal"), 2, "diagonal"),
-    ((*ASK, "--resolution", "100"), 1, "100"),
-    ((*ASK, "--resolution", "0"), 1, "0"),
-    ((*ASK, "--resolution", "-64"), 1, "-64"),
-    ((*ASK, "--resolution", "99999968"), 1, "99999968"),
-    ((*ASK, "--resolution", "big"), 2, "big"),
-    ((*ASK, "--tiles", "3"), 1, "3"),
-    ((*ASK, "--tiles", "0x2"), 1, "0x2"),
-    ((*ASK, "--tiles", "99x99"), 1, "99x99"),
-    ((*ASK, "--temperature", "-1"), 1, "-1"),
-    ((*ASK, "--temperature", "nan"), 1, "nan"),
-    ((*ASK, "--temperature", "inf"), 1, "inf"),
-    ((*ASK, "--temperature", "hot"), 2, "hot"),
-    ((*ASK, "--top-p", "0"), 1, "0"),
-    ((*ASK, "--top-p", "1.5"), 1, "1.5"),
-    ((*ASK, "--top-k", "-3"), 1, "-3"),
-    ((*ASK, "--top-k", "1.5"), 2, "1.5"),
-    ((*ASK, "--min-p", "2"), 1, "2"),
-    ((*ASK, "--repetition-penalty", "0"), 1, "0"),
-    ((*ASK, "--seed", "-1"), 1, "-1"),
-    ((*ASK, "--seed", "x"), 2, "x"),
-    ((*ASK, "--max-tokens", "0"), 1, "0"),
-    ((*ASK, "--max-tokens", "many"), 2, "many"),
-    ((*ASK, "--stop", ""), 1, "stop"),
-    ((*ASK, "--quality", "high"), 2, "--quality"),
-    ((*ASK, "-m", "nowhere/"), 1, "nowhere/"),
-    ((*ASK, "-m", "/nowhere/model.zip"), 1, "/nowhere/model.zip"),
-    ((*ASK, "-m", "0.5"), 1, "0.5b"),
-    ((*ASK, "-m", ""), 1, "no such model"),
-    ((*ASK, "/nowhere/cat.png"), 1, "/nowhere/cat.png: no such file"),
-    ((*ASK, "/"), 1, "/: is a folder"),
-    ((*ASK, "-", "-"), 2, "twice"),
-    (("chat", "-p", " "), 2, "-p"),
-    (("chat", "-p"), 2, "-p"),
-    (("chat", "-"), 2, "-p PROMPT"),
-    (("chat",), 2, "standard input is empty"),
-    (("convert",), 2, "SRC"),
-    (("convert", "."), 2, "OUT"),
-    (("convert", "/nowhere/x", "/nowhere/y"), 1, "/nowhere/x"),
-    (("convert", ".", "/nowhere/y", "--q-bits", "3"), 2, "3"),
-    (("convert", ".", "/nowhere/y", "--q-group-size", "48"), 1, "48"),
-    (("convert", ".", "/nowhere/y", "--q-group-size", "64"), 1, "--q-bits"),
-    (("convert", ".", "/nowhere/y", "--dtype", "int3"), 2, "int3"),
-    (("convert", ".", "/nowhere/y", "--encoder-from", "/no/z"), 1, "/no/z"),
-    (("info",), 2, "MODEL"),
-    (("info", "/nowhere/x"), 1, "/nowhere/x"),
-    (("info", "a/b/c/d"), 1, "a/b/c/d"),
-    (("converse",), 2, "converse"),
-    (("--frobnicate",), 2, "--frobnicate"),
-]
 
 
 @pytest.mark.parametrize(("arguments", "code", "named"), IMPOSSIBLE)
