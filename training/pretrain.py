@@ -21,8 +21,9 @@ from training.loop import Budget, Run
 
 BATCH = 16
 COLOURS = len(world.COLOUR_NAMES)
-# What is there, its colour, its place (x, y, half size), the sign behind it.
-PARTS = (world.NUM_THINGS, COLOURS, 3, 1 + COLOURS)
+# What is there, its colour, its place (x, y, half size), the sign behind it, and for
+# a character its place in the word: reading is then a matter of looking up.
+PARTS = (world.NUM_THINGS, COLOURS, 3, 1 + COLOURS, 1 + world.LONGEST)
 
 
 class Pictures(Dataset):
@@ -43,7 +44,7 @@ class Pictures(Dataset):
             pixels.append(drawing.render(scene))
             found.append(world.labels(scene))
         out = {"pixels": torch.from_numpy(np.stack(pixels))}
-        for name in ("thing", "colour", "place", "board"):
+        for name in world.LABELS:
             out[name] = torch.from_numpy(np.stack([getattr(f, name) for f in found]))
         return out
 
@@ -77,11 +78,12 @@ class Heads(nn.Module):
 
 def dense_loss(found: torch.Tensor, batch: dict) -> tuple[torch.Tensor, dict]:
     """Loss of (B, GRID, GRID, parts) against the labels, and accuracies to watch."""
-    thing, colour, place, board = found.split(PARTS, dim=-1)
+    thing, colour, place, board, rank = found.split(PARTS, dim=-1)
     there = batch["thing"] > 0
     # Six squares in seven are empty: what stands in the others has a term of its own.
     loss = F.cross_entropy(thing.flatten(0, 2), batch["thing"].flatten())
     loss = loss + 3 * F.cross_entropy(thing[there], batch["thing"][there])
+    loss = loss + F.cross_entropy(rank[there], batch["rank"][there])
     loss = loss + F.cross_entropy(colour[there], batch["colour"][there])
     loss = loss + 10 * F.smooth_l1_loss(place[there], batch["place"][there], beta=0.02)
     loss = loss + F.cross_entropy(board.flatten(0, 2), batch["board"].flatten())
@@ -92,6 +94,7 @@ def dense_loss(found: torch.Tensor, batch: dict) -> tuple[torch.Tensor, dict]:
         "glyph": right[glyph].float().mean(),
         "shape": right[~glyph].float().mean(),
         "colour": (colour.argmax(-1) == batch["colour"])[there].float().mean(),
+        "rank": (rank.argmax(-1) == batch["rank"])[there].float().mean(),
         "empty": (guess == 0)[~there].float().mean(),
     }
     return loss, shown

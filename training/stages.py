@@ -84,7 +84,7 @@ class Instructions(Dataset):
         out = language.collate(rows)
         out["pixels"] = torch.from_numpy(np.stack(pixels))
         out["visual"] = torch.from_numpy(np.stack(visual))
-        for name in ("thing", "colour", "place", "board"):
+        for name in world.LABELS:
             out[name] = torch.from_numpy(np.stack([getattr(f, name) for f in found]))
         out["side"] = torch.tensor(side)
         return out

@@ -24,7 +24,7 @@ PAIRS = 8  # questions asked of one scene
 TOKENS = 16
 EASY = 900  # first batches, of scenes with a single thing in them
 COLOURS = len(world.COLOUR_NAMES)
-SYMBOL_DIM = 4 * (world.NUM_THINGS + COLOURS + 3 + 1 + COLOURS) + TOKENS
+SYMBOL_DIM = 4 * sum(pretrain.PARTS) + TOKENS
 
 
 def symbols(found: world.Labels) -> np.ndarray:
@@ -33,8 +33,9 @@ def symbols(found: world.Labels) -> np.ndarray:
     colour = np.eye(COLOURS, dtype=np.float32)[found.colour.clip(0)]
     colour = colour * (found.colour >= 0)[..., None]
     board = np.eye(1 + COLOURS, dtype=np.float32)[found.board]
+    rank = np.eye(1 + world.LONGEST, dtype=np.float32)[found.rank]
     # [8, 8, parts] -> [4, 2, 4, 2, parts] -> [16, 4 * parts]
-    parts = np.concatenate([thing, colour, 2 * found.place, board], -1)
+    parts = np.concatenate([thing, colour, 2 * found.place, board, rank], -1)
     parts = parts.reshape(4, 2, 4, 2, -1).transpose(0, 2, 1, 3, 4).reshape(TOKENS, -1)
     return np.concatenate([parts, np.eye(TOKENS, dtype=np.float32)], -1)
 

@@ -220,15 +220,19 @@ class Labels:
 
     `thing` 0 nothing, then SHAPES, then CHARACTERS; `colour` -1 nothing, else the
     index of its colour; `place` (GRID, GRID, 3) x, y and half size over SIZE;
-    `board` 0 no sign behind this square, else 1 + the index of its colour.
+    `board` 0 no sign behind this square, else 1 + the index of its colour; `rank`
+    0 no character, else its place in the word from 1.
     """
 
     thing: np.ndarray
     colour: np.ndarray
     place: np.ndarray
     board: np.ndarray
+    rank: np.ndarray
 
 
+LABELS = ("thing", "colour", "place", "board", "rank")
+LONGEST = 6  # characters on a sign
 NUM_THINGS = 1 + len(SHAPES) + len(CHARACTERS)
 
 
@@ -237,25 +241,26 @@ def labels(scene: Scene) -> Labels:
     thing = np.zeros((GRID, GRID), np.int64)
     colour = np.full((GRID, GRID), -1, np.int64)
     place = np.zeros((GRID, GRID, 3), np.float32)
-    board = np.zeros((GRID, GRID), np.int64)
+    board, rank = np.zeros((2, GRID, GRID), np.int64)
     unit = SIZE / GRID
 
-    def put(index: int, name: str, x: float, y: float, half: float) -> None:
+    def put(index, name: str, x: float, y: float, half: float, nth: int = 0) -> None:
         row, column = (int(min(max(v / unit, 0), GRID - 1)) for v in (y, x))
         thing[row, column], colour[row, column] = index, COLOUR_NAMES.index(name)
         place[row, column] = x / SIZE, y / SIZE, half / SIZE
+        rank[row, column] = nth
 
     for shape in scene.shapes:
         put(1 + SHAPES.index(shape.kind), shape.colour, shape.x, shape.y, shape.radius)
     middle = (np.arange(GRID) + 0.5) * unit
     for sign in scene.signs:
-        for character, (x, y) in zip(sign.text, sign.centres(), strict=True):
-            index = 1 + len(SHAPES) + CHARACTERS.index(character)
-            put(index, sign.ink, x, y, sign.font_size / 2)
+        for i, (x, y) in enumerate(sign.centres()):
+            index = 1 + len(SHAPES) + CHARACTERS.index(sign.text[i])
+            put(index, sign.ink, x, y, sign.font_size / 2, i + 1)
         turn = np.deg2rad(sign.angle)
         dx, dy = middle[None, :] - sign.x, middle[:, None] - sign.y
         along = dx * np.cos(turn) - dy * np.sin(turn)
         across = dx * np.sin(turn) + dy * np.cos(turn)
         inside = (abs(along) < sign.width / 2) & (abs(across) < sign.height / 2)
         board[inside] = 1 + COLOUR_NAMES.index(sign.board)
-    return Labels(thing, colour, place, board)
+    return Labels(thing, colour, place, board, rank)
