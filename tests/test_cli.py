@@ -268,14 +268,13 @@ def test_a_terminal_is_not_driven_by_an_answer(monkeypatch):
     assert terminal.printable(text) == "a[31mb\n\tcé"
 
 
-def program(tmp_path: Path, *arguments: object, **options) -> subprocess.Popen:
+def program(tmp_path: Path, *arguments: object) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "fastvlm_mlx", *map(str, arguments)],
         env={**os.environ, "FASTVLM_CACHE": str(tmp_path)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        **options,
     )
 
 
@@ -301,8 +300,3 @@ def test_a_reader_that_leaves(endless, tmp_path):
         child.stdout.close()
         assert child.stderr.read() == b""
     assert child.returncode == 1
-
-
-def test_a_terminal_without_unicode(endless, tmp_path):
-    with program(tmp_path, "--version", encoding="ascii") as child:
-        assert child.communicate()[0] == f"fastvlm-mlx {__version__}\n"
