@@ -18,13 +18,14 @@ from fastvlm_mlx.generation import Chunk, Timings
 from fastvlm_mlx.history import History, Pieces
 from fastvlm_mlx.image_open import Source
 from fastvlm_mlx.memory import memory_of
-from fastvlm_mlx.sampling import Sampling
+from fastvlm_mlx.sampling import Constraint, Sampling
 from fastvlm_mlx.transcript import Transcript, Turn
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model import FastVLM
 
-Sources = Source | Sequence[Source]
+Picture = Source | Attachment
+Sources = Picture | Sequence[Picture]
 
 
 class Conversation:
@@ -76,7 +77,7 @@ class Conversation:
         """Positions of the context taken, out of `context_size`."""
         return history.length(self._past.pieces)
 
-    def add(self, image: Source):
+    def add(self, image: Picture):
         """Lets a picture join the next question; its encoding begins at once.
 
         Raises ImageError, and ContextError if it does not fit with what is there.
@@ -104,6 +105,7 @@ class Conversation:
         *,
         cancel: Event | None = None,
         detailed: bool = False,
+        constraint: Constraint | None = None,
         **sampling: Any,
     ) -> Generator[Chunk, None, None]:
         """Streams the answer to `text`, about `images` too if any join here.
@@ -111,7 +113,8 @@ class Conversation:
         `sampling` are the fields of `sampling.Sampling`. Setting `cancel`, closing
         the iterator, an interrupt and the next question all end an answer early; what
         was shown of it then stays in the conversation. If nothing was shown yet, the
-        question is forgotten. `detailed` measures every stage of `Chunk.timings`.
+        question is forgotten. `detailed` measures every stage of `Chunk.timings`;
+        `constraint` is a rule for the answer's form, as from `constrained.py`.
 
         Raises OptionError at once; while iterating, ImageError or ContextError before
         the model computes anything, and the conversation is then as it was.
@@ -119,17 +122,20 @@ class Conversation:
         started = time.perf_counter()
         options = Sampling(**sampling)
         self._settle()
-        stream = self._answer(text, _listed(images), options, cancel, detailed, started)
+        stream = self._answer(
+            text, _listed(images), options, cancel, detailed, constraint, started
+        )
         self._stream = weakref.ref(stream)
         return stream
 
     def _answer(
         self,
         text: str,
-        images: Sequence[Source],
+        images: Sequence[Picture],
         sampling: Sampling,
         cancel: Event | None,
         detailed: bool,
+        constraint: Constraint | None,
         started: float,
     ) -> Generator[Chunk, None, None]:
         joining = [attach(self.model, image, self.view) for image in images]
@@ -162,6 +168,7 @@ class Conversation:
                 started=started,
                 detailed=detailed,
                 cancel=cancel,
+                constraint=constraint,
             )
             with contextlib.closing(chunks):
                 for chunk in chunks:
@@ -272,7 +279,7 @@ def stream_once(
     return conversation.stream(text, images, **options)
 
 
-def _listed(images: Sources) -> Sequence[Source]:
+def _listed(images: Sources) -> Sequence[Picture]:
     if isinstance(images, list | tuple):
-        return cast(Sequence[Source], images)
-    return [cast(Source, images)]
+        return cast(Sequence[Picture], images)
+    return [cast(Picture, images)]

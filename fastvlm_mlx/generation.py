@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
 
-from fastvlm_mlx.sampling import Sampling, chooser
+from fastvlm_mlx.sampling import Constraint, Sampling, chooser
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model import FastVLM
@@ -80,6 +80,7 @@ def generate(
     started: float | None = None,
     detailed: bool = False,
     cancel: threading.Event | None = None,
+    constraint: Constraint | None = None,
 ) -> Generator[Chunk, None, None]:
     """Streams the answer to the prompt `embeddings`, `(1, L, hidden)`, L at least 1.
 
@@ -89,14 +90,14 @@ def generate(
     empty if a step was interrupted halfway, since its layers then disagree.
 
     `started` is `time.perf_counter()` at the user's call. A set `cancel` ends the
-    answer with the finish reason "cancelled".
+    answer with the finish reason "cancelled". `constraint` is a rule for its form.
     """
     started = time.perf_counter() if started is None else started
     stages = timings or Timings()
     held = positions(cache)  # -1 while a step may have changed some layers only
     cached, prompt = held, held + embeddings.shape[1]
     yielded = 0
-    choose = chooser(sampling)
+    choose = chooser(sampling, constraint)
     text = _Text(model.tokenizer.stream(), tuple(sampling.stop))
     ttft = first = 0.0
 

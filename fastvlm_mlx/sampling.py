@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import mlx.core as mx
 
@@ -87,7 +88,22 @@ class Sampling:
             raise OptionError(f"{name} {value!r}: must be {number} {bounds}; {hint}")
 
 
-def chooser(sampling: Sampling) -> Callable[[mx.array], mx.array]:
+Draw = Callable[[mx.array], mx.array]  # logits (1, vocab) -> a token (1,)
+
+
+class Constraint(Protocol):
+    """A rule for the form of one answer; see `constrained.py`."""
+
+    def choose(self, logits: mx.array, draw: Draw, left: int) -> mx.array:
+        """The next token, drawn from what the rule allows.
+
+        The token it chose before is part of the answer by now. `left` tokens at most
+        are still to come, this one included.
+        """
+        ...
+
+
+def chooser(sampling: Sampling, constraint: Constraint | None = None) -> Draw:
     """A function from logits `(1, vocab)` to a token `(1,)` that is under way.
 
     Nothing lazy is left behind: since MLX 0.31.2 only the thread that described an
@@ -96,12 +112,17 @@ def chooser(sampling: Sampling) -> Callable[[mx.array], mx.array]:
     penalty = sampling.repetition_penalty or 1.0
     draw = _drawer(sampling)
     recent = mx.array([], mx.uint32)
+    left = sampling.max_tokens
 
     def choose(logits: mx.array) -> mx.array:
-        nonlocal recent
+        nonlocal recent, left
         if penalty != 1 and recent.size:
             logits = penalised(logits, recent, penalty)
-        token = draw(logits)
+        if constraint is None:
+            token = draw(logits)
+        else:
+            token = constraint.choose(logits, draw, left)
+        left -= 1
         if penalty != 1:
             recent = mx.concatenate([recent, token])[-REPETITION_WINDOW:]
         mx.async_eval(token, recent)
@@ -110,7 +131,7 @@ def chooser(sampling: Sampling) -> Callable[[mx.array], mx.array]:
     return choose
 
 
-def _drawer(sampling: Sampling) -> Callable[[mx.array], mx.array]:
+def _drawer(sampling: Sampling) -> Draw:
     if sampling.temperature == 0:
         # No log-probabilities: the largest logit is the same without them.
         return lambda logits: mx.argmax(logits, axis=-1)

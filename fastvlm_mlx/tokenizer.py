@@ -81,6 +81,10 @@ class Tokenizer:
         """Write tokenizer.json into `folder`, whatever form it was read from."""
         _read(self.folder).save(str(Path(folder) / "tokenizer.json"))
 
+    def to_json(self) -> str:
+        """The content of a tokenizer.json that makes this tokenizer."""
+        return self._tokenizer.to_str()
+
     def token_bytes(self, id: int) -> bytes:
         """What one id contributes to the text, as bytes of UTF-8; may be a fragment."""
         if id not in self._bytes:

@@ -1,0 +1,203 @@
+"""Answers that are JSON, or JSON of a schema, whatever the model would rather say.
+
+llguidance tells which tokens may come next. It cannot tell how to end in time, and an
+answer cut off by `max_tokens` is no JSON. So the shortest way to the end is kept in
+sight, and taken once no token is left to lose.
+
+An extra, `pip install 'fastvlm-mlx[serve]'`.
+"""
+
+import json
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import numpy as np
+
+from fastvlm_mlx.errors import FastVLMError, OptionError
+from fastvlm_mlx.sampling import Draw
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.model import FastVLM
+
+# One form of white space, so that a model cannot spend its tokens on it.
+_SPACING = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+}
+# What leads to an end soonest, first; `_way_out` takes the first that is allowed.
+_CLOSING = ("}", "]", '"', ",", ":", "0", "null", "false", "{", "[")
+# Where one of these may come, a bracket is text and only a quote ends it.
+_TEXT = ("a", "A", " ", "_", "-")
+_LONGEST = 2048  # tokens of a way out; beyond that it is not looked for
+_NEAR = 48  # with fewer spare tokens than this, every one is checked
+_LOCK = threading.Lock()
+
+
+class JSONForm:
+    """A rule for one answer of `model`: JSON of `schema`, or any object if None.
+
+    A `sampling.Constraint`: give it to `Conversation.stream`, a new one each time.
+
+    Raises OptionError if the schema cannot be followed, FastVLMError if llguidance is
+    not installed.
+    """
+
+    def __init__(self, model: "FastVLM", schema: Any = None):
+        import llguidance
+
+        self._vocabulary = vocabulary_of(model)
+        grammar = _grammar(schema)
+        limits = llguidance.LLParserLimits(
+            initial_lexer_fuel=200_000, step_lexer_fuel=100_000, step_max_items=20_000
+        )
+        self._matcher = llguidance.LLMatcher(
+            self._vocabulary, grammar, log_level=0, limits=limits
+        )
+        self._check()
+        self._closing = self._ids(_CLOSING)
+        self._quote = self._ids('"')
+        self._text = self._ids(_TEXT)
+        self._last: mx.array | None = None
+        self._forced: Iterator[int] | None = None
+        self._next_look: int | None = None  # at this many tokens left
+
+    def choose(self, logits: mx.array, draw: Draw, left: int) -> mx.array:
+        """See `sampling.Constraint`."""
+        mx.async_eval(logits)  # the model computes while the mask is found
+        if self._last is not None:
+            self._consume(self._matcher, int(self._last.item()))  # type: ignore
+            self._last = None
+        if self._matcher.is_stopped():
+            # The end token; and after it one that nobody sees.
+            return mx.array([self._vocabulary.eos_token])
+        token = None
+        if self._forced is None:
+            token = self._drawn(logits, draw, left)
+        if token is None:
+            assert self._forced is not None
+            token = mx.array([next(self._forced, self._vocabulary.eos_token)])
+        self._last = token
+        return token
+
+    def _drawn(self, logits: mx.array, draw: Draw, left: int) -> mx.array | None:
+        """A token that leaves room for an end, or None: `_forced` leads there."""
+        token = draw(self._masked(logits, self._matcher))
+        if self._next_look is not None and left > self._next_look:
+            return token
+        way = self._way_out(self._matcher)
+        spare = left - len(way)
+        if spare < 0 and self._next_look is None:
+            raise OptionError(
+                f"max_tokens {left}: too few for JSON of this schema;"
+                f" give at least {len(way)}"
+            )
+        # One token seldom puts the end much further away.
+        self._next_look = left - spare // 8
+        if spare > _NEAR:
+            return token
+        ahead = self._matcher.deep_copy()
+        self._consume(ahead, int(token.item()))  # type: ignore
+        if ahead.is_stopped() or len(self._way_out(ahead)) < left:
+            return token
+        self._forced = iter(way)
+        return None
+
+    def _way_out(self, matcher: Any) -> list[int]:
+        """Tokens that end the answer soon, the end token included."""
+        matcher = matcher.deep_copy()
+        way: list[int] = []
+        while len(way) < _LONGEST:
+            if matcher.is_accepting() or matcher.is_stopped():
+                break
+            forced = matcher.compute_ff_bytes()
+            ids = self._vocabulary.tokenize_bytes(forced) if forced else []
+            if not ids:
+                ids = [self._step_out(_bits(matcher.compute_bitmask()))]
+            for token in ids:
+                if not matcher.consume_token(token):
+                    return [*way, self._vocabulary.eos_token]
+                way.append(token)
+        return [*way, self._vocabulary.eos_token]
+
+    def _step_out(self, allowed: np.ndarray) -> int:
+        in_text = any(allowed[token] for token in self._text)
+        for token in [*self._quote, *self._closing] if in_text else self._closing:
+            if allowed[token]:
+                return token
+        return int(allowed.argmax())
+
+    def _ids(self, texts: Iterable[str]) -> list[int]:
+        """The tokens of those `texts` that are one token."""
+        spelled = map(self._vocabulary.tokenize_str, texts)
+        return [ids[0] for ids in spelled if len(ids) == 1]
+
+    def _masked(self, logits: mx.array, matcher: Any) -> mx.array:
+        words = np.frombuffer(matcher.compute_bitmask(), np.uint32)
+        self._check()
+        # [vocab / 32] -> [vocab], unpacked by MLX: a 32nd of the bytes to hand over
+        bits = (mx.array(words)[:, None] >> mx.arange(32, dtype=mx.uint32)) & 1
+        allowed = bits.flatten()[: logits.shape[-1]].astype(mx.bool_)
+        return mx.where(allowed, logits, -mx.inf)
+
+    def _consume(self, matcher: Any, token: int):
+        matcher.consume_token(token)
+        self._check()
+
+    def _check(self):
+        if self._matcher.is_error():
+            reason = " ".join(self._matcher.get_error().split())[:200]
+            raise OptionError(f"schema: cannot be followed ({reason}); simplify it")
+
+
+def vocabulary_of(model: "FastVLM") -> Any:
+    """`model`'s tokenizer as llguidance's, made on first use.
+
+    That takes seconds with a large vocabulary; a server calls it ahead of time.
+    Raises FastVLMError if llguidance is not installed.
+    """
+    try:
+        import llguidance
+    except ImportError:
+        raise FastVLMError(
+            "llguidance: not installed, and JSON answers need it;"
+            " pip install 'fastvlm-mlx[serve]'"
+        ) from None
+    with _LOCK:
+        if "llguidance" not in vars(model):
+            tokenizer = model.tokenizer
+            vars(model)["llguidance"] = llguidance.LLTokenizer(
+                tokenizer.to_json(),
+                n_vocab=int((model.config.text or {})["vocab_size"]),
+                eos_token=sorted(tokenizer.stop_ids),
+                slices=llguidance.LLTokenizer.json_slices(),
+            )
+        return vars(model)["llguidance"]
+
+
+def check_schema(schema: Any):
+    """Raises OptionError unless `schema` is a JSON schema that can be followed."""
+    import llguidance
+
+    fault = llguidance.LLMatcher.validate_grammar(_grammar(schema))
+    if fault and not fault.startswith("WARNING"):
+        reason = " ".join(fault.split())[:200]
+        raise OptionError(f"schema: cannot be followed ({reason}); simplify it")
+
+
+def _grammar(schema: Any) -> str:
+    import llguidance
+
+    schema = {"type": "object"} if schema is None else schema
+    if not isinstance(schema, dict):
+        raise OptionError("schema: give a JSON object, such as {'type': 'object'}")
+    return llguidance.LLMatcher.grammar_from_json_schema(
+        json.dumps(schema),
+        overrides=_SPACING,  # pyright: ignore[reportArgumentType]
+    )
+
+
+def _bits(mask: bytes) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")
