@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from fastvlm_mlx import generation, history, transcript
 from fastvlm_mlx.attachment import Attachment, View, attach
-from fastvlm_mlx.errors import ContextError, FastVLMError
+from fastvlm_mlx.errors import CheckpointError, ContextError, FastVLMError
 from fastvlm_mlx.generation import Chunk, Timings
 from fastvlm_mlx.history import History, Pieces
 from fastvlm_mlx.image_open import Source
@@ -37,7 +37,8 @@ class Conversation:
 
     One conversation serves one user; any number of them may share a model.
 
-    Raises ImageError, OptionError, and ContextError if the pictures alone do not fit.
+    Raises ImageError, OptionError, ContextError if the pictures alone do not fit, and
+    CheckpointError if the model is only an encoder.
     """
 
     def __init__(
@@ -51,6 +52,11 @@ class Conversation:
         tiles: tuple[int, int] | None = None,
     ):
         config = model.config
+        if model.language_model is None:
+            raise CheckpointError(
+                "this checkpoint is an encoder alone and cannot chat;"
+                " give a whole FastVLM checkpoint"
+            )
         self.model = model
         self.system = system
         self.view = View(
