@@ -90,6 +90,5 @@ def with_encoder_of(read: Checkpoint, other: Checkpoint) -> tuple[Tensors, Model
     return tensors, replace(
         config,
         vision=donor_config.vision,
-        image_size=donor_config.image_size,
         coreml_encoder=None,
     )

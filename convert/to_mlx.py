@@ -23,7 +23,6 @@ from fastvlm_mlx.config import ModelConfig
 from fastvlm_mlx.convert import checkpoint
 from fastvlm_mlx.convert.agreement import Agreement, measure
 from fastvlm_mlx.convert.assembly import assemble, with_encoder_of
-from fastvlm_mlx.convert.checkpoint import Checkpoint
 from fastvlm_mlx.convert.staging import (
     check_free_space,
     check_safetensors,
@@ -134,7 +133,7 @@ def convert(
         ) as folder:
             check_free_space(folder, sum(a.nbytes for a in tensors.values()))
             size = _save(folder, tensors, on_progress)
-            _copy_companions(read, folder)
+            _copy_companions(read.folder, config.coreml_encoder, folder)
             (folder / "config.json").write_text(
                 json.dumps(config.to_dict(), indent=2) + "\n"
             )
@@ -211,13 +210,13 @@ def _save(folder: Path, tensors: Tensors, on_progress: Progress | None) -> int:
     return total
 
 
-def _copy_companions(read: Checkpoint, folder: Path) -> None:
+def _copy_companions(source: Path, package: str | None, folder: Path) -> None:
     for pattern in COMPANIONS:
-        for file in read.folder.glob(pattern):
+        for file in source.glob(pattern):
             if file.is_file():
                 shutil.copyfile(file, folder / file.name)
-    if read.coreml_encoder is not None:
-        shutil.copytree(read.coreml_encoder, folder / read.coreml_encoder.name)
+    if package is not None:
+        shutil.copytree(source / package, folder / package)
 
 
 def _check_options(
