@@ -132,7 +132,7 @@ def _quantization(
     layers = {
         old.rpartition(".")[0]: new.rpartition(".")[0] for old, new in renamed.items()
     }
-    return {layers.get(key, key): value for key, value in settings.items()}
+    return {layers.get(str(key), str(key)): value for key, value in settings.items()}
 
 
 def _pytorch_layout(tensors: Tensors) -> Tensors:

@@ -194,13 +194,13 @@ def _save(folder: Path, tensors: Tensors, on_progress: Progress | None) -> int:
             else "model.safetensors"
         )
         arrays = {name: tensors.pop(name) for name in shard}
-        for array in arrays.values():
-            mx.eval(array)
-            done += array.nbytes
+        for name in shard:
+            mx.eval(arrays[name])
+            done += arrays[name].nbytes
             if on_progress is not None:
                 on_progress(done, total)
         mx.save_safetensors(str(folder / file), arrays, metadata={"format": "mlx"})
-        del array, arrays
+        del arrays
         mx.clear_cache()
         check_safetensors(folder / file)
         weight_map |= dict.fromkeys(shard, file)

@@ -118,7 +118,7 @@ def load_tensors(file: Path) -> Tensors:
 def _load_pickle(file: Path) -> Tensors:
     # A pickle can run any code; only torch's restricted reader is let near one.
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError as fault:
         raise CheckpointError(
             f"{file}: a pickle needs torch to be read safely; pip install"
@@ -147,7 +147,7 @@ def _load_pickle(file: Path) -> Tensors:
 
 
 def _from_torch(tensor: Any) -> mx.array:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     tensor = tensor.detach().contiguous()
     # NumPy has no bfloat16: carry its bits.

@@ -38,6 +38,7 @@ class Spec:
     heads: int = 2
     kv_heads: int = 1
     intermediate: int = 64
+    vocab: int = VOCAB
     projector: str = "mlp2x_gelu"
     tied: bool = True
     dtype: str = "float32"
@@ -56,7 +57,7 @@ def language_model(spec: Spec, seed: int) -> Arrays:
 
     hidden, inner = spec.hidden, spec.intermediate
     kv_dim = hidden // spec.heads * spec.kv_heads
-    out = {"model.embed_tokens.weight": normal(VOCAB, hidden, scale=0.5)}
+    out = {"model.embed_tokens.weight": normal(spec.vocab, hidden, scale=0.5)}
     for i in range(spec.layers):
         layer = f"model.layers.{i}"
         for name, rows in (("q", hidden), ("k", kv_dim), ("v", kv_dim)):
@@ -70,7 +71,7 @@ def language_model(spec: Spec, seed: int) -> Arrays:
         out[f"{layer}.post_attention_layernorm.weight"] = normal(hidden, mean=1.0)
     out["model.norm.weight"] = normal(hidden, mean=1.0)
     if not spec.tied:
-        out["lm_head.weight"] = normal(VOCAB, hidden, scale=0.5)
+        out["lm_head.weight"] = normal(spec.vocab, hidden, scale=0.5)
     return out
 
 
@@ -170,7 +171,7 @@ def config(spec: Spec) -> dict[str, Any]:
         "num_attention_heads": spec.heads,
         "num_key_value_heads": spec.kv_heads,
         "rms_norm_eps": 1e-6,
-        "vocab_size": VOCAB,
+        "vocab_size": spec.vocab,
         "max_position_embeddings": 32768,
     }
     stride = 4 * 2 ** (len(spec.encoder.widths) - 1)
