@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from fastvlm_mlx._version import __version__
-from fastvlm_mlx.app import terminal
+from fastvlm_mlx.app import bench_command, terminal
 
 MODELS = ("demo", "0.5b", "1.5b", "7b")
 
@@ -246,6 +246,9 @@ def info(
     from fastvlm_mlx.app import info
 
     info.run(model, as_json=as_json)
+
+
+app.command()(bench_command.bench)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -52,15 +52,18 @@ def measure(dtype: "mx.Dtype") -> Speed:
     import mlx.core as mx
     import numpy as np
 
+    from fastvlm_mlx import blas
+
+    blas.bind()
     on_cpu = mx.default_device().type == mx.cpu
-    size = 1536 if on_cpu else 4096
+    size = 1024 if on_cpu else 4096
     a, b = mx.random.normal((2, size, size)).astype(dtype)
     mx.eval(a, b)
     product = _best(lambda: mx.eval(a @ b))
     if on_cpu:
         # MLX's own copy runs on one core and into fresh memory; NumPy's at least
         # into memory that is there.
-        source = np.ones(32 << 20, dtype=np.float32)
+        source = np.ones(16 << 20, dtype=np.float32)
         target = np.empty_like(source)
         moved, copied = 2 * source.nbytes, _best(lambda: np.copyto(target, source))
     else:

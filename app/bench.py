@@ -1,0 +1,266 @@
+"""`fastvlm-mlx bench`: how fast a model is on this machine, stage by stage.
+
+What is measured is defined in `bench_stages.py`, beside the timers. A table for
+people comes first; the last line of stdout is one JSON document with the same data,
+and more: every single run, FLOPs and bytes of every stage, predictions.
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastvlm_mlx.app import bench_machine, roofline, terminal
+from fastvlm_mlx.errors import OptionError
+
+FORMAT = "fastvlm-mlx-bench 1"
+ENCODERS = ("mlx", "coreml-all", "coreml-ane", "coreml-gpu", "coreml-cpu")
+COLD_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line of `bench`; empty `resolutions` mean the model's own."""
+
+    model: str | None
+    resolutions: Sequence[int]
+    encoders: Sequence[str]
+    tiles: str | None
+    image: str | None
+    prompt: str
+    max_tokens: int
+    runs: int
+    warmup: int
+    cold: bool
+    as_json: bool
+    plot: Path | None
+
+
+def run(request: Request) -> None:
+    """Measure, then print; draw a picture if asked."""
+    from fastvlm_mlx.app import bench_table
+
+    _check(request)
+    report = gather(request)
+    if not request.as_json:
+        print(bench_table.table(report), end="\n\n")
+    print(json.dumps(report))
+    if request.plot is not None:
+        from fastvlm_mlx.app import bench_plot
+
+        bench_plot.draw(report, request.plot)
+
+
+def compare(before: Path, after: Path, *, as_json: bool) -> None:
+    """Print how the second of two reports compares with the first."""
+    from fastvlm_mlx.app import bench_table
+
+    old, new = read(before), read(after)
+    ratios = bench_table.ratios(old, new)
+    if not ratios:
+        raise OptionError(f"{before} and {after} have no resolution in common")
+    print(json.dumps(ratios) if as_json else bench_table.comparison(old, new, ratios))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A report that `bench` printed: its last line, whatever stands above.
+
+    Raises:
+        OptionError: the file holds no such report.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").strip().splitlines()
+        report = json.loads(lines[-1])
+        if report["format"] == FORMAT:
+            return report
+    except OSError as fault:
+        reason = (fault.strerror or str(fault)).lower()
+        raise OptionError(f"{path}: {reason}; give two saved reports") from fault
+    except (ValueError, LookupError, TypeError):
+        pass
+    raise OptionError(
+        f"{path}: no report of `fastvlm-mlx bench`; save one with `--json > FILE`"
+    )
+
+
+def _check(request: Request) -> None:
+    """Refuse what cannot work before a model is loaded."""
+    from fastvlm_mlx import image
+
+    for name, value, least in (
+        ("--runs", request.runs, 1),
+        ("--warmup", request.warmup, 0),
+        ("--max-tokens", request.max_tokens, 2),
+    ):
+        if value < least:
+            raise OptionError(f"{name} {value}: use at least {least}")
+    for resolution in request.resolutions:
+        image.check_resolution(resolution)
+    if request.plot is not None and request.plot.suffix.lower() not in (".png", ".jpg"):
+        raise OptionError(f"--plot {request.plot}: name a .png or .jpg file")
+
+
+def gather(request: Request) -> dict[str, Any]:
+    """Everything `bench` reports; seconds, bytes and tokens as plain numbers."""
+    import mlx.core as mx
+
+    from fastvlm_mlx import device, hub, image, weights
+    from fastvlm_mlx.app import bench_stages
+
+    name = request.model or hub.choose_default()[0]
+    with terminal.progress("converting") as update:
+        model = weights.load(name, on_progress=update)
+    mx.eval(model.parameters())
+    dtype = device.device_dtype()
+    tiles = image.parse_tiles(request.tiles) if request.tiles else None
+    resolutions = sorted(set(request.resolutions)) or [model.config.image_size]
+    speeds = [roofline.measure(dtype)]
+    picture, kind = _picture(request.image)
+    results, missing = [], {"energy": bench_machine.energy()}
+    rounds = (request.runs + request.warmup + request.cold * COLD_RUNS) * len(
+        resolutions
+    )
+    with tempfile.TemporaryDirectory() as folder, _bar(rounds) as step:
+        files = bench_stages.variants(picture, Path(folder), kind)
+        for encoder in request.encoders or ("mlx",):
+            if reason := _unavailable(encoder):
+                missing[f"encoder {encoder}"] = reason
+                continue
+            for resolution in resolutions:
+                case = bench_stages.Case(
+                    resolution,
+                    tiles,
+                    request.prompt,
+                    request.max_tokens,
+                    request.runs,
+                    request.warmup,
+                )
+                found = bench_stages.measure(model, case, files, step)
+                if request.cold:
+                    _add_cold(found, name, case, next(files), step)
+                    if "cold" in found:
+                        missing[f"cold TTFT at {resolution} px"] = found.pop("cold")
+                results.append({"encoder": encoder, "resolution": resolution, **found})
+    speeds.append(roofline.measure(dtype))
+    speed = roofline.Speed(
+        "this machine", max(s.flops for s in speeds), max(s.bytes for s in speeds)
+    )
+    pictures = 1 + tiles[0] * tiles[1] if tiles else 1
+    for result in results:
+        _summarise(result)
+        work = roofline.stages(
+            model.config,
+            result["resolution"],
+            result["prompt_tokens"],
+            dtype.size,
+            cached=result["cached_tokens"],
+            pictures=pictures,
+        )
+        medians = {key: value["median"] for key, value in result["seconds"].items()}
+        result["limits"] = roofline.limits(work, speed, medians)
+        # An Apple GPU computes in 16 bit, whatever this machine does.
+        result["predictions"] = roofline.predictions(
+            roofline.stages(
+                model.config,
+                result["resolution"],
+                result["prompt_tokens"],
+                2,
+                pictures=pictures,
+            )
+        )
+    return {
+        "format": FORMAT,
+        "model": str(name),
+        "dtype": str(dtype).removeprefix("mlx.core."),
+        "machine": bench_machine.facts(),
+        "speed": {"flops": speed.flops, "bytes": speed.bytes},
+        "settings": {
+            "runs": request.runs,
+            "warmup": request.warmup,
+            "max_tokens": request.max_tokens,
+            "tiles": request.tiles,
+            "picture": [*picture.size, kind],
+            "prompt": request.prompt,
+        },
+        "results": results,
+        "not_measured": missing,
+    }
+
+
+def _add_cold(
+    found: dict[str, Any], model: str, case: Any, file: Path, step: Callable[[], None]
+) -> None:
+    from fastvlm_mlx.app import bench_stages
+
+    for _ in range(COLD_RUNS):
+        result = bench_stages.cold(model, case, file)
+        step()
+        if isinstance(result, str):
+            found["cold"] = result
+            return
+        found["seconds"].setdefault("cold_ttft", []).append(result["cold_ttft"])
+        found["peak_memory"] = max(
+            found.get("peak_memory", 0), int(result["peak_memory"])
+        )
+
+
+def _summarise(result: dict[str, Any]) -> None:
+    """Replace the lists of runs by median, p95 and the runs."""
+    seconds = result["seconds"]
+    for name, runs in seconds.items():
+        seconds[name] = {
+            "median": statistics.median(runs),
+            "p95": p95(runs),
+            "runs": runs,
+        }
+    step = seconds.get("decode_token")
+    result["tokens_per_second"] = 1 / step["median"] if step else None
+
+
+def p95(values: Sequence[float]) -> float:
+    """The 95th percentile, between two values if need be."""
+    ordered = sorted(values)
+    place = 0.95 * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def _picture(path: str | None) -> tuple[Any, str]:
+    """The picture to measure with, and the format its variants are saved in."""
+    from fastvlm_mlx import image
+    from fastvlm_mlx.app import bench_stages
+
+    if path is None:
+        return bench_stages.example(), "JPEG"
+    opened = image.open_image(path)
+    lossy = path.lower().endswith((".jpg", ".jpeg"))
+    return opened.convert("RGB"), "JPEG" if lossy else "PNG"
+
+
+def _unavailable(encoder: str) -> str | None:
+    """Why an encoder backend cannot be measured here; None if it can."""
+    if encoder not in ENCODERS:
+        raise OptionError(f"--encoder {encoder}: unknown; use {', '.join(ENCODERS)}")
+    if encoder == "mlx":
+        return None
+    return "needs macOS and an exported Core ML package"
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[], None]]:
+    """A bar of rounds on stderr, on a terminal only; yields what counts one."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("measuring", total=total)
+        yield lambda: bar.advance(task)
