@@ -1,0 +1,204 @@
+"""Compares a stored encoder package with the MLX encoder on real pictures.
+
+The figure is the peak signal-to-noise ratio of apple/ml-stable-diffusion's export gate:
+20 log10(largest |reference| / root mean square error), in dB.
+"""
+
+import importlib.resources
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from fastvlm_mlx import image
+from fastvlm_mlx.convert import neural_engine
+from fastvlm_mlx.convert.mil_encoder import EMBEDDINGS
+from fastvlm_mlx.convert.mil_evaluator import Ranges, evaluate
+from fastvlm_mlx.convert.mlpackage import Function, Package
+from fastvlm_mlx.convert.neural_engine import Finding
+from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.model import FastVLM
+
+# The least that is written, in dB; ml-stable-diffusion's and whisperkittools' 35.
+LEAST_PSNR = 35.0
+LEAST_PSNR_COMPRESSED = 25.0
+
+# Evaluating 1024 px takes some ten seconds: more pictures only where they are small.
+PIXEL_BUDGET = 2 * 512 * 512
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one function of a package did.
+
+    `psnr` is the worst picture's, in dB; `strict_psnr` the same with every intermediate
+    rounded to float16; `largest` the biggest magnitudes, by operation.
+    """
+
+    function: str
+    resolution: int
+    operations: int
+    least: float
+    psnr: float
+    strict_psnr: float | None
+    largest: tuple[tuple[str, float], ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def passed(self) -> bool:
+        figures = [self.psnr] + [self.strict_psnr] * (self.strict_psnr is not None)
+        # Written so that NaN fails.
+        return all(figure is not None and figure >= self.least for figure in figures)
+
+    def __str__(self) -> str:
+        strict = "" if self.strict_psnr is None else f" (strict {self.strict_psnr:.1f})"
+        name, most = self.largest[0]
+        return (
+            f"{self.function} {self.resolution} px: {self.psnr:.1f} dB PSNR{strict},"
+            f" {self.operations} operations, largest value {most:.4g} ({name})"
+        )
+
+
+def psnr(reference: np.ndarray, given: np.ndarray) -> float:
+    """In dB; infinite for equal arrays, NaN if either is not finite."""
+    error = np.mean((reference.astype(np.float64) - given) ** 2)
+    if error == 0:
+        return float("inf")
+    return float(20 * np.log10(np.abs(reference).max() / np.sqrt(error)))
+
+
+def default_pictures() -> list[Path]:
+    """Two photographs in the public domain that ship with the package."""
+    folder = importlib.resources.files("fastvlm_mlx.convert") / "pictures"
+    return sorted(Path(str(file)) for file in folder.iterdir())
+
+
+class Reference:
+    """The MLX encoder's answers in float32, computed once per resolution."""
+
+    def __init__(self, model: FastVLM, pictures: Sequence[Any] = ()):
+        if model.vision_tower is None:
+            raise CheckpointError("this model has no vision encoder to compare with")
+        self.model = model
+        self.encoder = model.vision_tower
+        self.images = [
+            image.open_image(picture) for picture in pictures or default_pictures()
+        ]
+        self._kept: dict[tuple[int, bool], tuple[np.ndarray, np.ndarray]] = {}
+
+    def pixels(self, resolution: int) -> np.ndarray:
+        """(N, R, R, 3) floats in 0..1; fewer pictures where they are large."""
+        count = max(1, PIXEL_BUDGET // resolution**2)
+        return image.preprocess(
+            self.images[:count], size=resolution, fit=self.model.config.fit
+        )
+
+    def answers(
+        self, resolution: int, projected: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels (N, R, R, 3) and the features or embeddings (N, tokens, width)."""
+        key = (resolution, projected)
+        if key not in self._kept:
+            pixels = self.pixels(resolution)
+            features = []
+            for each in pixels:  # one by one: bounded memory
+                out = self.encoder(mx.array(each[None]))
+                if projected and self.model.projector is not None:
+                    out = self.model.projector(out)
+                features.append(np.array(out.astype(mx.float32)))
+            mx.clear_cache()
+            self._kept[key] = pixels, np.concatenate(features)
+        return self._kept[key]
+
+
+def judge(
+    package: Package, reference: Reference, *, strict: bool = False
+) -> list[Verdict]:
+    """Evaluates every function of `package` against `reference`.
+
+    Raises:
+        CheckpointError: the package is no encoder of ours or Apple's, or of another
+            model.
+    """
+    return [
+        _judge(name or "main", function, package, reference, strict)
+        for name, function in package.functions.items()
+    ]
+
+
+def _judge(
+    name: str,
+    function: Function,
+    package: Package,
+    reference: Reference,
+    strict: bool,
+) -> Verdict:
+    shape = function.inputs[0].shape
+    if len(shape) != 4 or shape[1] != 3 or None in shape or shape[2] != shape[3]:
+        raise CheckpointError(
+            f"{package.path}: takes {function.inputs[0].name} {shape}, not pictures"
+            " of one size (1, 3, R, R)"
+        )
+    resolution = int(shape[2] or 0)
+    output = function.outputs[0]
+    pixels, answers = reference.answers(resolution, output == EMBEDDINGS)
+    ranges = Ranges()
+    figures = {
+        mode: min(
+            _compare(function, one, answer, package, mode, ranges)
+            for one, answer in zip(pixels, answers, strict=True)
+        )
+        for mode in ("typed", "strict")[: 1 + strict]
+    }
+    compressed = any(op.type.startswith("constexpr_") for op in function.operations)
+    largest = sorted(
+        ranges.largest.items(), key=lambda item: (item[1] == item[1], -item[1])
+    )
+    return Verdict(
+        name,
+        resolution,
+        sum(1 for _ in function.computing()),
+        LEAST_PSNR_COMPRESSED if compressed else LEAST_PSNR,
+        figures["typed"],
+        figures.get("strict"),
+        tuple(largest),
+        tuple(neural_engine.check(function)),
+    )
+
+
+def _compare(
+    function: Function,
+    pixels: np.ndarray,
+    answer: np.ndarray,
+    package: Package,
+    mode: str,
+    ranges: Ranges,
+) -> float:
+    # [R, R, 3] -> [1, 3, R, R]; a pixel buffer holds whole bytes
+    images = pixels.transpose(2, 0, 1)[None]
+    images = np.rint(images * 255) if package.picture_input else images
+    given = {function.inputs[0].name: images}
+    seen = ranges if mode == "typed" else None
+    out = evaluate(function, given, mode=mode, ranges=seen)[function.outputs[0]]
+    if out.shape[1:] != answer.shape:
+        raise CheckpointError(
+            f"{package.path}: gives {out.shape[1:]} where the model gives"
+            f" {answer.shape}; they are of different models"
+        )
+    return psnr(answer, out[0])
+
+
+def require(verdicts: Sequence[Verdict], what: str, consequence: str) -> None:
+    """Raises OptionError, with the figure, for the first verdict that failed."""
+    for verdict in verdicts:
+        if not verdict.passed:
+            figure = verdict.psnr
+            if verdict.strict_psnr is not None and verdict.psnr >= verdict.least:
+                figure = verdict.strict_psnr
+            raise OptionError(
+                f"{what}: {figure:.1f} dB PSNR at {verdict.resolution} px is below"
+                f" {verdict.least:.0f} dB; {consequence}"
+            )

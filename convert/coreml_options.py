@@ -1,0 +1,100 @@
+"""What a Core ML export can be asked for, and which combinations make sense."""
+
+from dataclasses import dataclass
+
+from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.model import FastVLM
+
+PRECISIONS = ("float16", "float32")
+COMPRESSIONS = ("int8", "int8-block", "palette8", "palette6")
+ATTENTIONS = ("batched", "per-head")
+
+# 48 x 48 tokens; beyond, one attention matrix no longer fits a phone.
+MAX_RESOLUTION = 3072
+
+
+@dataclass(frozen=True)
+class CoreMLOptions:
+    """Options of one export; the defaults suit the Neural Engine.
+
+    Args:
+        precision: of weights and arithmetic. float32 runs on CPU and GPU only.
+        resolutions: pixels a side, multiples of 64. Several become functions
+            `image_R` of one package that share their weights (iOS 18); none means
+            the model's own.
+        picture_input: takes a pixel buffer of bytes instead of floats in 0..1.
+        projector: gives the language model's `image_embeddings`, not the encoder's
+            `image_features`.
+        compression: of the 1x1 convolutions' weights; see `mil_weights`.
+        attention: `batched` or `per-head`; the same numbers, another speed.
+        query_chunk: queries at a time, with `per-head`.
+        norm_prescale: a power of two that LayerNorm's input is divided by.
+    """
+
+    precision: str = "float16"
+    resolutions: tuple[int, ...] = ()
+    picture_input: bool = False
+    projector: bool = False
+    compression: str | None = None
+    attention: str = "batched"
+    query_chunk: int | None = None
+    norm_prescale: int = 16
+
+    def __post_init__(self):
+        for option, value, known in (
+            ("--precision", self.precision, PRECISIONS),
+            ("--compress", self.compression, (None, *COMPRESSIONS)),
+            ("--attention", self.attention, ATTENTIONS),
+        ):
+            if value not in known:
+                names = ", ".join(filter(None, known))
+                raise OptionError(f"{option} {value}: unknown; use {names}")
+        if self.compression and self.precision == "float32":
+            raise OptionError(
+                f"--compress {self.compression}: is for float16;"
+                " leave out --precision float32"
+            )
+        if self.query_chunk is not None and self.attention != "per-head":
+            raise OptionError(
+                f"--query-chunk {self.query_chunk}: needs --attention per-head"
+            )
+        if self.query_chunk is not None and self.query_chunk < 1:
+            raise OptionError(f"--query-chunk {self.query_chunk}: use 1 or more")
+        if self.norm_prescale < 1 or self.norm_prescale & (self.norm_prescale - 1):
+            raise OptionError(
+                f"--norm-prescale {self.norm_prescale}: use a power of two, or 1"
+            )
+        if len(set(self.resolutions)) != len(self.resolutions):
+            sizes = ",".join(map(str, self.resolutions))
+            raise OptionError(f"--resolution {sizes}: name each size once")
+
+    @property
+    def modern(self) -> bool:
+        """Whether the package needs iOS 18 or macOS 15; else iOS 17 or macOS 14."""
+        return len(self.resolutions) > 1 or self.compression == "int8-block"
+
+    def sizes(self, model: FastVLM) -> tuple[int, ...]:
+        """The resolutions to export `model` at, the default function's first.
+
+        Raises:
+            OptionError: a size that the encoder's stride does not divide.
+            CheckpointError: the model lacks a part that is to be exported.
+        """
+        vision = model.config.vision
+        if vision is None:
+            raise CheckpointError(
+                f"{model.config.source.get('name', 'this model')}: has no vision"
+                " encoder to export; convert it with --encoder-from first"
+            )
+        if self.projector and model.projector is None:
+            raise OptionError("--projector: this checkpoint has none; leave it out")
+        own = model.config.image_size
+        chosen = self.resolutions or (own,)
+        for size in chosen:
+            if size < vision.stride or size % vision.stride or size > MAX_RESOLUTION:
+                raise OptionError(
+                    f"--resolution {size}: use a multiple of {vision.stride}"
+                    f" up to {MAX_RESOLUTION}"
+                )
+        # What Apple's app gets unless it asks by name: the model's own size.
+        return tuple(sorted(chosen, key=lambda size: (size != own, size)))

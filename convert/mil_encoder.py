@@ -1,0 +1,227 @@
+"""The encoder as a MIL program, built from the loaded, folded MLX modules.
+
+Made for the Neural Engine, by the rules of Apple's ml-ane-transformers and
+coreai-models (docs/coreml.md): channels first, 1x1 convolutions for every linear layer,
+static shapes, float16 from the first operation to the last, no transpose but the one
+that lays out the tokens.
+"""
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from fastvlm_mlx.convert.coreml_options import CoreMLOptions
+from fastvlm_mlx.convert.mil_attention import attend
+from fastvlm_mlx.convert.mil_weights import Weights
+from fastvlm_mlx.model import Projector
+from fastvlm_mlx.vision import (
+    AttentionBlock,
+    ConvFFN,
+    DepthwiseConv,
+    Downsample,
+    FastViTHD,
+    Pool,
+    SqueezeExcite,
+    Stage,
+)
+
+# float16's smallest positive number: a smaller epsilon would be zero.
+SMALLEST = 6e-8
+
+# Long pooling windows are kept off the Neural Engine (reported above 13).
+POOL_STEP = 4
+
+IMAGES, FEATURES, EMBEDDINGS = "images", "image_features", "image_embeddings"
+
+
+def numpy_of(array: mx.array) -> np.ndarray:
+    return np.array(array.astype(mx.float32))
+
+
+class EncoderBuilder:
+    """Emits one function of one resolution; `x` is a MIL value (1, C, H, W)."""
+
+    def __init__(
+        self,
+        encoder: FastViTHD,
+        projector: Projector | None,
+        options: CoreMLOptions,
+        weights: Weights,
+    ):
+        self.encoder = encoder
+        self.projector = projector
+        self.options = options
+        self.weights = weights
+        self.mb: Any = weights.builder
+
+    def program(self, resolution: int, target: Any) -> Any:
+        """The pymil program (1, 3, R, R) float32 -> (1, tokens, width) float32."""
+        from coremltools.converters.mil.mil import types
+
+        specs = [
+            self.mb.TensorSpec(shape=(1, 3, resolution, resolution), dtype=types.fp32)
+        ]
+
+        def encode(images: Any) -> Any:  # the argument's name is the input's
+            return self._emit(images)
+
+        return self.mb.program(input_specs=specs, opset_version=target)(encode)
+
+    def _emit(self, images: Any) -> Any:
+        x = images
+        if self.options.precision != "float32":
+            x = self.mb.cast(x=x, dtype="fp16", name="images_fp16")
+        if self.options.picture_input:
+            # After the cast: 1/255 is off by 1.5e-5 in float16, and float32
+            # arithmetic would leave the Neural Engine.
+            x = self.mb.mul(x=x, y=self.weights.scalar(1 / 255), name="images_scaled")
+        x = self._encoder(x)
+        name = FEATURES
+        if self.projector is not None:
+            name = EMBEDDINGS
+            for index, layer in enumerate(self.projector.layers):
+                x = self.mb.gelu(x=x, mode="EXACT") if index else x
+                x = self._linear(x, layer, f"projector_{index}")
+        # [1, C, H, W] -> [1, H * W, C]
+        batch, dim, height, width = x.shape
+        x = self.mb.reshape(x=x, shape=(batch, dim, height * width))
+        final = self.options.precision == "float32"
+        x = self.mb.transpose(x=x, perm=(0, 2, 1), **({"name": name} if final else {}))
+        return x if final else self.mb.cast(x=x, dtype="fp32", name=name)
+
+    def _encoder(self, x: Any) -> Any:
+        encoder = self.encoder
+        x = self._gelu(self._dense(x, encoder.stem.conv, "stem_conv"))
+        x = self._gelu(self._depthwise(x, encoder.stem.depthwise, "stem_depthwise"))
+        x = self._gelu(self._linear(x, encoder.stem.pointwise, "stem_pointwise"))
+        maps = {}
+        for index, stage in enumerate(encoder.stages):
+            x = maps[str(index)] = self._stage(x, stage, f"stages_{index}")
+        final = encoder.final_conv
+        x = self._depthwise(x, final.depthwise, "final_conv_depthwise")
+        x = self._gelu(self._squeeze_excite(x, final.se, "final_conv_se"))
+        pooled = [
+            self._pool(maps[index], pool, f"multi_scale_{index}")
+            for index, pool in encoder.multi_scale.items()
+        ]
+        return self.mb.concat(values=[x, *pooled], axis=1) if pooled else x
+
+    def _stage(self, x: Any, stage: Stage, name: str) -> Any:
+        if "downsample" in stage:
+            x = self._downsample(x, stage.downsample, f"{name}_downsample")
+        if "pos_emb" in stage:
+            x = self._depthwise(x, stage.pos_emb, f"{name}_pos_emb")
+        for index, block in enumerate(stage.blocks):
+            path = f"{name}_blocks_{index}"
+            if isinstance(block, AttentionBlock):
+                x = self._attention(x, block, path)
+            else:
+                x = self._depthwise(x, block.token_mixer, f"{path}_token_mixer")
+            x = self.mb.add(x=x, y=self._ffn(x, block.mlp, f"{path}_mlp"))
+        return x
+
+    def _downsample(self, x: Any, layer: Downsample, name: str) -> Any:
+        x = self._depthwise(x, layer.depthwise, f"{name}_depthwise")
+        x = self._squeeze_excite(x, layer.se, f"{name}_se") if "se" in layer else x
+        return self._gelu(
+            self._linear(self._gelu(x), layer.pointwise, f"{name}_pointwise")
+        )
+
+    def _attention(self, x: Any, block: AttentionBlock, name: str) -> Any:
+        y = self._layer_norm(x, block._eps) if block._layer_norm else x
+        mixer = block.token_mixer
+        head_dim = mixer._head_dim
+        dim = x.shape[1]
+        weight, bias = numpy_of(mixer.qkv.weight), numpy_of(mixer.qkv.bias)
+        # The scale of the logits goes into the queries' rows.
+        weight[:dim] *= head_dim**-0.5
+        bias[:dim] *= head_dim**-0.5
+        qkv = self._pointwise(y, weight, bias, f"{name}_qkv")
+        mixed = attend(self.mb, qkv, head_dim, self.options)
+        return self.mb.add(x=x, y=self._linear(mixed, mixer.proj, f"{name}_proj"))
+
+    def _layer_norm(self, x: Any, eps: float) -> Any:
+        """LN(x, eps) = LN(x / k, eps / k^2): in float16 the sum of squares of a
+        residual stream of standard deviation 100 overflows, and silently turns the
+        branch into zeros. k is a power of two, so nothing is rounded."""
+        k = self.options.norm_prescale if self.options.precision != "float32" else 1
+        if k != 1:
+            x = self.mb.mul(x=x, y=self.weights.scalar(1 / k))
+        eps = eps / k**2
+        epsilon = eps if self.options.precision == "float32" else max(eps, SMALLEST)
+        return self.mb.layer_norm(x=x, axes=[1], epsilon=self.weights.scalar(epsilon))
+
+    def _ffn(self, x: Any, ffn: ConvFFN, name: str) -> Any:
+        x = self._depthwise(x, ffn.conv, f"{name}_conv")
+        x = self._gelu(self._linear(x, ffn.fc1, f"{name}_fc1"))
+        return self._linear(x, ffn.fc2, f"{name}_fc2")
+
+    def _squeeze_excite(self, x: Any, layer: SqueezeExcite, name: str) -> Any:
+        gate = self.mb.reduce_mean(x=x, axes=[2, 3], keep_dims=True)
+        gate = self.mb.relu(x=self._linear(gate, layer.fc1, f"{name}_fc1"))
+        gate = self.mb.sigmoid(x=self._linear(gate, layer.fc2, f"{name}_fc2"))
+        return self.mb.mul(x=x, y=gate)
+
+    def _pool(self, x: Any, pool: Pool, name: str) -> Any:
+        ratio = pool._ratio
+        if "weight" in pool:
+            # [r, r, C] -> [C, 1, r, r]
+            weight = numpy_of(pool.weight).transpose(2, 0, 1)[:, None]
+            return self._conv(x, weight, numpy_of(pool.bias), ratio, 0, name)
+        while ratio > 1:  # means of means, in steps that the Neural Engine takes
+            step = min(ratio, POOL_STEP)
+            x = self.mb.avg_pool(
+                x=x, kernel_sizes=[step] * 2, strides=[step] * 2, pad_type="valid"
+            )
+            ratio //= step
+        return x
+
+    def _gelu(self, x: Any) -> Any:
+        # TANH_APPROXIMATION gains nothing; SIGMOID_APPROXIMATION is off by 20 %.
+        return self.mb.gelu(x=x, mode="EXACT")
+
+    def _depthwise(self, x: Any, layer: DepthwiseConv, name: str) -> Any:
+        # [out, K, K, 1] -> [out, 1, K, K]
+        weight = numpy_of(layer.weight).transpose(0, 3, 1, 2)
+        pad = weight.shape[-1] // 2
+        return self._conv(x, weight, numpy_of(layer.bias), layer._stride, pad, name)
+
+    def _dense(self, x: Any, layer: nn.Conv2d, name: str) -> Any:
+        weight = numpy_of(layer.weight).transpose(0, 3, 1, 2)
+        stride, pad = layer.stride[0], layer.padding[0]
+        return self._conv(x, weight, numpy_of(layer.bias), stride, pad, name)
+
+    def _conv(
+        self,
+        x: Any,
+        weight: np.ndarray,
+        bias: np.ndarray,
+        stride: int,
+        pad: int,
+        name: str,
+    ) -> Any:
+        return self.mb.conv(
+            x=x,
+            weight=self.weights.plain(weight, f"{name}_weight"),
+            bias=self.weights.plain(bias, f"{name}_bias"),
+            strides=[stride] * 2,
+            pad_type="custom",
+            pad=[pad] * 4,
+            groups=x.shape[1] // weight.shape[1],
+            name=name,
+        )
+
+    def _linear(self, x: Any, layer: nn.Linear, name: str) -> Any:
+        return self._pointwise(x, numpy_of(layer.weight), numpy_of(layer.bias), name)
+
+    def _pointwise(
+        self, x: Any, weight: np.ndarray, bias: np.ndarray, name: str
+    ) -> Any:
+        return self.mb.conv(
+            x=x,
+            weight=self.weights.pointwise(weight[:, :, None, None], f"{name}_weight"),
+            bias=self.weights.plain(bias, f"{name}_bias"),
+            name=name,
+        )

@@ -1,0 +1,139 @@
+"""Runs a stored MIL program in NumPy, on any machine.
+
+It shares no code with the builder and none with the MLX model, so an agreement of the
+three means something. It cannot know a device's order of summation; the modes of
+`mil_rounding` bracket it.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastvlm_mlx.convert.mil_operations import OPERATIONS
+from fastvlm_mlx.convert.mil_rounding import (
+    MODES,
+    gelu_float16,
+    rounded,
+    unrounded,
+    wide,
+)
+from fastvlm_mlx.convert.mlpackage import Function, Operation, is_constant
+from fastvlm_mlx.errors import CheckpointError, OptionError
+
+# Only move values: their results need no rounding and no look at their range.
+MOVES = {"reshape", "transpose", "split", "concat", "squeeze"}
+UNRANGED = {"cast"}
+
+
+@dataclass
+class Ranges:
+    """The largest magnitude that each computing operation's result reached, computed
+    in float32 before it was rounded."""
+
+    largest: dict[str, float] = field(default_factory=dict)
+
+    def see(self, operation: Operation, x: np.ndarray) -> None:
+        seen = max(float(x.max()), -float(x.min())) if x.size else 0.0
+        # max() drops NaN; a NaN must stay visible.
+        before = self.largest.get(operation.name, 0.0)
+        self.largest[operation.name] = seen if seen != seen else max(before, seen)
+
+
+def evaluate(
+    function: Function,
+    inputs: dict[str, np.ndarray],
+    *,
+    mode: str = "typed",
+    ranges: Ranges | None = None,
+) -> dict[str, np.ndarray]:
+    """The outputs of `function` by name, as float32 arrays.
+
+    Args:
+        inputs: by name, of the declared shapes.
+        mode: `exact`, `typed` or `strict`; see `mil_rounding`.
+        ranges: filled with what the operations' results reached.
+    Raises:
+        CheckpointError: the program has an operation this evaluator does not know.
+        OptionError: an input is missing or misshapen.
+    """
+    if mode not in MODES:
+        raise OptionError(f"mode {mode!r}: unknown; use {', '.join(MODES)}")
+    values: dict[str, Any] = {}
+    for each in function.inputs:
+        given = inputs.get(each.name)
+        if given is None or given.shape != each.shape:
+            shape = None if given is None else given.shape
+            raise OptionError(f"input {each.name} is {shape}, not {each.shape}")
+        values[each.name] = given.astype(np.float32)
+    uses = Counter(
+        name
+        for operation in function.operations
+        for given in operation.inputs.values()
+        for name in given
+        if isinstance(name, str)
+    )
+    uses.update(function.outputs)
+    for operation in function.operations:
+        results = _run(operation, values, mode, ranges)
+        for output, result in zip(operation.outputs, results, strict=True):
+            values[output.name] = result
+        # Forgotten after its last use: memory stays at a few maps.
+        for given in operation.inputs.values():
+            for name in given:
+                if isinstance(name, str):
+                    uses[name] -= 1
+                    if not uses[name]:
+                        del values[name]
+    return {name: wide(values[name]) for name in function.outputs}
+
+
+def _run(
+    operation: Operation,
+    values: dict[str, Any],
+    mode: str,
+    ranges: Ranges | None,
+) -> list[np.ndarray]:
+    if operation.type == "const":
+        return [_argument("val", operation.inputs["val"], values)]
+    if operation.type not in OPERATIONS:
+        raise CheckpointError(
+            f"operation {operation.name} is a {operation.type}, which cannot be"
+            " evaluated here; verify the package on a Mac"
+        )
+    half = [output.dtype == "float16" for output in operation.outputs]
+    given = {
+        name: _argument(name, items, values) for name, items in operation.inputs.items()
+    }
+    if operation.type == "gelu" and half[0] and mode != "exact":
+        # By table; a result is never beyond its argument, which was looked at.
+        with np.errstate(over="ignore"):
+            return [gelu_float16(given["x"].astype(np.float16), mode == "strict")]
+    step = rounded if mode == "strict" and half[0] else unrounded
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        result = OPERATIONS[operation.type](given, step)
+    results = result if isinstance(result, list) else [result]
+    if ranges is not None and operation.type not in UNRANGED | MOVES:
+        if not is_constant(operation):
+            for each in results:
+                ranges.see(operation, each)
+    if mode == "exact" or operation.type in MOVES:
+        return results
+    return [_typed(each, is_half) for each, is_half in zip(results, half, strict=True)]
+
+
+def _typed(x: np.ndarray, half: bool) -> np.ndarray:
+    return rounded(x) if half else x
+
+
+def _argument(name: str, items: list[Any], values: dict[str, Any]) -> Any:
+    found = [
+        values[item] if isinstance(item, str) else _constant(item) for item in items
+    ]
+    # Only concat and einsum take several values under one name.
+    return found if name == "values" else found[0]
+
+
+def _constant(array: np.ndarray) -> np.ndarray:
+    return wide(array) if array.dtype.kind == "f" else array

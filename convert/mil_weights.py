@@ -1,0 +1,146 @@
+"""An MLX weight as a constant of a MIL program: in full, in 8 bits, or palettised.
+
+Compression is written with MIL's `constexpr` operations directly. coremltools.optimize
+would need scikit-learn for small tensors, minutes of k-means for large ones, and a
+second pass over the model. Only 1x1 convolutions are compressed: they hold 99 % of the
+weights, and a reparameterised depthwise kernel has an outlier at its centre.
+"""
+
+from typing import Any
+
+import numpy as np
+
+# Input channels that share a scale in `int8-block`.
+BLOCK = 32
+
+KMEANS_ROUNDS = 25
+
+
+class Weights:
+    """Casts and compresses every weight of one program, and counts what is lost."""
+
+    def __init__(self, precision: str, compression: str | None, modern: bool):
+        """`modern` programs (iOS 18) spell compression differently."""
+        from coremltools.converters.mil import Builder
+
+        self.builder: Any = Builder
+        self.dtype = np.dtype(precision)
+        self.compression = compression
+        self.modern = modern
+        self.warnings: list[str] = []
+
+    def scalar(self, value: float) -> np.generic:
+        return self.dtype.type(value)
+
+    def plain(self, array: np.ndarray, name: str) -> Any:
+        """A constant of the program's precision; any shape."""
+        return self.builder.const(val=self._cast(array, name), name=name)
+
+    def pointwise(self, array: np.ndarray, name: str) -> Any:
+        """The kernel of a 1x1 convolution, (out, in, 1, 1), compressed if asked."""
+        compression = self.compression
+        if compression == "int8-block" and array.shape[1] % BLOCK:
+            compression = "int8"  # blocks would not tile the channels
+        if compression is None:
+            return self.plain(array, name)
+        cast = self._cast(array, name)
+        if compression.startswith("palette"):
+            return self._palettised(cast, int(compression[-1]), name)
+        return self._quantised(cast, BLOCK if compression != "int8" else None, name)
+
+    def _quantised(self, array: np.ndarray, block: int | None, name: str) -> Any:
+        data, scale = quantise(array, block)
+        scale = scale.astype(self.dtype)
+        if self.modern:
+            return self.builder.constexpr_blockwise_shift_scale(
+                data=data, scale=scale, name=name
+            )
+        return self.builder.constexpr_affine_dequantize(
+            quantized_data=data,
+            zero_point=np.int8(0),
+            scale=scale.reshape(-1),
+            axis=np.int32(0),
+            name=name,
+        )
+
+    def _palettised(self, array: np.ndarray, bits: int, name: str) -> Any:
+        palette, indices = palettise(array, bits)
+        if not self.modern:
+            return self.builder.constexpr_lut_to_dense(
+                indices=pack_bits(indices, bits),
+                lut=palette,
+                shape=np.array(array.shape, np.uint32),
+                name=name,
+            )
+        from coremltools.converters.mil.mil import types
+
+        kind = types.string_to_builtin(f"uint{bits}")
+        return self.builder.constexpr_lut_to_dense(
+            indices=indices.astype(types.nptype_from_builtin(kind)),
+            lut=palette.reshape(1, 1, 1, 1, -1, 1),
+            name=name,
+        )
+
+    def _cast(self, array: np.ndarray, name: str) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            cast = array.astype(self.dtype)
+        overflowed = int(np.sum(~np.isfinite(cast)))
+        vanished = int(np.sum((cast == 0) & (array != 0)))
+        if overflowed:
+            largest = float(np.max(np.abs(array)))
+            self.warnings.append(
+                f"{name}: {overflowed} of {array.size} weights overflow {self.dtype}"
+                f" (largest {largest:.3g}); use float32"
+            )
+        # A few zeros are noise; a hundredth of a layer is worth a line.
+        if vanished > array.size / 100:
+            self.warnings.append(
+                f"{name}: {vanished} of {array.size} weights vanish in {self.dtype}"
+            )
+        return cast
+
+
+def quantise(array: np.ndarray, block: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric int8 with a scale per output channel, or per `block` of its inputs.
+
+    Shapes:
+        array: (out, in, 1, 1); returns the same and (out, in / block or 1, 1, 1)
+    """
+    out, width = array.shape[:2]
+    groups = array.astype(np.float32).reshape(out, -1, block or width)
+    scale = np.abs(groups).max(axis=2, keepdims=True) / 127
+    # Rounded as stored, so that the rounding below knows the true scale.
+    scale = np.maximum(scale.astype(array.dtype).astype(np.float32), 2.0**-24)
+    data = np.clip(np.rint(groups / scale), -127, 127).astype(np.int8)
+    return data.reshape(array.shape), scale.reshape(out, -1, 1, 1)
+
+
+def palettise(array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """The 2^bits values that fit `array` best (1-D k-means), and each weight's index.
+
+    Works on the distinct values: float16 has at most 65,536 of them, so the largest
+    layer takes well under a second.
+    """
+    values, counts = np.unique(array.astype(np.float16), return_counts=True)
+    points, mass = values.astype(np.float64), counts.astype(np.float64)
+    size = 2**bits
+    # Start where the best quantiser's centres lie: as dense as the cube root of the
+    # weights' density (Panter and Dite).
+    bins, edges = np.histogram(points, 4096, weights=mass)
+    spread = np.concatenate([[0], np.cumsum(np.cbrt(bins))])
+    centres = np.interp((np.arange(size) + 0.5) / size * spread[-1], spread, edges)
+    for _ in range(KMEANS_ROUNDS):
+        nearest = np.searchsorted((centres[1:] + centres[:-1]) / 2, points)
+        weight = np.bincount(nearest, mass, size)
+        total = np.bincount(nearest, mass * points, size)
+        centres = np.sort(np.where(weight > 0, total / np.maximum(weight, 1), centres))
+    palette = centres.astype(array.dtype)
+    wide = palette.astype(np.float64)
+    indices = np.searchsorted((wide[1:] + wide[:-1]) / 2, array.astype(np.float64))
+    return palette, indices.astype(np.uint8)
+
+
+def pack_bits(indices: np.ndarray, bits: int) -> np.ndarray:
+    """Fields of `bits` bits, least significant bit first, as MIL stores palettes."""
+    fields = np.unpackbits(indices.reshape(-1, 1), axis=1, bitorder="little")
+    return np.packbits(fields[:, :bits].reshape(-1), bitorder="little")

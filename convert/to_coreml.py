@@ -1,0 +1,221 @@
+"""A loaded model's encoder out as a Core ML package; torch is not involved.
+
+    MLX modules -> MIL program -> three passes -> stored -> read back and judged -> kept
+
+The package is written under a temporary name, read back, evaluated against the MLX
+encoder on real pictures, and only then renamed to what was asked for.
+"""
+
+import contextlib
+import gc
+import io
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastvlm_mlx._version import __version__
+from fastvlm_mlx.config import ModelConfig
+from fastvlm_mlx.convert import coreml_check, mlpackage
+from fastvlm_mlx.convert.coreml_check import Reference, Verdict
+from fastvlm_mlx.convert.coreml_options import CoreMLOptions
+from fastvlm_mlx.convert.mil_encoder import EMBEDDINGS, FEATURES, IMAGES, EncoderBuilder
+from fastvlm_mlx.convert.mil_weights import Weights
+from fastvlm_mlx.convert.staging import staged_folder
+from fastvlm_mlx.coreml import import_coremltools
+from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.model import FastVLM
+
+SUFFIX = ".mlpackage"
+
+# The default pipeline takes 9 s more and stores the same bytes.
+PASSES = [
+    "common::const_deduplication",
+    "common::dead_code_elimination",
+    "common::dedup_op_and_var_names",
+]
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CoreMLReport:
+    """What an export did: bytes on disk, a verdict per function, and warnings of
+    weights that float16 cannot hold."""
+
+    out: Path
+    bytes: int
+    verdicts: tuple[Verdict, ...]
+    warnings: tuple[str, ...]
+
+
+def export(
+    model: FastVLM,
+    out: Path | str,
+    options: CoreMLOptions | None = None,
+    *,
+    pictures: Sequence[Any] = (),
+    strict: bool = False,
+    overwrite: bool = False,
+    notify: Notify | None = None,
+) -> CoreMLReport:
+    """Exports the vision encoder of `model`, loaded in float32, to `out`.
+
+    Args:
+        out: NAME.mlpackage; made whole or not at all.
+        pictures: what to judge it on: paths or PIL images; two photographs by default.
+        strict: judges also with every intermediate rounded to float16.
+        notify: receives one line as each step starts.
+    Raises:
+        OptionError: an option cannot be honoured, coremltools is missing, or the
+            package agrees less than `coreml_check` asks for.
+        CheckpointError: the model has no encoder.
+    """
+    options = options or CoreMLOptions()
+    out = Path(out)
+    if out.suffix != SUFFIX:
+        raise OptionError(f"{out}: a Core ML package is called NAME{SUFFIX}")
+    sizes = options.sizes(model)
+    import_coremltools()
+    say = notify or (lambda line: None)
+    reference = Reference(model, pictures)
+    with staged_folder(out, overwrite=overwrite) as folder:
+        package = folder / f"encoder{SUFFIX}"
+        found = write_package(model, package, options, sizes, say)
+        say("comparing it with the MLX encoder")
+        verdicts = coreml_check.judge(mlpackage.read(package), reference, strict=strict)
+        coreml_check.require(
+            verdicts,
+            str(out),
+            "nothing was written; use --precision float32 or a milder --compress",
+        )
+        for part in list(package.iterdir()):
+            part.rename(folder / part.name)
+        package.rmdir()
+    return CoreMLReport(out, mlpackage.read(out).bytes, tuple(verdicts), tuple(found))
+
+
+def write_package(
+    model: FastVLM,
+    package: Path,
+    options: CoreMLOptions,
+    sizes: tuple[int, ...],
+    say: Notify,
+) -> list[str]:
+    """Writes `package` unjudged; returns the warnings about its weights."""
+    found: dict[str, None] = {}
+    with quiet_coremltools():
+        parts = []
+        for size in sizes:
+            say(f"building the program of {size} px")
+            part = package if len(sizes) == 1 else package.with_name(f"{size}{SUFFIX}")
+            found |= dict.fromkeys(_build(model, part, options, size))
+            parts.append(part)
+        if len(sizes) > 1:
+            say("sharing the weights of all sizes")
+            _join(parts, sizes, package)
+    _describe(package, model.config, options)
+    return list(found)
+
+
+def _build(model: FastVLM, part: Path, options: CoreMLOptions, size: int) -> list[str]:
+    tools: Any = import_coremltools()
+    target = tools.target.iOS18 if options.modern else tools.target.iOS17
+    weights = Weights(options.precision, options.compression, options.modern)
+    projector = model.projector if options.projector else None
+    assert model.vision_tower is not None  # `sizes` refused such a model
+    builder = EncoderBuilder(model.vision_tower, projector, options, weights)
+    picture = tools.ImageType(
+        name=IMAGES, shape=(1, 3, size, size), color_layout=tools.colorlayout.RGB
+    )
+    stored = tools.convert(
+        builder.program(size, target),
+        inputs=[picture] if options.picture_input else None,
+        convert_to="mlprogram",
+        # The program is in its final types: no pass is to cast it again.
+        compute_precision=tools.precision.FLOAT32,
+        minimum_deployment_target=target,
+        skip_model_load=True,
+        pass_pipeline=tools.PassPipeline(PASSES, "fastvlm"),
+    )
+    stored.save(str(part))
+    # coremltools keeps a copy in the temporary folder until the process ends.
+    shutil.rmtree(getattr(stored, "package_path", None) or part / "-", True)
+    del stored, builder
+    gc.collect()
+    return weights.warnings
+
+
+def _join(parts: list[Path], sizes: tuple[int, ...], package: Path) -> None:
+    tools: Any = import_coremltools()
+    joined = tools.utils.MultiFunctionDescriptor()
+    for part, size in zip(parts, sizes, strict=True):
+        joined.add_function(
+            str(part),
+            src_function_name="main",
+            target_function_name=function_name(size),
+        )
+    joined.default_function_name = function_name(sizes[0])
+    tools.utils.save_multifunction(joined, str(package))
+    for part in parts:
+        shutil.rmtree(part)
+
+
+def function_name(size: int) -> str:
+    """What the function of one resolution is called where there are several."""
+    return f"image_{size}"
+
+
+def _describe(package: Path, config: ModelConfig, options: CoreMLOptions) -> None:
+    """Fills in the metadata that Xcode shows, and lets others read the files."""
+    spec = mlpackage.read_spec(package)
+    source = config.source.get("name", "unknown")
+    metadata = spec.description.metadata
+    metadata.shortDescription = (
+        "FastVLM's vision encoder (FastViTHD): one square picture to visual tokens"
+        + (" in the language model's space" if options.projector else "")
+        + "."
+    )
+    metadata.author = f"Converted by fastvlm-mlx {__version__} from {source}"
+    metadata.license = (
+        "That of the source checkpoint; Apple's FastVLM weights are for research only"
+        " (https://huggingface.co/apple/FastVLM-0.5B/blob/main/LICENSE)"
+    )
+    metadata.versionString = __version__
+    metadata.userDefined.update(
+        {
+            "source": source,
+            "source_layout": str(config.source.get("layout", "")),
+            "preprocessing": f"{config.fit} to a square, bicubic, RGB, "
+            + ("bytes 0..255" if options.picture_input else "divided by 255"),
+            "fit": config.fit,
+            "precision": options.precision,
+            "compression": options.compression or "none",
+            "attention": options.attention,
+            "norm_prescale": str(options.norm_prescale),
+            "converter": f"fastvlm-mlx {__version__}",
+        }
+    )
+    scale = "a buffer of bytes" if options.picture_input else "floats in 0..1"
+    said = {
+        IMAGES: f"One RGB picture (1, 3, R, R), {scale}, fitted by '{config.fit}'.",
+        FEATURES: "Visual features (1, tokens, width), row by row; (R / 64)^2 tokens.",
+        EMBEDDINGS: "Visual embeddings (1, tokens, hidden), row by row.",
+    }
+    for each in spec.description.functions or [spec.description]:
+        for feature in [*each.input, *each.output]:
+            feature.shortDescription = said.get(feature.name, "")
+    mlpackage.spec_file(package).write_bytes(spec.SerializeToString(deterministic=True))
+    # coremltools leaves them readable to their owner only.
+    for path in package.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@contextlib.contextmanager
+def quiet_coremltools() -> Iterator[None]:
+    """Keeps coremltools' progress bars and its own deprecation warnings away."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

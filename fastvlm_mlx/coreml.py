@@ -1,0 +1,236 @@
+"""Runs an exported encoder package with Core ML, on macOS only.
+
+The encoder then uses the Neural Engine while the language model has the GPU. This is
+the one file that asks for the platform on Core ML's behalf; it calls nothing but
+coremltools' documented API (`CompiledMLModel`, `compile_model`, `MLComputePlan`):
+https://apple.github.io/coremltools/docs-guides/source/model-prediction.html
+"""
+
+import hashlib
+import logging
+import platform
+import shutil
+import statistics
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from fastvlm_mlx.cache import cache_dir
+from fastvlm_mlx.config import read_json
+from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.model import FastVLM
+
+# The names of `--compute-units`, and coremltools' `ComputeUnit`.
+COMPUTE_UNITS = {
+    "all": "ALL",
+    "cpu-ne": "CPU_AND_NE",
+    "cpu-gpu": "CPU_AND_GPU",
+    "cpu": "CPU_ONLY",
+}
+
+
+def import_coremltools() -> ModuleType:
+    """coremltools, quietly: its import logs what a Mac would have, and drags in
+    transformers (seconds), which nothing here needs.
+
+    Raises:
+        OptionError: it is not installed.
+    """
+    if "coremltools" in sys.modules:
+        return sys.modules["coremltools"]
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    hidden = [n for n in ("transformers", "torch") if n not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        import coremltools
+    except ImportError as fault:
+        raise OptionError(
+            "Core ML packages need coremltools; pip install 'fastvlm-mlx[coreml]'"
+        ) from fault
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+    return coremltools
+
+
+def require_macos() -> None:
+    """Raises OptionError where there is no Core ML to run a package with."""
+    if sys.platform != "darwin":
+        raise OptionError(
+            f"Core ML runs on macOS only, not on {platform.system()};"
+            " use --encoder mlx here"
+        )
+
+
+class CoreMLEncoder:
+    """One package, compiled once into the cache and loaded for the chosen units.
+
+    A package of several resolutions loads the function of each when first used.
+    """
+
+    def __init__(self, package: Path | str, compute_units: str = "all"):
+        if compute_units not in COMPUTE_UNITS:
+            raise OptionError(
+                f"--compute-units {compute_units}: unknown;"
+                f" use {', '.join(COMPUTE_UNITS)}"
+            )
+        require_macos()
+        self.tools = import_coremltools()
+        self.units = getattr(self.tools.ComputeUnit, COMPUTE_UNITS[compute_units])
+        self.path = Path(package)
+        spec = self.tools.utils.load_spec(str(package))
+        described = spec.description.functions or [spec.description]
+        # One function needs no name: Core ML calls it "main".
+        self.functions = {
+            _side(each.input[0]): getattr(each, "name", "") or None
+            for each in described
+        }
+        self.output = described[0].output[0].name
+        self.picture_input = described[0].input[0].type.HasField("imageType")
+        self.projected = self.output == "image_embeddings"
+        self.compiled = compiled(self.path)
+        self._loaded: dict[int, Any] = {}
+
+    def __call__(self, pixels: Any) -> mx.array:
+        """Shapes: (N, R, R, 3) floats in 0..1 to (N, tokens, width)."""
+        arrays = np.asarray(pixels, np.float32)
+        model = self._model(arrays.shape[1])
+        out = [model.predict(self._inputs(each))[self.output] for each in arrays]
+        return mx.array(np.concatenate(out))
+
+    def _model(self, resolution: int) -> Any:
+        if resolution not in self.functions:
+            sizes = ", ".join(map(str, sorted(self.functions)))
+            raise OptionError(
+                f"--resolution {resolution}: {self.path.name} holds {sizes};"
+                " use one of these or export it with this one"
+            )
+        if resolution not in self._loaded:
+            self._loaded[resolution] = self.tools.models.CompiledMLModel(
+                str(self.compiled), self.units, self.functions[resolution]
+            )
+        return self._loaded[resolution]
+
+    def _inputs(self, pixels: np.ndarray) -> dict[str, Any]:
+        if self.picture_input:
+            from PIL import Image
+
+            return {"images": Image.fromarray(np.rint(pixels * 255).astype(np.uint8))}
+        return {"images": np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])}
+
+
+def _side(feature: Any) -> int:
+    if feature.type.HasField("imageType"):
+        return feature.type.imageType.width
+    return feature.type.multiArrayType.shape[-1]
+
+
+def attach(model: FastVLM, package: Path | str, compute_units: str = "all") -> None:
+    """Makes `model` encode pictures with `package` instead of its MLX encoder.
+
+    Raises:
+        OptionError: not on macOS, or unknown units.
+        CheckpointError: the model has no projector and the package neither.
+    """
+    encoder = CoreMLEncoder(package, compute_units)
+    projector = model.projector
+    if projector is None and not encoder.projected:
+        raise CheckpointError(
+            f"{package}: gives features, and this model has no projector;"
+            " export the package with --projector"
+        )
+
+    def encode_pixels(pixels: Any) -> mx.array:
+        features = encoder(pixels)
+        if encoder.projected or projector is None:
+            return features
+        return projector(features.astype(projector.layers[0].weight.dtype))
+
+    model.encode_pixels = encode_pixels
+
+
+def compiled(package: Path) -> Path:
+    """The compiled form of `package`, made once in the cache (`.mlmodelc`)."""
+    require_macos()
+    tools = import_coremltools()
+    stamp = hashlib.sha256(platform.mac_ver()[0].encode())
+    for file in sorted(f for f in package.rglob("*") if f.is_file()):
+        status = file.stat()
+        stamp.update(f"{file}{status.st_size}{status.st_mtime_ns}".encode())
+    folder = cache_dir() / "coreml" / stamp.hexdigest()[:16]
+    out = folder / f"{package.stem}.mlmodelc"
+    if not out.exists():
+        partial = folder.with_name(f"{folder.name}.partial") / out.name
+        shutil.rmtree(partial.parent, ignore_errors=True)
+        partial.parent.mkdir(parents=True)
+        tools.models.utils.compile_model(str(package), str(partial))
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.parent.rename(folder)
+    return out
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """One compute-unit setting on this Mac: milliseconds, and operations by device."""
+
+    compute_units: str
+    load_seconds: float
+    median_ms: float
+    operations: dict[str, int]
+    features: np.ndarray
+
+
+def measure(
+    package: Path | str, pixels: np.ndarray, *, runs: int = 10
+) -> list[DeviceReport]:
+    """Times one picture on each setting, warm, and asks where operations would run.
+
+    Shapes:
+        pixels: (1, R, R, 3), floats in 0..1; features: (1, tokens, width)
+    """
+    require_macos()
+    reports = []
+    for units in COMPUTE_UNITS:
+        start = time.perf_counter()
+        encoder = CoreMLEncoder(package, units)
+        features = np.array(encoder(pixels))
+        loaded = time.perf_counter() - start
+        times = []
+        for _ in range(runs):
+            start = time.perf_counter()
+            encoder(pixels)
+            times.append(1e3 * (time.perf_counter() - start))
+        devices = _devices(encoder, encoder.functions[pixels.shape[1]] or "main")
+        median = statistics.median(times)
+        reports.append(DeviceReport(units, loaded, median, devices, features))
+    return reports
+
+
+def _devices(encoder: CoreMLEncoder, function: str) -> dict[str, int]:
+    from coremltools.models.compute_plan import MLComputePlan
+
+    plan = MLComputePlan.load_from_path(
+        path=str(encoder.compiled), compute_units=encoder.units
+    )
+    program = plan.model_structure.program
+    found: Counter[str] = Counter()
+    for operation in program.functions[function].block.operations if program else ():
+        usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
+        if usage is not None:  # constants have no device
+            kind = type(usage.preferred_compute_device).__name__
+            found[kind.removeprefix("ML").removesuffix("ComputeDevice")] += 1
+    return dict(found)
+
+
+def package_of(folder: Path) -> Path | None:
+    """The encoder package that a model folder of ours names, if it holds one."""
+    name = read_json(folder / "config.json").get("coreml_encoder")
+    return folder / name if name and (folder / name).is_dir() else None
