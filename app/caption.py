@@ -1,0 +1,287 @@
+"""`fastvlm-mlx caption`: a caption for every picture of a folder, and no picture twice.
+
+While the model answers about one batch, a thread opens the pictures of the next.
+"""
+
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastvlm_mlx.app import chat, terminal
+from fastvlm_mlx.app.caption_output import (
+    CSV,
+    File,
+    JSONLines,
+    Output,
+    Record,
+    Sidecars,
+    Stdout,
+)
+from fastvlm_mlx.app.caption_pictures import find, identity
+from fastvlm_mlx.errors import FastVLMError, OptionError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fastvlm_mlx.app.caption_batch import Captioner
+
+LISTED = 10  # failures named at the end; the others are in the output
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line of `caption`; `view` and `sampling` as in `chat.Request`.
+
+    `out` None is standard output; `form` is "jsonl", "csv", "txt" or None: as the name
+    of `out` says; `schema` is the path of a JSON schema.
+    """
+
+    paths: tuple[str, ...]
+    out: Path | None
+    form: str | None
+    recursive: bool
+    overwrite: bool
+    batch: int
+    prompt: str
+    schema: Path | None
+    model: str | None
+    view: Mapping[str, Any]
+    sampling: Mapping[str, Any]
+
+
+def run(request: Request) -> int:
+    """Captions what has none yet; returns the exit code, 1 if a picture failed."""
+    view, sampling = check(request)
+    schema = read_schema(request.schema) if request.schema else None
+    pictures = find(request.paths, recursive=request.recursive)
+    name = choose_model(request.model)
+    with closing(open_output(request, pictures, name)) as output:
+        todo = [picture for picture in pictures if identity(picture) not in output.done]
+        if there := len(pictures) - len(todo):
+            terminal.note(f"{there} of {_count(len(pictures))} have captions already")
+        if not todo:
+            return 0
+        _, model = chat.open_model(name)
+        from fastvlm_mlx.app.caption_batch import Captioner
+
+        captioner = Captioner(model, request.prompt, view, sampling, schema)
+        output.begin()
+        label = {"model": name, "prompt": request.prompt}
+        return _run(captioner, todo, output, request, label)
+
+
+def _run(
+    captioner: "Captioner",
+    todo: Sequence[str],
+    output: Output,
+    request: Request,
+    label: dict[str, str],
+) -> int:
+    failures: list[str] = []
+    done = 0
+    begun = time.perf_counter()
+    # Lines on a terminal are progress enough, and a bar would run into them.
+    visible = request.out is not None or request.form == "txt"
+    visible = visible or not sys.stdout.isatty()
+    try:
+        with progress(len(todo), visible) as update:
+            for batch in batches(todo, captioner.pixels, request.batch):
+                for record in records(captioner, batch, label):
+                    output.write(record)
+                    done += 1
+                    if record.error is not None:
+                        failures.append(record.error)
+                update(done)
+    finally:
+        seconds = time.perf_counter() - begun
+        _summarise(done - len(failures), failures, len(todo), seconds)
+    return 1 if failures else 0
+
+
+def batches(
+    pictures: Sequence[str], opened: Callable[[str], "np.ndarray"], size: int
+) -> Iterator[list[tuple[str, "np.ndarray | FastVLMError"]]]:
+    """The pictures in order, `size` at a time, each with its pixels or what is wrong.
+
+    A thread opens as many ahead, while the caller is at work.
+    """
+
+    def attempt(name: str) -> "np.ndarray | FastVLMError":
+        try:
+            return opened(name)
+        except FastVLMError as error:
+            return error
+
+    pool = ThreadPoolExecutor(1)
+    try:
+        names = iter(pictures)
+        waiting: deque[tuple[str, Future[Any]]] = deque()
+
+        def ask(count: int):
+            waiting.extend((n, pool.submit(attempt, n)) for n in islice(names, count))
+
+        ask(size)
+        while waiting:
+            batch = [
+                (name, future.result())
+                for name, future in [waiting.popleft() for _ in range(len(waiting))]
+            ]
+            ask(size)
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def records(
+    captioner: "Captioner",
+    batch: Iterable[tuple[str, "np.ndarray | FastVLMError"]],
+    label: dict[str, str],
+) -> Iterator[Record]:
+    """The lines of one batch, in its order."""
+    batch = list(batch)
+    pixels = [each for _, each in batch if not isinstance(each, FastVLMError)]
+    captions = iter(captioner.captions(pixels))
+    for name, each in batch:
+        outcome = each if isinstance(each, FastVLMError) else next(captions)
+        if isinstance(outcome, FastVLMError):
+            error = terminal.describe(outcome)
+            yield Record(name, **label, error=error)
+        else:
+            yield Record(
+                name,
+                **label,
+                caption=outcome.content,
+                finish_reason=outcome.finish_reason,
+            )
+
+
+def check(request: Request) -> tuple[dict[str, Any], Any]:
+    """The options of a conversation and the Sampling, refused where impossible."""
+    from fastvlm_mlx import image
+    from fastvlm_mlx.sampling import Sampling
+
+    if not request.prompt.strip():
+        raise chat.UsageError("'-p' is empty; try -p 'Describe the image.'")
+    if request.batch < 1:
+        raise chat.UsageError(f"--batch {request.batch}: must be at least 1")
+    view = {key: value for key, value in request.view.items() if value is not None}
+    if "resolution" in view:
+        image.check_resolution(view["resolution"])
+    if "tiles" in view:
+        view["tiles"] = image.parse_tiles(view["tiles"])
+    return view, Sampling(**request.sampling)
+
+
+def read_schema(path: Path) -> Any:
+    """The JSON schema in a file; OptionError if there is none or it cannot be used."""
+    try:
+        schema = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise OptionError(f"{path}: not JSON ({error}); give a JSON schema") from None
+    from fastvlm_mlx.constrained import check_schema
+
+    check_schema(schema)
+    return schema
+
+
+def choose_model(name: str | None) -> str:
+    """The model asked for, or the one there is."""
+    if name is None:
+        from fastvlm_mlx import hub
+
+        name, reason = hub.choose_default()
+        terminal.note(f"model: {name} ({reason})")
+    return name
+
+
+def open_output(request: Request, pictures: list[str], model: str) -> Output:
+    """Where the captions go; nothing is written yet."""
+    out, form = request.out, request.form
+    if out is None:
+        if form == "txt":
+            return Sidecars(pictures, overwrite=request.overwrite)
+        return Stdout(CSV() if form == "csv" else JSONLines())
+    if form == "txt" or (form is None and out.suffix == ".txt"):
+        raise chat.UsageError(
+            f"-o {out}: text goes beside each picture; give --format txt and no -o"
+        )
+    table = form == "csv" or (form is None and out.suffix.lower() == ".csv")
+    return File(
+        out,
+        CSV() if table else JSONLines(),
+        model=model,
+        prompt=request.prompt,
+        overwrite=request.overwrite,
+    )
+
+
+@contextmanager
+def progress(total: int, visible: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr with the rate and the time left; silent in a pipe.
+
+    Yields the function to call with the pictures done so far.
+    """
+    if not visible or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        TextColumn("captioning"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=Console(stderr=True),
+        transient=True,
+        speed_estimate_period=300,
+    )
+    task = bar.add_task("", total=total, rate="")
+    begun = time.perf_counter()
+
+    def update(done: int):
+        bar.update(task, completed=done, rate=rate(done, time.perf_counter() - begun))
+
+    with bar:
+        yield update
+
+
+def rate(pictures: int, seconds: float) -> str:
+    """`2.5 pictures/s`, or `4.0 s/picture` where that is slow."""
+    if not pictures or pictures >= seconds:
+        return f"{pictures / max(seconds, 1e-9):.1f} pictures/s"
+    return f"{seconds / pictures:.1f} s/picture"
+
+
+def _summarise(captions: int, failures: list[str], todo: int, seconds: float):
+    done = captions + len(failures)
+    text = f"{_count(captions)} captioned in {seconds:.1f} s ({rate(done, seconds)})"
+    if failures:
+        text += f", {len(failures)} failed:"
+    terminal.note(text)
+    for failure in failures[:LISTED]:
+        terminal.note(f"error: {failure}")
+    if len(failures) > LISTED:
+        terminal.note(f"and {len(failures) - LISTED} more")
+    if done < todo:
+        terminal.note(f"{_count(todo - done)} to go; run the same command to go on")
+
+
+def _count(pictures: int) -> str:
+    return f"{pictures} picture{'' if pictures == 1 else 's'}"

@@ -1,0 +1,326 @@
+"""Where captions go, so that a run may end at any moment and be gone on with.
+
+A line is handed to the system whole and as soon as it is known, and the file itself
+says which pictures are done: there is no second file that could disagree with it. Only
+the end of the last line can be missing after a crash; the next run cuts it off.
+"""
+
+import csv
+import errno
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastvlm_mlx.app import terminal
+from fastvlm_mlx.app.caption_pictures import identity, is_address
+from fastvlm_mlx.errors import OptionError
+
+FIELDS = ("image", "caption", "finish_reason", "error", "model", "prompt")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture's line: a caption (a text, or what its JSON holds) or an error."""
+
+    image: str
+    model: str
+    prompt: str
+    caption: Any = None
+    finish_reason: str | None = None
+    error: str | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """What is known, by name, in the order of FIELDS."""
+        values = {name: getattr(self, name) for name in FIELDS}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def text(self) -> str:
+        """The caption as text."""
+        if isinstance(self.caption, str):
+            return self.caption
+        return json.dumps(self.caption, ensure_ascii=False)
+
+
+class Output(Protocol):
+    """`done` are the identities of pictures that need no caption any more; `begin` is
+    called once before the first `write`."""
+
+    done: set[str]
+
+    def begin(self) -> None: ...
+    def write(self, record: Record) -> None: ...
+    def close(self) -> None: ...
+
+
+class JSONLines:
+    """One JSON object a line."""
+
+    header = b""
+    opening = b'{"image": '
+
+    def encode(self, record: Record) -> bytes:
+        line = json.dumps(record.fields(), ensure_ascii=False)
+        try:
+            return f"{line}\n".encode()
+        except UnicodeEncodeError:  # a file name that is no text
+            return f"{json.dumps(record.fields())}\n".encode()
+
+    def decode(self, line: bytes) -> dict[str, Any]:
+        fields = json.loads(line)
+        if not isinstance(fields, dict) or not isinstance(fields.get("image"), str):
+            raise ValueError
+        return fields
+
+    def is_whole(self, line: bytes) -> bool:
+        return line.endswith(b"\n")
+
+
+class CSV:
+    """A table with a header; texts with line breaks are quoted."""
+
+    header = (",".join(FIELDS) + "\n").encode()
+    opening = header
+
+    def encode(self, record: Record) -> bytes:
+        fields = record.fields()
+        if "caption" in fields:
+            fields["caption"] = record.text()
+        table = io.StringIO()
+        csv.DictWriter(table, FIELDS, lineterminator="\n").writerow(fields)
+        return table.getvalue().encode(errors="surrogateescape")
+
+    def decode(self, line: bytes) -> dict[str, Any]:
+        text = line.decode(errors="surrogateescape")
+        (values,) = csv.reader(io.StringIO(text, newline=""), strict=True)
+        return dict(zip(FIELDS, values, strict=True))
+
+    def is_whole(self, line: bytes) -> bool:
+        # A quote within quotes is doubled, so an odd number leaves one open.
+        return line.endswith(b"\n") and line.count(b'"') % 2 == 0
+
+
+class File:
+    """A JSONL or CSV file, gone on with or, if `overwrite`, begun anew.
+
+    Lines of pictures that failed are dropped by `begin`: those are tried again.
+
+    Raises OptionError if `path` cannot be written, holds something else, is in use, or
+    was made by another model or prompt.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        form: JSONLines | CSV,
+        *,
+        model: str,
+        prompt: str,
+        overwrite: bool,
+    ):
+        self.done: set[str] = set()
+        self._path, self._form, self._overwrite = path, form, overwrite
+        self._failed = False  # some line holds an error
+        self._whole = 0  # bytes of whole lines
+        self._end = 0
+        self._file = _locked(path)
+        try:
+            if not overwrite:
+                self._read({"model": model, "prompt": prompt})
+        except BaseException:
+            self._file.close()
+            raise
+
+    def begin(self):
+        """Makes the file ready for the next line; until now it was only read."""
+        try:
+            if self._overwrite:
+                self._file.truncate(0)
+            elif self._failed:
+                self._drop_failed()
+            else:
+                self._file.truncate(self._whole)
+            self._end = self._file.seek(0, os.SEEK_END)
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
+        if not self._end:
+            self._append(self._form.header)
+
+    def write(self, record: Record):
+        """Appends a line; OptionError if it does not fit, and then none of it is."""
+        self._append(self._form.encode(record))
+
+    def close(self):
+        # Nothing is left of a run that came to nothing.
+        if not os.fstat(self._file.fileno()).st_size:
+            self._path.unlink(missing_ok=True)
+        self._file.close()
+
+    def _read(self, expected: dict[str, str]):
+        fields: dict[str, Any] = {}
+        for start, line in self._lines():
+            if not self._form.is_whole(line):
+                if not start and not self._form.opening.startswith(line[:10]):
+                    raise self._foreign()
+                return  # torn by a crash; its picture is done again
+            self._whole = start + len(line)
+            if not start and self._form.header:
+                if line != self._form.header:
+                    raise self._foreign()
+                continue
+            try:
+                fields = self._form.decode(line)
+            except (ValueError, UnicodeError):
+                if not start:
+                    raise self._foreign() from None
+                raise OptionError(
+                    f"{self._path}: no caption at byte {start}; mend the file, or use"
+                    " --overwrite to begin anew"
+                ) from None
+            for name, value in expected.items():
+                if fields.get(name) != value:
+                    raise OptionError(
+                        f"{self._path}: holds captions of {name} {fields.get(name)!r};"
+                        " choose another -o, or use --overwrite to begin anew"
+                    )
+            if fields.get("error"):
+                self._failed = True
+            else:
+                self.done.add(identity(fields["image"]))
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """Each line's place and its bytes, the last perhaps torn."""
+        with open(self._path, "rb") as file:
+            start, pending = 0, b""
+            for part in file:
+                pending += part
+                if self._form.is_whole(pending):
+                    yield start, pending
+                    start, pending = start + len(pending), b""
+            # After a power cut a file can end in zeros.
+            if pending.strip(b"\0"):
+                yield start, pending
+
+    def _drop_failed(self):
+        part = self._path.with_name(f".{self._path.name}.part")
+        file = _locked(part)  # before it takes the place of the other
+        file.truncate(0)
+        with open(file.fileno(), "wb", closefd=False) as copy:
+            for start, line in self._lines():
+                if start >= self._whole:
+                    break
+                heading = not start and self._form.header
+                if heading or not self._form.decode(line).get("error"):
+                    copy.write(line)
+            copy.flush()
+            os.fsync(copy.fileno())
+        os.replace(part, self._path)
+        self._file.close()
+        self._file = file
+
+    def _append(self, line: bytes):
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError as error:
+            # A disk takes what still fits; half a line helps nobody.
+            self._file.truncate(self._end)
+            raise _unwritable(self._path, error) from None
+        self._end += len(line)
+
+    def _foreign(self) -> OptionError:
+        return OptionError(
+            f"{self._path}: exists and holds no captions; choose another -o, or use"
+            " --overwrite to replace it"
+        )
+
+
+class Sidecars:
+    """A text file beside each picture: `cat.jpg` gets `cat.txt`, whole or not at all.
+
+    Raises OptionError if two pictures would share a file.
+    """
+
+    def __init__(self, pictures: list[str], *, overwrite: bool):
+        owners: dict[Path, str] = {}
+        self.done: set[str] = set()
+        for picture in pictures:
+            if is_address(picture):
+                raise OptionError(f"{picture}: has no place for a .txt; use -o FILE")
+            path = Path(picture).with_suffix(".txt")
+            other = owners.setdefault(path, picture)
+            if other != picture:
+                raise OptionError(
+                    f"{other} and {picture} would share {path.name}; rename one, or"
+                    " use -o FILE"
+                )
+            if path.exists() and not overwrite:
+                self.done.add(identity(picture))
+
+    def begin(self):
+        pass
+
+    def write(self, record: Record):
+        """Writes the caption of a picture; an error has no file."""
+        if record.error is not None:
+            return
+        path = Path(record.image).with_suffix(".txt")
+        # Left behind by a kill, it is written again: its picture is not done.
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.write_text(f"{record.text()}\n", encoding="utf-8")
+            os.replace(part, path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise _unwritable(path, error) from None
+
+    def close(self):
+        pass
+
+
+class Stdout:
+    """Standard output; nothing there can be gone on with."""
+
+    def __init__(self, form: JSONLines | CSV):
+        self.done: set[str] = set()
+        self._form = form
+
+    def begin(self):
+        if self._form.header:
+            terminal.emit(self._form.header.decode())
+
+    def write(self, record: Record):
+        terminal.emit(self._form.encode(record).decode(errors="surrogateescape"))
+
+    def close(self):
+        pass
+
+
+def _locked(path: Path) -> io.FileIO:
+    """Opens or makes a file, held against other runs until it is closed."""
+    try:
+        file = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return file
+
+
+def _unwritable(path: Path, error: OSError) -> OptionError:
+    if isinstance(error, BlockingIOError):
+        return OptionError(f"{path}: another run is writing it; wait for that one")
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = "free some space and run the same command again to go on"
+    else:
+        advice = "choose another place with -o FILE"
+    return OptionError(f"{path}: {reason}; {advice}")
