@@ -37,7 +37,8 @@ def fold_encoder(
     _fold_squeeze_excite(final / "se", sink / "final_conv" / "se")
     if multi_scale == "dwconv":
         for index in stages:
-            _fold_pool(encoder / "multi_scale" / index, sink / "multi_scale", index)
+            pool = encoder / "multi_scale" / index
+            _fold_pool(pool, sink / "multi_scale", f"stage{index}")
 
     if unknown := sorted(set(tensors) - encoder.taken):
         raise CheckpointError(
@@ -161,7 +162,7 @@ def _fold_squeeze_excite(part: Part, sink: Sink) -> None:
         sink.put_pointwise(layer, (part / layer).conv())
 
 
-def _fold_pool(part: Part, sink: Sink, index: int) -> None:
+def _fold_pool(part: Part, sink: Sink, name: str) -> None:
     """A depthwise convolution whose windows tile the map, as (k, k, C) weights."""
     conv = _conv_norm(part)
     if conv.weight.shape[1] != 1:
@@ -169,7 +170,7 @@ def _fold_pool(part: Part, sink: Sink, index: int) -> None:
             f"tensor {part.prefix}conv.weight has shape {conv.weight.shape}, which is"
             " no depthwise convolution's; the checkpoint is of another network"
         )
-    sink.put(str(index), Conv(conv.weight[:, 0].transpose(1, 2, 0), conv.bias))
+    sink.put(name, Conv(conv.weight[:, 0].transpose(1, 2, 0), conv.bias))
 
 
 def _mobile_one(part: Part, shape: tuple[int, ...] | None = None) -> Conv:

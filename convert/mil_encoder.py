@@ -98,13 +98,13 @@ class EncoderBuilder:
         x = self._gelu(self._linear(x, encoder.stem.pointwise, "stem_pointwise"))
         maps = {}
         for index, stage in enumerate(encoder.stages):
-            x = maps[str(index)] = self._stage(x, stage, f"stages_{index}")
+            x = maps[f"stage{index}"] = self._stage(x, stage, f"stages_{index}")
         final = encoder.final_conv
         x = self._depthwise(x, final.depthwise, "final_conv_depthwise")
         x = self._gelu(self._squeeze_excite(x, final.se, "final_conv_se"))
         pooled = [
-            self._pool(maps[index], pool, f"multi_scale_{index}")
-            for index, pool in encoder.multi_scale.items()
+            self._pool(maps[stage], pool, f"multi_scale_{stage}")
+            for stage, pool in encoder.multi_scale.items()
         ]
         return self.mb.concat(values=[x, *pooled], axis=1) if pooled else x
 

@@ -216,8 +216,9 @@ class FastViTHD(nn.Module):
         self.final_conv = FinalConv(
             config.embed_dims[-1], config.out_dim, config.out_se_dim
         )
+        # Not by number alone: MLX loads numbered names into lists.
         self.multi_scale = {
-            str(i): Pool(
+            f"stage{i}": Pool(
                 config.embed_dims[i], 2 ** (last - i), config.multi_scale == "dwconv"
             )
             for i in config.multi_scale_stages
@@ -241,7 +242,10 @@ class FastViTHD(nn.Module):
         for i, stage in enumerate(self.stages):
             x = out[f"stages.{i}"] = stage(x)
         x = out["final_conv"] = self.final_conv(x)
-        pooled = [pool(out[f"stages.{i}"]) for i, pool in self.multi_scale.items()]
+        pooled = [
+            self.multi_scale[f"stage{i}"](out[f"stages.{i}"])
+            for i in self._config.multi_scale_stages
+        ]
         x = mx.concatenate([x, *pooled], axis=-1) if pooled else x
         # [B, H, W, C] -> [B, H * W, C]
         out["features"] = x.flatten(1, 2)
