@@ -1,0 +1,99 @@
+"""Peak memory and wall time of converting the full 0.5B checkpoint.
+
+    python -m benchmarks.convert_memory [--q-bits 4|8] [--dtype DTYPE]
+
+Writes a random checkpoint of the released 0.5B sizes (LLaVA's names, bfloat16,
+1.2 GB) into a temporary folder and converts it in a process of its own. The peak is
+that process's largest resident set, the interpreter and MLX included, as the kernel
+counts it; the limit is 2.5 times the checkpoint's size on disk.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+LIMIT = 2.5
+
+
+def write_checkpoint(folder: Path) -> int:
+    """The released sizes with random values; returns the bytes of weights."""
+    from tests import checkpoints
+    from tests.encoders import Encoder
+
+    encoder = Encoder(
+        depths=(2, 12, 24, 4, 2),
+        widths=(96, 192, 384, 768, 1536),
+        mlp_ratio=4,
+        se_dim=192,
+    )
+    spec = checkpoints.Spec(
+        encoder=encoder,
+        hidden=896,
+        layers=24,
+        heads=14,
+        kv_heads=2,
+        intermediate=4864,
+        vocab=151_936,
+        dtype="bfloat16",
+        image_size=1024,
+    )
+    checkpoints.write(folder, spec)
+    return (folder / "model.safetensors").stat().st_size
+
+
+def convert(source: Path, out: Path, q_bits: int | None, dtype: str | None) -> None:
+    """Runs in the measured process; prints its peak and the conversion's seconds."""
+    started = time.perf_counter()
+    from fastvlm_mlx.convert import to_mlx
+
+    to_mlx.convert(source, out, q_bits=q_bits, dtype=dtype)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in kilobytes, macOS in bytes.
+    peak *= 1 if sys.platform == "darwin" else 1024
+    print(json.dumps({"peak": peak, "seconds": seconds}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Peak memory of a conversion")
+    parser.add_argument("--q-bits", type=int)
+    parser.add_argument("--dtype")
+    parser.add_argument("--in", dest="source", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.source:
+        convert(arguments.source, arguments.out, arguments.q_bits, arguments.dtype)
+        return
+    options = []
+    for name in ("q_bits", "dtype"):
+        if value := getattr(arguments, name):
+            options += [f"--{name.replace('_', '-')}", str(value)]
+    with tempfile.TemporaryDirectory() as place:
+        source, out = Path(place) / "source", Path(place) / "out"
+        # Apart too: Linux hands a parent's peak down to what it starts.
+        writer = (
+            f"from benchmarks.convert_memory import *; write_checkpoint({source!r})"
+        )
+        writer = "from pathlib import PosixPath; " + writer
+        subprocess.run([sys.executable, "-c", writer], check=True)
+        size = (source / "model.safetensors").stat().st_size
+        command = [sys.executable, "-m", "benchmarks.convert_memory", *options]
+        command += ["--in", str(source), "--out", str(out)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        result = json.loads(done.stdout.splitlines()[-1])
+    result |= {"checkpoint": size, "ratio": result["peak"] / size, "limit": LIMIT}
+    print(
+        f"checkpoint {size / 1e9:.2f} GB, peak {result['peak'] / 1e9:.2f} GB"
+        f" ({result['ratio']:.2f} times, limit {LIMIT}), {result['seconds']:.1f} s"
+    )
+    print(json.dumps(result))
+    sys.exit(result["ratio"] >= LIMIT)
+
+
+if __name__ == "__main__":
+    main()
