@@ -1,0 +1,203 @@
+"""What our two foreign layouts share: LLaVA's config, the tokenizer's files, tensors.
+
+Both ecosystems read a `llava_qwen2` config with the language model's values at its
+root, and Hugging Face's tokenizer files.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from fastvlm_mlx import tokenizer as tokenizers
+from fastvlm_mlx import weights
+from fastvlm_mlx.config import ModelConfig, read_json
+from fastvlm_mlx.convert.staging import check_safetensors
+from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.quantization import BITS, GROUP_SIZES, is_quantized, quantized
+from fastvlm_mlx.tensors import Tensors, load_tensors, weight_files
+
+IMAGE = "<image>"
+
+# Strings as Qwen2's own template; a list of parts (mlx-swift-lm, transformers 5) puts
+# `<image>` and a newline where the picture stands.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+    "{{ '<image>\n' }}{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+LICENCES = ("LICENSE*", "ACKNOWLEDGEMENTS*", "MODEL_CARD*")
+
+
+def read_model(source: Path | str, target: str) -> tuple[Path, ModelConfig, Tensors]:
+    """The converted folder that `source` means, its config and tensors, unread.
+
+    Raises:
+        CheckpointError: `target`'s readers cannot run this model.
+    """
+    folder = weights.converted(source)
+    config = ModelConfig.from_dict(read_json(folder / "config.json"))
+    text = config.text
+    if config.vision is None or config.projector is None or text is None:
+        raise CheckpointError(
+            f"{source}: --target {target} needs an encoder, a projector and a language"
+            " model; give a whole FastVLM checkpoint"
+        )
+    if text["model_type"] != "qwen2":
+        raise CheckpointError(
+            f"{source}: --target {target} is read as Qwen2, and this language model is"
+            f" {text['model_type']}; leave out --target"
+        )
+    head_dim = text["hidden_size"] // text["num_attention_heads"]
+    if text.get("head_dim", head_dim) != head_dim or text.get("rope_scaling"):
+        raise CheckpointError(
+            f"{source}: --target {target} knows neither head_dim nor rope_scaling,"
+            " which this language model sets; leave out --target"
+        )
+    tensors: Tensors = {}
+    for file in weight_files(folder):
+        tensors |= load_tensors(file)
+    return folder, config, tensors
+
+
+def quantise_text(
+    tensors: Tensors, config: ModelConfig, bits: int | None, group_size: int
+) -> tuple[Tensors, dict[str, Any] | None]:
+    """Quantises the language model unless it is already, and the settings to write."""
+    if is_quantized(tensors):
+        if bits is not None:
+            raise OptionError(
+                f"--q-bits {bits}: the checkpoint is quantised already; leave it out"
+            )
+        return tensors, config.quantization
+    if bits is None:
+        return tensors, None
+    if bits not in BITS or group_size not in GROUP_SIZES:
+        raise OptionError(
+            f"--q-bits {bits} --q-group-size {group_size}: use 4 or 8, in groups of"
+            " 32, 64 or 128"
+        )
+    settings = {"group_size": group_size, "bits": bits}
+    return quantized(tensors, bits, group_size), settings
+
+
+def config_of(config: ModelConfig, stop_id: int) -> dict[str, Any]:
+    """The `config.json` of LLaVA-Qwen2 that describes `config`."""
+    text, projector, vision = config.text, config.projector, config.vision
+    assert text and projector and vision  # read_model saw to it
+    layers = len(projector.dims) - 1
+    kind = "linear" if layers == 1 else f"mlp{layers}x_gelu"
+    return {
+        "architectures": ["LlavaQwen2ForCausalLM"],
+        "hidden_act": "silu",
+        "use_cache": True,
+        **text,
+        "model_type": "llava_qwen2",
+        "eos_token_id": stop_id,
+        "image_aspect_ratio": "pad" if config.fit == "pad" else "square",
+        "mm_hidden_size": vision.feature_dim,
+        "mm_patch_merge_type": "flat",
+        "mm_projector_type": kind,
+        "mm_use_im_patch_token": False,
+        "mm_use_im_start_end": False,
+        "mm_vision_select_feature": "patch",
+        "mm_vision_select_layer": -2,
+        "mm_vision_tower": f"mobileclip_l_{config.image_size}",
+        "tokenizer_model_max_length": config.context_length,
+        "tokenizer_padding_side": "right",
+        "use_mm_proj": True,
+    }
+
+
+def image_processor(config: ModelConfig, processor: str) -> dict[str, Any]:
+    """The `preprocessor_config.json`: CLIP's, without normalisation."""
+    size = config.image_size
+    return {
+        "crop_size": {"height": size, "width": size},
+        "do_center_crop": True,
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.0, 0.0, 0.0],
+        "image_processor_type": "CLIPImageProcessor",
+        "image_std": [1.0, 1.0, 1.0],
+        "processor_class": processor,
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "size": {"shortest_edge": size},
+    }
+
+
+def write_tokenizer(source: Path, folder: Path, *, add_image: bool) -> tuple[int, int]:
+    """Writes the tokenizer's files into `folder`.
+
+    Returns:
+        the id of `<image>`, or -1 without `add_image`, and the id that ends a turn.
+    """
+    # Apple's release has only vocab.json and merges.txt; Swift reads tokenizer.json.
+    state = json.loads(tokenizers._read(source).to_str())
+    file = source / "tokenizer_config.json"
+    settings = read_json(file) if file.is_file() else {}
+    added = {token["content"]: token["id"] for token in state["added_tokens"]}
+    ids = set(state["model"]["vocab"].values()) | set(added.values())
+    image_id = -1
+    if add_image:
+        image_id = added.get(IMAGE, max(ids) + 1)
+        if IMAGE not in added:
+            token = {
+                "content": IMAGE,
+                "lstrip": False,
+                "normalized": False,
+                "rstrip": False,
+                "single_word": False,
+                "special": True,
+            }
+            state["added_tokens"].append({"id": image_id, **token})
+            settings.setdefault("added_tokens_decoder", {})[str(image_id)] = token
+    settings.setdefault("tokenizer_class", "Qwen2Tokenizer")
+    settings.setdefault("eos_token", "<|im_end|>")
+    settings["chat_template"] = CHAT_TEMPLATE
+    write_json(folder / "tokenizer.json", state)
+    write_json(folder / "tokenizer_config.json", settings)
+    stop_id = added.get("<|im_end|>")
+    if stop_id is None:
+        raise CheckpointError(
+            f"{source}: its tokenizer has no <|im_end|>; use a Qwen2 tokenizer"
+        )
+    return image_id, stop_id
+
+
+def save_tensors(folder: Path, tensors: Tensors) -> int:
+    """Writes one `model.safetensors`; returns its bytes."""
+    file = folder / "model.safetensors"
+    mx.save_safetensors(str(file), tensors, metadata={"format": "mlx"})
+    check_safetensors(file)
+    return file.stat().st_size
+
+
+def copy_licences(source: Path, folder: Path) -> None:
+    for pattern in LICENCES:
+        for file in source.glob(pattern):
+            if file.is_file():
+                shutil.copyfile(file, folder / file.name)
+
+
+def write_json(file: Path, value: dict[str, Any]) -> None:
+    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def cast(tensors: Tensors, dtype: mx.Dtype) -> Tensors:
+    return {
+        name: a.astype(dtype) if mx.issubdtype(a.dtype, mx.floating) else a
+        for name, a in tensors.items()
+    }

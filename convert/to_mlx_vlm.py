@@ -1,0 +1,237 @@
+"""mlx-community's layout: `convert SRC OUT --target mlx-vlm`.
+
+Read by mlx-vlm (Python) and mlx-swift-lm (Swift), which hold the encoder as published:
+a BatchNorm behind each FFN convolution, LayerNorm's affine, layer scales. Our folded
+encoder is unfolded into that form: BatchNorms and scales become identities, and the
+bias of qkv, which their code lacks, goes back into the norm it came from.
+https://github.com/Blaizzy/mlx-vlm/blob/main/mlx_vlm/models/fastvlm/vision.py
+https://github.com/ml-explore/mlx-swift-lm/blob/main/Libraries/MLXVLM/Models/FastVLM.swift
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from fastvlm_mlx.config import VisionConfig
+from fastvlm_mlx.convert import llava_layout
+from fastvlm_mlx.convert.staging import check_free_space, staged_folder
+from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.tensors import Tensors
+
+PROCESSOR = "FastVLMProcessor"
+TOWER = "vision_tower.vision_model."
+
+# mlx-vlm's stand-in for `<image>`; never looked up in the embedding.
+IMAGE_INDEX = -200
+
+# nn.BatchNorm's: an identity must undo it.
+BATCH_NORM_EPS = 1e-5
+
+# CLIP's head, which both readers allocate and neither uses.
+HEAD_DIM = 768
+
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
+# What mlx-vlm hard-codes; mlx-swift-lm reads the sizes from config.json.
+RELEASED = VisionConfig()
+
+
+@dataclass(frozen=True)
+class MLXVLMReport:
+    """What was written: bytes on disk, and what a reader may stumble over."""
+
+    out: Path
+    bytes: int
+    warnings: tuple[str, ...]
+
+
+def export(
+    source: Path | str,
+    out: Path | str,
+    *,
+    dtype: str = "bfloat16",
+    q_bits: int | None = None,
+    q_group_size: int = 64,
+    overwrite: bool = False,
+) -> MLXVLMReport:
+    """Writes `out` in mlx-community's layout from any FastVLM checkpoint.
+
+    Args:
+        dtype: of everything that is not quantised.
+        q_bits: 4 or 8 quantises the language model.
+    Raises:
+        CheckpointError: the encoder is not of the form that mlx-vlm knows.
+        OptionError: an option cannot be honoured.
+    """
+    if dtype not in DTYPES:
+        raise OptionError(f"--dtype {dtype}: unknown; use {', '.join(DTYPES)}")
+    folder, config, tensors = llava_layout.read_model(source, "mlx-vlm")
+    vision = config.vision
+    assert vision is not None  # read_model saw to it
+    _check(vision)
+    tensors, quantization = llava_layout.quantise_text(
+        tensors, config, q_bits, q_group_size
+    )
+    named = unfold(tensors, vision)
+    for name, array in tensors.items():
+        if name.startswith("projector.layers."):
+            _, _, index, field = name.split(".")
+            linear = config.projector is not None and config.projector.type == "linear"
+            layer = "" if linear else f"{2 * int(index)}."
+            named[f"mm_projector.{layer}{field}"] = array
+        elif name.startswith("language_model."):
+            named[name] = array
+    named = llava_layout.cast(named, DTYPES[dtype])
+    with staged_folder(out, overwrite=overwrite, source=folder) as partial:
+        check_free_space(partial, sum(array.nbytes for array in named.values()))
+        llava_layout.save_tensors(partial, named)
+        _, stop_id = llava_layout.write_tokenizer(folder, partial, add_image=False)
+        written = llava_layout.config_of(config, stop_id)
+        written |= {
+            "image_token_index": IMAGE_INDEX,
+            "torch_dtype": dtype,
+            "vision_config": vision_config(vision, config.image_size),
+        }
+        if quantization is not None:
+            written["quantization"] = quantization
+        llava_layout.write_json(partial / "config.json", written)
+        processor = llava_layout.image_processor(config, PROCESSOR)
+        llava_layout.write_json(partial / "preprocessor_config.json", processor)
+        llava_layout.copy_licences(folder, partial)
+        total = sum(f.stat().st_size for f in partial.rglob("*") if f.is_file())
+    warnings = []
+    if (vision.depths, vision.embed_dims) != (RELEASED.depths, RELEASED.embed_dims):
+        warnings.append(
+            f"mlx-vlm builds encoders of depths {RELEASED.depths} only, whatever"
+            f" config.json says, and this one's are {vision.depths}"
+        )
+    return MLXVLMReport(Path(out), total, tuple(warnings))
+
+
+def vision_config(vision: VisionConfig, image_size: int) -> dict:
+    """mlx-swift-lm's `vision_config`, all keys; mlx-vlm ignores the sizes."""
+    return {
+        "model_type": "llava_qwen2",
+        "cls_ratio": vision.out_dim / vision.embed_dims[-1],
+        "down_patch_size": vision.downsample_kernel,
+        "down_stride": 2,
+        "downsamples": [True] * len(vision.depths),
+        "embed_dims": list(vision.embed_dims),
+        "hidden_size": 1024,
+        "image_size": image_size,
+        "intermediate_size": 3072,
+        "layer_scale_init_value": 1e-5,
+        "layers": list(vision.depths),
+        "mlp_ratios": [
+            hidden // dim
+            for hidden, dim in zip(vision.mlp_dims, vision.embed_dims, strict=True)
+        ],
+        "num_classes": 1000,
+        "patch_size": vision.stride,
+        "pos_embs_shapes": [[k, k] if k else None for k in vision.pos_emb_kernels],
+        "projection_dim": HEAD_DIM,
+        "repmixer_kernel_size": vision.repmixer_kernel,
+        "token_mixers": list(vision.token_mixers),
+    }
+
+
+def _check(vision: VisionConfig) -> None:
+    """Raises CheckpointError for an encoder that mlx-vlm's code cannot express."""
+    for cause, found in (
+        ("squeeze-excite in its downsamplings", any(vision.downsample_se_dims)),
+        ("BatchNorm in its attention", not vision.layer_norm),
+        ("multi-scale features", bool(vision.multi_scale_stages)),
+        ("heads of another width than 32", vision.head_dim != 32),
+    ):
+        if found:
+            raise CheckpointError(
+                f"--target mlx-vlm: its encoder has no {cause}, and this checkpoint"
+                " does; leave out --target"
+            )
+
+
+def unfold(tensors: Tensors, vision: VisionConfig) -> Tensors:
+    """Our `vision_tower.*` tensors in mlx-vlm's names and train-time form."""
+    out: Tensors = {}
+
+    def put(name: str, ours: str, form: str = "as is") -> None:
+        for field in ("weight", "bias"):
+            array = tensors[f"vision_tower.{ours}.{field}"]
+            if form == "pointwise" and field == "weight":
+                array = array[:, None, None, :]  # [out, in] -> [out, 1, 1, in]
+            out[f"{TOWER}{name}.{field}"] = array
+
+    put("patch_embed.blocks.0.reparam_conv", "stem.conv")
+    put("patch_embed.blocks.1.reparam_conv", "stem.depthwise")
+    put("patch_embed.blocks.2.reparam_conv", "stem.pointwise", "pointwise")
+    # Apple's flat list: stage, downsample, stage, ..., position encodings between.
+    number = 0
+    for stage, depth in enumerate(vision.depths):
+        ours = f"stages.{stage}"
+        if stage:
+            name = f"network.{number}.proj"
+            put(f"{name}.0.lkb_reparam", f"{ours}.downsample.depthwise")
+            put(f"{name}.1.reparam_conv", f"{ours}.downsample.pointwise", "pointwise")
+            number += 1
+        if vision.pos_emb_kernels[stage]:
+            put(f"network.{number}.reparam_conv", f"{ours}.pos_emb")
+            number += 1
+        for index in range(depth):
+            name, block = f"network.{number}.{index}", f"{ours}.blocks.{index}"
+            attention = vision.token_mixers[stage] == "attention"
+            dim = vision.embed_dims[stage]
+            for scale in ("_1", "_2") if attention else ("",):
+                out[f"{TOWER}{name}.layer_scale{scale}"] = mx.ones((1, 1, dim))
+            if attention:
+                out |= _norm_and_qkv(tensors, block, f"{TOWER}{name}")
+                put(f"{name}.token_mixer.proj", f"{block}.token_mixer.proj")
+            else:
+                put(f"{name}.token_mixer.reparam_conv", f"{block}.token_mixer")
+            out |= _conv_norm(tensors, f"{block}.mlp.conv", f"{TOWER}{name}")
+            for layer in ("fc1", "fc2"):
+                put(f"{name}.convffn.{layer}", f"{block}.mlp.{layer}", "pointwise")
+        number += 1
+    put("conv_exp.reparam_conv", "final_conv.depthwise")
+    put("conv_exp.se.reduce", "final_conv.se.fc1", "pointwise")
+    put("conv_exp.se.expand", "final_conv.se.fc2", "pointwise")
+    out[f"{TOWER}head.proj"] = mx.zeros((vision.out_dim, HEAD_DIM))
+    return out
+
+
+def _conv_norm(tensors: Tensors, ours: str, block: str) -> Tensors:
+    """A convolution with a bias, as one without and an identity BatchNorm with it."""
+    bias = tensors[f"vision_tower.{ours}.bias"]
+    name = f"{block}.convffn.conv"
+    return {
+        f"{name}.conv.weight": tensors[f"vision_tower.{ours}.weight"],
+        f"{name}.bn.weight": mx.full(bias.shape, (1 + BATCH_NORM_EPS) ** 0.5),
+        f"{name}.bn.bias": bias,
+        f"{name}.bn.running_mean": mx.zeros(bias.shape),
+        f"{name}.bn.running_var": mx.ones(bias.shape),
+    }
+
+
+def _norm_and_qkv(tensors: Tensors, block: str, name: str) -> Tensors:
+    """qkv without its bias: W (x + s) = W x + b for the shift s that fits b.
+
+    The bias came from folding LayerNorm's shift through W, so s exists; a bias of
+    another origin is refused.
+    """
+    ours = f"vision_tower.{block}.token_mixer.qkv"
+    weight, bias = tensors[f"{ours}.weight"], tensors[f"{ours}.bias"]
+    matrix = np.array(weight.astype(mx.float32)).astype(np.float64)
+    wanted = np.array(bias.astype(mx.float32)).astype(np.float64)
+    shift = np.linalg.lstsq(matrix, wanted, rcond=None)[0]
+    off = np.abs(matrix @ shift - wanted).max()
+    if off > 1e-3 * max(np.abs(wanted).max(), 1e-3):
+        raise CheckpointError(
+            f"--target mlx-vlm: {block} has a bias on qkv ({off:.2g} of it beyond its"
+            " norm), which mlx-vlm's encoder lacks; leave out --target"
+        )
+    return {
+        f"{name}.norm.weight": mx.ones((weight.shape[1],)),
+        f"{name}.norm.bias": mx.array(shift.astype(np.float32)),
+        f"{name}.token_mixer.qkv.weight": weight,
+    }
