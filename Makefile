@@ -30,7 +30,7 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 # `pip install --group` needs pip 25.1; `make` works with the pip of any Python >= 3.10.
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev --editable '.[coreml]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev --editable '.[coreml,serve]'
 	touch $@
 
 clean:

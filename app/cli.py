@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from fastvlm_mlx._version import __version__
-from fastvlm_mlx.app import bench_command, caption_command, terminal
+from fastvlm_mlx.app import bench_command, caption_command, serve_command, terminal
 
 MODELS = ("demo", "0.5b", "1.5b", "7b")
 
@@ -250,6 +250,7 @@ def info(
 
 app.command()(bench_command.bench)
 app.command()(caption_command.caption)
+app.command()(serve_command.serve)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

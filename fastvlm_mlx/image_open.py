@@ -7,7 +7,7 @@ out has no alpha, no palette, no orientation tag and eight bits per channel.
 import io
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,6 +85,22 @@ def open_image(source: Source, *, target: int | None = None) -> Image.Image:
         return Image.open(data if isinstance(data, Path) else io.BytesIO(data))
 
     return _decode(opened, name, target, head)
+
+
+def size_of(data: bytes, formats: Sequence[str]) -> tuple[int, int]:
+    """Width and height that the file `data` announces; nothing is decoded.
+
+    Raises ImageError unless it is of one of Pillow's `formats`, such as "PNG".
+    """
+    try:
+        with _pillow(), Image.open(io.BytesIO(data), formats=formats) as image:
+            return image.size
+    # As below: whatever Pillow raises, the file is no picture that we take.
+    except Exception:
+        raise ImageError(
+            f"{name_of(data)}: not a picture or a damaged one; give one of"
+            f" {', '.join(formats)}, of {MAX_PIXELS // 10**6} megapixels at most"
+        ) from None
 
 
 @contextmanager

@@ -1,0 +1,80 @@
+"""What Ollama's clients send.
+
+Fields and options that are not here are ignored, as Ollama does; values of those that
+FastVLM cannot honour are refused.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Lenient(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+def _whole(value: Any) -> Any:
+    # As in Go: any number without a fraction is an integer.
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole), Field(ge=-(2**63), lt=2**63)]
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+Images = Annotated[list[str], Field(max_length=256, fail_fast=True)]
+
+
+class Options(Lenient):
+    """Ollama's `options`; the others of its list have nothing to set here."""
+
+    num_predict: Whole | None = Field(None, description="-1: as much as fits")
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[Whole, Field(ge=0)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repeat_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    seed: Whole | None = Field(None, description="below 0: another each time")
+    stop: Annotated[list[Stop], Field(max_length=16, fail_fast=True)] | None = None
+
+
+class Request(Lenient):
+    model: str
+    stream: bool | None = Field(None, description="true unless given")
+    format: Literal["", "json"] | dict[str, Any] | None = None
+    options: Options | None = None
+    keep_alive: Any = Field(None, description="Taken and not used: the model stays.")
+    think: bool | str | None = Field(None, description="Only false can be honoured.")
+
+
+class Message(Lenient):
+    role: Literal["system", "user", "assistant"]
+    content: str = ""
+    images: Images | None = None
+    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
+
+
+class ChatRequest(Request):
+    """A chat, the user's turn last. Without messages it only loads the model."""
+
+    messages: (
+        Annotated[list[Message], Field(max_length=1024, fail_fast=True)] | None
+    ) = None
+    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+
+
+class GenerateRequest(Request):
+    """One question. Without a prompt and pictures it only loads the model."""
+
+    prompt: str = ""
+    system: str | None = None
+    images: Images | None = None
+    suffix: Annotated[str, Field(max_length=0)] | None = None
+    template: Annotated[str, Field(max_length=0)] | None = None
+    context: Annotated[list[Any], Field(max_length=0)] | None = None
+    raw: Literal[False] | None = None
+
+
+class ShowRequest(Lenient):
+    model: str | None = None
+    name: str | None = None

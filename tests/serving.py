@@ -1,0 +1,109 @@
+"""A server over the tiny reference model, for the tests of `serve`."""
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastvlm_mlx.app.server import command
+from fastvlm_mlx.app.server.limits import Limits
+from fastvlm_mlx.app.server.site import build
+from fastvlm_mlx.app.server.worker import Worker
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Running:
+    """A server that listens at `port` of 127.0.0.1 and answers as "tiny"."""
+
+    port: int
+    worker: Worker
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def send(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        method: str | None = None,
+        timeout: float = 30,
+        **headers: str,
+    ) -> Reply:
+        """One request on a connection of its own; `body` is bytes or becomes JSON."""
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        if body is not None:
+            headers.setdefault("content_type", "application/json")
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        with contextlib.closing(link):
+            link.request(
+                method or ("GET" if body is None else "POST"), path, body, named
+            )
+            answer = link.getresponse()
+            return Reply(answer.status, dict(answer.getheaders()), answer.read())
+
+    def ask(self, text: str = "Say something.", **fields: Any) -> Reply:
+        """A chat of one message through OpenAI's protocol."""
+        messages = [{"role": "user", "content": text}]
+        asked = {"model": "tiny", "messages": messages, "max_tokens": 4, **fields}
+        return self.send("/v1/chat/completions", asked)
+
+
+@contextlib.contextmanager
+def running(
+    model: Path,
+    *,
+    limits: Limits | None = None,
+    token: str | None = None,
+    picture_hosts: tuple[str, ...] = (),
+) -> Iterator[Running]:
+    """Starts a server and stops it in the end."""
+    limits = limits or Limits()
+    link = command.listen("127.0.0.1", 0)
+
+    def open_desk():
+        from fastvlm_mlx import load
+        from fastvlm_mlx.app.server.desk import Desk
+
+        return Desk("tiny", load(model), limits)
+
+    worker = Worker(open_desk, limits)
+    worker.start()
+    options = command.Options(None, "127.0.0.1", 0, token)
+    app = build(
+        worker,
+        hosts=command.known_names(options),
+        token=token,
+        picture_hosts=picture_hosts,
+    )
+    server = command.make_server(app, limits)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [link]})
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.01)
+    try:
+        yield Running(link.getsockname()[1], worker)
+    finally:
+        server.should_exit = True
+        thread.join()
+        worker.close()
+        link.close()
