@@ -13,7 +13,6 @@ import shutil
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from training import pretrain, stages, symbols
 from training.curves import draw
@@ -47,7 +46,7 @@ def run(
     symbols.run(folder, tokenizer, budget["symbols"])
     state = torch.load(folder / "symbols.pt", weights_only=True)
     model.language.load_state_dict(state["language"])
-    embed = nn.Linear(symbols.SYMBOL_DIM, model.language.config.hidden_size)
+    embed = symbols.SymbolEmbedding(tokenizer, model.language.config.hidden_size)
     embed.load_state_dict(state["embed"])
     for stage in stages.STAGES:
         stages.run(folder, stage, model, heads, embed, budget[stage.name])

@@ -67,6 +67,15 @@ def _hits(model, packed: dict, visual: torch.Tensor) -> list[list[bool]]:
     ]
 
 
+def read(checkpoint: Path) -> DemoFastVLM:
+    """The unfused model of a checkpoint folder."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    encoder = EncoderConfig(multi_scale=config.get("mm_multi_scale"))
+    model = DemoFastVLM(encoder, symbols.load_tokenizer(checkpoint))
+    model.load_tensors(load_file(checkpoint / "model.safetensors"))
+    return model
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", type=Path)
@@ -75,11 +84,7 @@ def main() -> None:
         "--held-out", action="store_true", help="unseen font and colours"
     )
     options = parser.parse_args()
-    config = json.loads((options.checkpoint / "config.json").read_text())
-    encoder = EncoderConfig(multi_scale=config.get("mm_multi_scale"))
-    model = DemoFastVLM(encoder, symbols.load_tokenizer(options.checkpoint))
-    model.load_tensors(load_file(options.checkpoint / "model.safetensors"))
-    found = score(model, options.pictures, options.held_out)
+    found = score(read(options.checkpoint), options.pictures, options.held_out)
     for kind, (right, asked) in found.items():
         print(f"{kind:10} {right / max(asked, 1):7.1%}  of {asked}")
 

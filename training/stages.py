@@ -34,12 +34,15 @@ class Stage:
     resolutions: dict[int, float]  # side in pixels: share of the batches
     captions: float  # share of batches that hold nothing but captions
     dense: float  # weight of the dense heads' loss
+    follows: bool = False  # the connector also follows the symbols' embedding
     batch: int = 16
 
 
+# While the connector follows, the frozen language model is heard one step in this.
+LISTEN = 4
 # First seeds lie apart, so that no stage sees a picture of another.
 STAGES = (
-    Stage("stage1", 20_000_000, {"projector": 3e-3}, {256: 1.0}, 0.0, 0.0),
+    Stage("stage1", 20_000_000, {"projector": 3e-3}, {256: 1.0}, 0.0, 0.0, True),
     Stage(
         "stage1.5", 30_000_000,
         {"encoder": 3e-4, "projector": 1e-3, "language": 5e-4, "heads": 1e-3},
@@ -83,7 +86,7 @@ class Instructions(Dataset):
             visual.append(symbols.symbols(found[-1]))
         out = language.collate(rows)
         out["pixels"] = torch.from_numpy(np.stack(pixels))
-        out["visual"] = torch.from_numpy(np.stack(visual))
+        out["labels"] = symbols.stack(visual)
         for name in world.LABELS:
             out[name] = torch.from_numpy(np.stack([getattr(f, name) for f in found]))
         out["side"] = torch.tensor(side)
@@ -121,12 +124,15 @@ def run(
         with torch.set_grad_enabled("encoder" in stage.rates):
             tokens, stages = model.encoder.forward_stages(pixels)
         visual = model.projector(tokens)
-        loss, shown = symbols.language_loss(model.language, batch, visual)
-        if stage.name == "stage1":
-            wanted = embed(batch["visual"])
+        loss, shown = torch.zeros(()), {}
+        if not stage.follows or training.step % LISTEN == 0:
+            loss, shown = symbols.language_loss(model.language, batch, visual)
+        if stage.follows:
+            words = model.language.get_input_embeddings().weight
+            wanted = embed(words, batch["labels"])
             gap = F.mse_loss(visual, wanted) / wanted.var()
             loss, shown = loss + gap, shown | {"gap": gap}
-        elif stage.dense and side == IMAGE_SIZE:
+        if stage.dense and side == IMAGE_SIZE:
             fine, coarse, _ = heads(tokens, stages[3])
             dense, seen = pretrain.dense_loss(fine, batch)
             early, _ = pretrain.dense_loss(coarse, batch)

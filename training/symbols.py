@@ -22,22 +22,74 @@ from training.loop import Budget, Run
 BATCH = 16
 PAIRS = 8  # questions asked of one scene
 TOKENS = 16
-EASY = 900  # first batches, of scenes with a single thing in them
 COLOURS = len(world.COLOUR_NAMES)
-SYMBOL_DIM = 4 * sum(pretrain.PARTS) + TOKENS
+EASY = 150  # first batches, of scenes with a single thing in them
 
 
-def symbols(found: world.Labels) -> np.ndarray:
-    """Labels of a scene as (16, SYMBOL_DIM) floats, one row for each picture token."""
-    thing = np.eye(world.NUM_THINGS, dtype=np.float32)[found.thing]
-    colour = np.eye(COLOURS, dtype=np.float32)[found.colour.clip(0)]
-    colour = colour * (found.colour >= 0)[..., None]
-    board = np.eye(1 + COLOURS, dtype=np.float32)[found.board]
-    rank = np.eye(1 + world.LONGEST, dtype=np.float32)[found.rank]
-    # [8, 8, parts] -> [4, 2, 4, 2, parts] -> [16, 4 * parts]
-    parts = np.concatenate([thing, colour, 2 * found.place, board, rank], -1)
-    parts = parts.reshape(4, 2, 4, 2, -1).transpose(0, 2, 1, 3, 4).reshape(TOKENS, -1)
-    return np.concatenate([parts, np.eye(TOKENS, dtype=np.float32)], -1)
+def symbols(found: world.Labels) -> dict[str, np.ndarray]:
+    """Labels of a scene, sorted by picture token: (16, 4) for its 2 x 2 squares."""
+
+    def by_token(grid: np.ndarray) -> np.ndarray:
+        # [8, 8, ...] -> [4, 2, 4, 2, ...] -> [16, 4, ...]
+        grid = grid.reshape(4, 2, 4, 2, *grid.shape[2:]).swapaxes(1, 2)
+        return grid.reshape(TOKENS, 4, *grid.shape[4:])
+
+    return {name: by_token(getattr(found, name)) for name in world.LABELS}
+
+
+class SymbolEmbedding(nn.Module):
+    """Labels to picture tokens, in the language model's own words.
+
+    A red circle is the sum of what the model has for "red" and "circle", changed a
+    little by role (thing, colour, sign) and by which of the four squares it is in. So
+    answering starts as copying, which a small model learns soon.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, hidden: int):
+        super().__init__()
+        things = [[], *map(_forms, world.SHAPES), *([c] for c in world.CHARACTERS)]
+        colours = [_forms(name) for name in world.COLOUR_NAMES]
+        words = {"thing": things, "colour": colours, "board": [[], *colours]}
+        for name, forms in words.items():
+            table = torch.zeros(len(forms), tokenizer.get_vocab_size())
+            for row, texts in enumerate(forms):
+                for text in texts:
+                    table[row, tokenizer.encode(text).ids[0]] = 1.0
+            self.register_buffer(name, table, persistent=False)
+        self.roles = nn.Parameter(_near_identity(3, hidden))
+        self.squares = nn.Parameter(_near_identity(4, hidden))
+        self.place = nn.Linear(3, hidden)
+        self.rank = nn.Embedding(1 + world.LONGEST, hidden)
+        self.index = nn.Parameter(0.06 * torch.randn(TOKENS, hidden))
+        nn.init.normal_(self.rank.weight, std=0.06)
+
+    def forward(self, words: torch.Tensor, found: dict) -> torch.Tensor:
+        """`words` (V, hidden) and labels (B, 16, 4) -> (B, 16, hidden)."""
+        words = words[: self.thing.shape[1]]
+        there = (found["thing"] > 0)[..., None]
+        thing, colour, board = (
+            (getattr(self, name) @ words @ role)
+            for name, role in zip(("thing", "colour", "board"), self.roles, strict=True)
+        )
+        out = thing[found["thing"]] + there * colour[found["colour"].clamp(min=0)]
+        out = out + board[found["board"]] / 2
+        out = out + there * (self.place(found["place"]) + self.rank(found["rank"]))
+        # [B, 16, 4, hidden] x [4, hidden, hidden] -> [B, 16, hidden]
+        return torch.einsum("btkh,khd->btd", out, self.squares) + self.index
+
+
+def _forms(word: str) -> list[str]:
+    return [word, " " + word]
+
+
+def _near_identity(number: int, hidden: int) -> torch.Tensor:
+    noise = torch.randn(number, hidden, hidden) * 0.3 / hidden**0.5
+    return torch.eye(hidden) + noise
+
+
+def stack(rows: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    """Labels of several scenes as one batch."""
+    return {k: torch.from_numpy(np.stack([row[k] for row in rows])) for k in rows[0]}
 
 
 def _one_thing(seed: int) -> world.Scene:
@@ -71,11 +123,8 @@ class SymbolScenes(Dataset):
                 asked = [pair for pair in asked if pair.kind != "describe"]
             asked = language.choose(rng, asked, PAIRS)
             rows.append(self.packer.pack(rng, asked, TOKENS))
-            row = symbols(world.labels(scene))
-            visual.append(row + rng.normal(0, 0.05, row.shape).astype(np.float32))
-        out = language.collate(rows)
-        out["visual"] = torch.from_numpy(np.stack(visual).astype(np.float32))
-        return out
+            visual.append(symbols(world.labels(scene)))
+        return language.collate(rows) | {"labels": stack(visual)}
 
 
 def language_loss(
@@ -106,7 +155,7 @@ def run(folder: Path, tokenizer: Tokenizer, budget: Budget):
     """Teach, or go on teaching, and return the language model."""
     torch.manual_seed(1)
     model = language.language_model(tokenizer)
-    embed = nn.Linear(SYMBOL_DIM, model.config.hidden_size)
+    embed = SymbolEmbedding(tokenizer, model.config.hidden_size)
     modules = {"language": model, "embed": embed}
     rates = {"language": 2.5e-3, "embed": 2.5e-3}
     training = Run("symbols", folder, modules, rates, budget, save_every=200)
@@ -116,7 +165,9 @@ def run(folder: Path, tokenizer: Tokenizer, budget: Budget):
     batches = iter(pretrain.ahead(scenes))
     for _ in training.steps():
         batch = next(batches)
-        loss, shown = language_loss(model, batch, embed(batch["visual"]))
+        visual = embed(model.get_input_embeddings().weight, batch["labels"])
+        visual = visual + 0.02 * torch.randn_like(visual)
+        loss, shown = language_loss(model, batch, visual)
         training.update(loss, **shown)
     return model
 
