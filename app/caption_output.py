@@ -20,7 +20,14 @@ from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.caption_pictures import identity, is_address
 from fastvlm_mlx.errors import OptionError
 
-FIELDS = ("image", "caption", "finish_reason", "error", "model", "prompt")
+FIELDS: tuple[str, ...] = (
+    "image",
+    "caption",
+    "finish_reason",
+    "error",
+    "model",
+    "prompt",
+)
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,9 @@ class File:
         fields: dict[str, Any] = {}
         for start, line in self._lines():
             if not self._form.is_whole(line):
-                if not start and not self._form.opening.startswith(line[:10]):
+                if not start and not self._form.opening.startswith(
+                    line.rstrip(b"\0")[:10]
+                ):
                     raise self._foreign()
                 return  # torn by a crash; its picture is done again
             self._whole = start + len(line)
