@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.serving import Running
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -32,3 +36,13 @@ def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTVLM_CACHE", str(cache))
         yield cache
+
+
+@pytest.fixture(scope="session")
+def server(reference: Path) -> "Iterator[Running]":
+    """`fastvlm-mlx serve` with the tiny model, without a token."""
+    pytest.importorskip("starlette")
+    from tests.serving import running
+
+    with running(reference / "llava-mini") as started:
+        yield started
