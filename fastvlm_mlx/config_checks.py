@@ -178,6 +178,13 @@ def check_text(text: dict[str, Any]):
 
 def check_model(config: "ModelConfig"):
     """The parts must fit each other: visual width, projector, language model."""
+    for name in ("text", "quantization", "source"):
+        value = getattr(config, name)
+        if value is not None and not isinstance(value, dict):
+            raise CheckpointError(
+                f"config.json: {name} is {value!r:.200}, not an object;"
+                " convert the checkpoint again"
+            )
     if config.text is not None:
         check_text(config.text)
     check_count("image_size", config.image_size, 1, 1 << 16)
