@@ -1,28 +1,116 @@
 """The few operations whose best form depends on the device.
 
-On a GPU these are MLX's own kernels. This is the only file that asks which device
-it runs on for speed's sake; the model files call these functions and stay plain.
+The forms here are MLX's own and suit its GPU backends: the fewest kernels and bytes,
+biases and residuals in the epilogue of a product, depthwise convolutions in the shape
+that has a kernel of its own. On a Linux CPU `cpu.py` takes over. This is the one seam:
+the model files call these functions and stay plain.
 """
 
-from functools import partial
+from typing import Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from fastvlm_mlx import blas, cpu
 
-def depthwise_conv2d(x: mx.array, weight: mx.array, *, stride: int = 1) -> mx.array:
+# Here and not in `cpu.py`: the language model's products gain as much.
+blas.bind()
+
+
+class Layer(Protocol):
+    """What holds a weight and a bias: a depthwise convolution, a linear layer."""
+
+    weight: mx.array
+    bias: mx.array
+
+    def __call__(self, x: mx.array, /) -> mx.array: ...
+
+
+def depthwise(
+    x: mx.array, conv: Layer, *, stride: int = 1, activate: bool = False
+) -> mx.array:
     """Convolves every channel with its own kernel(s), zero-padded to keep the grid.
 
     Shapes:
-        x: (B, H, W, C); weight: (C * multiplier, K, K, 1)
+        x: (B, H, W, C); conv.weight: (C * multiplier, K, K, 1)
         returns (B, H / stride, W / stride, C * multiplier)
     """
-    return mx.conv2d(
-        x, weight, stride=stride, padding=weight.shape[1] // 2, groups=x.shape[-1]
-    )
+    w, b = conv.weight, conv.bias
+    if w.shape[1] in cpu.KERNEL_SIZES and cpu.usable(x, w, b):
+        return cpu.depthwise(x, w, b, stride=stride, activate=activate)
+    y = _depthwise(x, w, stride) + b
+    return gelu(y) if activate else y
 
 
-@partial(mx.compile, shapeless=True)
+def linear(x: mx.array, layer: Layer, *, activate: bool = False) -> mx.array:
+    """A linear layer on the last axis, then GELU if asked: (..., dim) to (..., out)."""
+    if _is_plain(layer) and cpu.usable(x, layer.weight, layer.bias):
+        return cpu.linear(x, layer.weight, layer.bias, activate=activate)
+    y = layer(x)
+    return gelu(y) if activate else y
+
+
+def conv_ffn(x: mx.array, conv: Layer, fc1: Layer, fc2: Layer) -> mx.array:
+    """x + fc2(gelu(fc1(conv(x)))) for a depthwise `conv` of stride 1: (B, H, W, C)."""
+    if not (_is_plain(fc1) and _is_plain(fc2)):  # quantised
+        return x + fc2(linear(depthwise(x, conv), fc1, activate=True))
+    weights = [a for layer in (conv, fc1, fc2) for a in (layer.weight, layer.bias)]
+    if conv.weight.shape[1] in cpu.KERNEL_SIZES and cpu.usable(x, *weights):
+        return cpu.conv_ffn(x, *weights)
+    # The convolution's bias goes through fc1 as one row, not over the whole map, and
+    # the skip enters the second product.
+    mixed = _depthwise(x, conv.weight, 1)
+    hidden = gelu(mx.addmm(fc1(conv.bias), mixed, fc1.weight.T))
+    return mx.addmm(x + fc2.bias, hidden, fc2.weight.T)
+
+
+def attention(qkv: mx.array, head_dim: int) -> mx.array:
+    """Self-attention of every position to every other, no mask.
+
+    Shapes:
+        qkv: (B, L, 3 * heads * head_dim); returns (B, L, heads * head_dim)
+    """
+    if cpu.usable(qkv):
+        return cpu.attention(qkv, head_dim)
+    B, L, _ = qkv.shape
+    # [3, B, heads, L, head_dim]
+    q, k, v = qkv.reshape(B, L, 3, -1, head_dim).transpose(2, 0, 3, 1, 4)
+    x = mx.fast.scaled_dot_product_attention(q, k, v, scale=head_dim**-0.5)
+    return x.transpose(0, 2, 1, 3).reshape(B, L, -1)
+
+
 def gelu(x: mx.array) -> mx.array:
     """The exact GELU, x * Phi(x); any shape."""
-    return nn.gelu(x)
+    if cpu.usable(x):
+        return cpu.gelu(x)
+    # On a CPU compiling means g++, for seconds, and gains a third: not worth it where
+    # `cpu.py` is not.
+    on_cpu = mx.default_device().type == mx.cpu
+    return _exact_gelu(x) if on_cpu else _fused_gelu(x)
+
+
+def _is_plain(layer: Layer) -> bool:
+    return isinstance(layer, nn.Linear) and "bias" in layer
+
+
+def _depthwise(x: mx.array, weight: mx.array, stride: int) -> mx.array:
+    C, out_dim = x.shape[-1], weight.shape[0]
+
+    def conv(weight: mx.array) -> mx.array:
+        return mx.conv2d(
+            x, weight, stride=stride, padding=weight.shape[1] // 2, groups=C
+        )
+
+    if out_dim == C:
+        return conv(weight)
+    # Metal's depthwise kernel makes one output per channel (conv.cpp,
+    # `depthwise_conv_2D_gpu`), so each is a convolution of its own.
+    each = [conv(weight[i :: out_dim // C]) for i in range(out_dim // C)]
+    return mx.stack(each, axis=-1).flatten(-2)
+
+
+def _exact_gelu(x: mx.array) -> mx.array:
+    return x * (1 + mx.erf(x * 0.5**0.5)) * 0.5
+
+
+_fused_gelu = mx.compile(_exact_gelu, shapeless=True)

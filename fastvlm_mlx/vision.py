@@ -28,8 +28,8 @@ class DepthwiseConv(nn.Module):
         self.bias = mx.zeros((out_dim,))
         self._stride = stride
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return kernels.depthwise_conv2d(x, self.weight, stride=self._stride) + self.bias
+    def __call__(self, x: mx.array, *, activate: bool = False) -> mx.array:
+        return kernels.depthwise(x, self, stride=self._stride, activate=activate)
 
 
 class SqueezeExcite(nn.Module):
@@ -47,7 +47,7 @@ class SqueezeExcite(nn.Module):
 
 
 class ConvFFN(nn.Module):
-    """A 7x7 depthwise convolution, then an MLP on every position."""
+    """A 7x7 depthwise convolution, then an MLP on every position, and the skip."""
 
     def __init__(self, dim: int, hidden_dim: int, kernel: int):
         super().__init__()
@@ -56,7 +56,7 @@ class ConvFFN(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.fc2(kernels.gelu(self.fc1(self.conv(x))))
+        return kernels.conv_ffn(x, self.conv, self.fc1, self.fc2)
 
 
 class RepMixerBlock(nn.Module):
@@ -69,8 +69,7 @@ class RepMixerBlock(nn.Module):
         self.mlp = ConvFFN(dim, hidden_dim, config.ffn_kernel)
 
     def __call__(self, x: mx.array) -> mx.array:
-        x = self.token_mixer(x)
-        return x + self.mlp(x)
+        return self.mlp(self.token_mixer(x))
 
 
 class Attention(nn.Module):
@@ -84,11 +83,10 @@ class Attention(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         B, H, W, C = x.shape
-        # [3, B, heads, H * W, head_dim]
-        qkv = self.qkv(x).reshape(B, H * W, 3, -1, self._head_dim)
-        q, k, v = qkv.transpose(2, 0, 3, 1, 4)
-        x = mx.fast.scaled_dot_product_attention(q, k, v, scale=self._head_dim**-0.5)
-        return self.proj(x.transpose(0, 2, 1, 3).reshape(B, H, W, C))
+        # [B, H * W, 3 * C]
+        qkv = kernels.linear(x.flatten(1, 2), self.qkv)
+        x = kernels.attention(qkv, self._head_dim)
+        return kernels.linear(x, self.proj).reshape(B, H, W, C)
 
 
 class AttentionBlock(nn.Module):
@@ -104,8 +102,7 @@ class AttentionBlock(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         y = mx.fast.layer_norm(x, None, None, self._eps) if self._layer_norm else x
-        x = x + self.token_mixer(y)
-        return x + self.mlp(x)
+        return self.mlp(x + self.token_mixer(y))
 
 
 class Downsample(nn.Module):
@@ -119,9 +116,11 @@ class Downsample(nn.Module):
         self.pointwise = nn.Linear(out_dim, out_dim)
 
     def __call__(self, x: mx.array) -> mx.array:
-        x = self.depthwise(x)
-        x = kernels.gelu(self.se(x) if "se" in self else x)
-        return kernels.gelu(self.pointwise(x))
+        if "se" in self:
+            x = kernels.gelu(self.se(self.depthwise(x)))
+        else:
+            x = self.depthwise(x, activate=True)
+        return kernels.linear(x, self.pointwise, activate=True)
 
 
 class Stage(nn.Module):
@@ -167,8 +166,8 @@ class Stem(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         x = kernels.gelu(self.conv(x))
-        x = kernels.gelu(self.depthwise(x))
-        return kernels.gelu(self.pointwise(x))
+        x = self.depthwise(x, activate=True)
+        return kernels.linear(x, self.pointwise, activate=True)
 
 
 class FinalConv(nn.Module):

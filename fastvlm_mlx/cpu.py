@@ -1,0 +1,183 @@
+"""The encoder's heavy steps on a Linux CPU: `cpu_kernels.cpp`, compiled at first use.
+
+MLX's CPU backend is made to be complete, not fast, and its own compiler (`mx.compile`
+calls g++ too) emits plain SSE2. The compiled library is kept in the cache folder, one
+per source and processor. Without a compiler, or for arrays that are not float32, the
+callers in `kernels.py` use MLX's own operations.
+
+These functions are not lazy: they evaluate their inputs and return finished arrays.
+"""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+
+from fastvlm_mlx import blas
+from fastvlm_mlx.cache import cache_dir
+
+_SOURCES = [Path(__file__).with_name(n) for n in ("cpu_kernels.cpp", "cpu_math.h")]
+_FLAGS = (
+    "-std=c++17 -O3 -march=native -shared -fPIC -pthread -fno-math-errno"
+    " -fno-trapping-math -fno-signed-zeros -fassociative-math"
+).split()
+
+
+# The kernel sizes that are compiled, and from how many numbers in one array on.
+KERNEL_SIZES = (3, 7)
+WORTH_COMPILING = 2**20
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The kernels, compiled if need be, or None where they cannot be had."""
+    blas.bind()
+    product, path = blas.product(), _path()
+    if product is None or not (path.is_file() or _compile(path)):
+        return None
+    try:
+        kernels = ctypes.CDLL(str(path))
+    except OSError:  # a cache folder from which nothing may be run
+        return None
+    cores = len(os.sched_getaffinity(0))
+    kernels.fv_init(*map(ctypes.c_void_p, product), ctypes.c_long(cores))
+    return kernels
+
+
+@cache
+def _path() -> Path:
+    source = b"".join(file.read_bytes() for file in _SOURCES)
+    key = hashlib.sha256(source + " ".join(_FLAGS).encode() + _processor())
+    return cache_dir() / "kernels" / f"{key.hexdigest()[:16]}.so"
+
+
+def _compile(path: Path) -> bool:
+    compiler = shutil.which("g++")
+    if compiler is None:
+        return False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder, "kernels.so")
+            command = [compiler, *_FLAGS, str(_SOURCES[0]), "-o", str(made)]
+            subprocess.run(command, check=True, capture_output=True)
+            made.replace(path)  # whole or absent, whoever else compiles
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+def _processor() -> bytes:
+    """What tells processors apart: a cache folder may be shared by machines."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    keys = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(keys)})).encode()
+
+
+def usable(*arrays: mx.array) -> bool:
+    """Whether these functions take `arrays`: float32, on the CPU, kernels at hand.
+
+    The kernels are not compiled for small arrays: that would cost more than it saves.
+    """
+    return (
+        sys.platform == "linux"
+        and mx.default_device().type == mx.cpu
+        and all(array.dtype == mx.float32 for array in arrays)
+        and (arrays[0].size >= WORTH_COMPILING or _path().is_file())
+        and library() is not None
+    )
+
+
+def depthwise(
+    x: mx.array, weight: mx.array, bias: mx.array, *, stride: int, activate: bool
+) -> mx.array:
+    """As `kernels.depthwise`, for kernels of `KERNEL_SIZES`."""
+    B, H, W, C = x.shape
+    out_dim, kernel = weight.shape[:2]
+    _check("depthwise", out_dim % C == 0 and weight.shape[2:] == (kernel, 1), x, weight)
+    out = _empty(B, -(-H // stride), -(-W // stride), out_dim)
+    sizes = (B, H, W, C, out_dim // C, kernel, stride, activate)
+    return _call("fv_depthwise", x, weight, bias, out, *sizes)
+
+
+def gelu(x: mx.array) -> mx.array:
+    """As `kernels.gelu`."""
+    return _call("fv_gelu", x, _empty(*x.shape), x.size)
+
+
+def linear(
+    x: mx.array, weight: mx.array, bias: mx.array, *, activate: bool
+) -> mx.array:
+    """As `kernels.linear`: weight (out_dim, dim)."""
+    out_dim, dim = weight.shape
+    _check("linear", x.shape[-1] == dim, x, weight)
+    out = _empty(*x.shape[:-1], out_dim)
+    return _call(
+        "fv_linear", x, weight, bias, out, x.size // dim, dim, out_dim, activate
+    )
+
+
+def conv_ffn(x: mx.array, *weights: mx.array) -> mx.array:
+    """As `kernels.conv_ffn`; weights and biases of the convolution, fc1 and fc2."""
+    conv, _, fc1, _, fc2, _ = weights
+    C, kernel, hidden_dim = x.shape[-1], conv.shape[1], fc1.shape[0]
+    _check("conv_ffn", conv.shape == (C, kernel, kernel, 1), x, conv)
+    _check("conv_ffn", fc1.shape == fc2.shape[::-1] == (hidden_dim, C), x, fc1)
+    out = _empty(*x.shape)
+    return _call("fv_conv_ffn", x, *weights, out, *x.shape, hidden_dim, kernel)
+
+
+def attention(qkv: mx.array, head_dim: int) -> mx.array:
+    """As `kernels.attention`."""
+    B, length, dim = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    out = _empty(B, length, dim)
+    return _call("fv_attention", qkv, out, B, length, dim // head_dim, head_dim)
+
+
+def causal_attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+    """Attention of the last L of S positions to all before them, one sequence.
+
+    Shapes:
+        q: (1, heads, L, head_dim); k, v: (1, kv_heads, S, head_dim); returns as q
+    """
+    _, heads, length, head_dim = q.shape
+    sizes = (heads, k.shape[1], length, k.shape[2], head_dim)
+    return _call("fv_causal_attention", q, k, v, _empty(*q.shape), *sizes)
+
+
+def swiglu(gate: mx.array, up: mx.array) -> mx.array:
+    """silu(gate) * up, any shape."""
+    return _call("fv_swiglu", gate, up, _empty(*gate.shape), gate.size)
+
+
+def _check(function: str, fits: bool, x: mx.array, weight: mx.array) -> None:
+    if not fits:  # the kernels would read beyond the arrays
+        raise ValueError(
+            f"{function}: weight of shape {weight.shape} does not fit x {x.shape}"
+        )
+
+
+def _empty(*shape: int) -> mx.array:
+    return mx.zeros(shape)
+
+
+def _call(function: str, *arguments: mx.array | int) -> mx.array:
+    """Calls a kernel; the last array among the arguments is its output."""
+    kernels = library()
+    assert kernels is not None
+    arrays = [mx.contiguous(a) for a in arguments if isinstance(a, mx.array)]
+    mx.eval(arrays)
+    sizes = [ctypes.c_long(a) for a in arguments if not isinstance(a, mx.array)]
+    # Views share an array's memory, and writing to one is allowed: "Conversion to
+    # NumPy and Other Frameworks" in MLX's documentation.
+    views = [ctypes.c_char.from_buffer(cast(Any, array)) for array in arrays]
+    getattr(kernels, function)(*map(ctypes.byref, views), *sizes)
+    return arrays[-1]

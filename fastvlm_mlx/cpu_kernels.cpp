@@ -1,0 +1,297 @@
+// The encoder's heavy steps on a Linux CPU, float32, channels last.
+//
+// MLX's CPU backend walks depthwise convolutions, erf and exp one number at a time;
+// here they are vectors, and a block's hidden rows stay in the cache between its two
+// matrix products. Work is cut into pieces of rows, one thread per core takes them in
+// turn, and every product runs inside its thread. Compiled at first use by cpu.py.
+
+#include <atomic>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "cpu_math.h"
+
+namespace {
+
+using Gemm = void (*)(int order, int trans_a, int trans_b, int m, int n, int k,
+                      float alpha, const float* a, int lda, const float* b, int ldb,
+                      float beta, float* c, int ldc);
+using SetThreads = void (*)(int);
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+Gemm gemm;
+SetThreads set_threads;
+long cores = 1;
+
+using Buffer = std::vector<float>;
+
+// Calls piece(0) ... piece(count - 1), each once, on all cores.
+void parallel(long count, const std::function<void(long)>& piece) {
+  std::atomic<long> next{0};
+  auto work = [&] {
+    for (long i; (i = next++) < count;) piece(i);
+  };
+  if (set_threads) set_threads(1);
+  std::vector<std::thread> threads;
+  for (long i = 1; i < std::min(cores, count); i++) threads.emplace_back(work);
+  work();
+  for (auto& thread : threads) thread.join();
+  if (set_threads) set_threads(static_cast<int>(cores));
+}
+
+// c[m, n] = a[m, k] @ b[n, k].T + beta * c, as linear layers store b.
+void matmul_nt(const float* a, long lda, const float* b, long ldb, float* c, long ldc,
+               long m, long n, long k, float alpha = 1, float beta = 0) {
+  gemm(101, 111, 112, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+void add_bias(float* x, const float* bias, long rows, long dim, bool activate) {
+  for (long i = 0; i < rows; i++, x += dim) {
+    if (activate)
+      for (long c = 0; c < dim; c++) x[c] = gelu(x[c] + bias[c]);
+    else
+      for (long c = 0; c < dim; c++) x[c] += bias[c];
+  }
+}
+
+// A depthwise convolution, zero-padded to keep the grid.
+//
+// Input rows are copied once into a ring of padded rows, so the inner loop knows no
+// borders. A position there takes `pitch` floats: whole vectors, and an odd number of
+// cache lines for the usual widths, or neighbours would share one cache set.
+class Depthwise {
+ public:
+  long dim, multiplier, kernel, stride;
+
+  Depthwise(const float* w, const float* b, long dim, long multiplier, long kernel,
+            long stride)
+      : dim(dim), multiplier(multiplier), kernel(kernel), stride(stride),
+        pitch((dim * multiplier + LANES - 1) / LANES * LANES + LANES),
+        weight(kernel * kernel * pitch), bias(pitch) {
+    const long taps = kernel * kernel, out_dim = dim * multiplier;
+    for (long c = 0; c < out_dim; c++)
+      for (long t = 0; t < taps; t++) weight[t * pitch + c] = w[c * taps + t];
+    std::copy(b, b + out_dim, bias.begin());
+  }
+
+  // Output rows first ... last - 1 of one picture x (height, width, dim) into out.
+  void rows(const float* x, long height, long width, long first, long last,
+            float* out) const {
+    const long pad = kernel / 2, out_width = (width + stride - 1) / stride;
+    const long size = (width + 2 * pad) * pitch;
+    Buffer ring(kernel * size);
+    std::vector<const float*> window(kernel);
+    long next = first * stride - pad;
+    for (long row = first; row < last; row++) {
+      const long top = row * stride - pad;
+      for (; next < top + kernel; next++) {
+        float* line = &ring[(next + kernel) % kernel * size];
+        copy_row(0 <= next && next < height ? x + next * width * dim : nullptr, width,
+                 line + pad * pitch);
+      }
+      for (long k = 0; k < kernel; k++)
+        window[k] = &ring[(top + k + kernel) % kernel * size];
+      if (kernel == 3)
+        stride == 1 ? line<3, 1>(window.data(), out, out_width)
+                    : line<3, 2>(window.data(), out, out_width);
+      else
+        stride == 1 ? line<7, 1>(window.data(), out, out_width)
+                    : line<7, 2>(window.data(), out, out_width);
+      out += out_width * dim * multiplier;
+    }
+  }
+
+ private:
+  long pitch;
+  Buffer weight, bias;
+
+  void copy_row(const float* x, long width, float* line) const {
+    for (long i = 0; i < width; i++, line += pitch)
+      if (!x)
+        std::fill(line, line + dim * multiplier, 0.0f);
+      else if (multiplier == 1)
+        std::memcpy(line, x + i * dim, dim * sizeof(float));
+      else
+        for (long c = 0; c < dim * multiplier; c++) line[c] = x[i * dim + c / multiplier];
+  }
+
+  template <int K, int S>
+  void line(const float* const* window, float* out, long width) const {
+    constexpr int TILE = 4;
+    for (long c = 0; c < dim * multiplier; c += LANES) {
+      long i = 0;
+      for (; i + TILE <= width; i += TILE) tile<K, S, TILE>(window, out, i, c);
+      for (; i < width; i++) tile<K, S, 1>(window, out, i, c);
+    }
+  }
+
+  // T neighbouring outputs of LANES channels; their inputs overlap in registers.
+  template <int K, int S, int T>
+  inline void tile(const float* const* window, float* out, long i, long c) const {
+    vec sum[T];
+    for (int t = 0; t < T; t++) sum[t] = *reinterpret_cast<const vec*>(&bias[c]);
+    for (int y = 0; y < K; y++) {
+      const float* x = window[y] + i * S * pitch + c;
+      const float* w = &weight[y * K * pitch + c];
+#pragma GCC unroll 8
+      for (int k = 0; k < K; k++) {
+        const vec tap = *reinterpret_cast<const vec*>(w + k * pitch);
+#pragma GCC unroll 8
+        for (int t = 0; t < T; t++)
+          sum[t] += tap * *reinterpret_cast<const vec*>(x + (k + t * S) * pitch);
+      }
+    }
+    const long out_dim = dim * multiplier;
+    for (int t = 0; t < T; t++) {
+      float* to = out + (i + t) * out_dim + c;
+      if (out_dim - c >= LANES)
+        *reinterpret_cast<vec*>(to) = sum[t];
+      else
+        std::memcpy(to, &sum[t], (out_dim - c) * sizeof(float));
+    }
+  }
+};
+
+constexpr long ROWS = 128;  // of queries per piece
+
+// softmax(q @ k.T / sqrt(head_dim)) @ v for `count` queries and `length` keys, each ld
+// floats apart. If causal, the last query sees all keys, the one before it one less.
+void attend(const float* q, const float* k, const float* v, float* out, long count,
+            long length, long head_dim, long ldq, long ldk, long ldo, bool causal) {
+  const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
+  Buffer scores(count * length);
+  matmul_nt(q, ldq, k, ldk, scores.data(), length, count, length, head_dim);
+  for (long i = 0; i < count; i++) {
+    const long seen = causal ? length - count + i + 1 : length;
+    float* row = &scores[i * length];
+    softmax(row, seen, scale);
+    std::fill(row + seen, row + length, 0.0f);
+  }
+  gemm(101, 111, 111, count, head_dim, length, 1, scores.data(), length, v, ldk, 0, out,
+       ldo);
+}
+
+template <class F>
+void elementwise(long size, F f, float* out) {
+  const long step = 1 << 16;
+  parallel((size + step - 1) / step, [&](long piece) {
+    const long last = std::min((piece + 1) * step, size);
+    for (long i = piece * step; i < last; i++) out[i] = f(i);
+  });
+}
+
+// Rows per piece: enough pieces for all cores, few enough that products stay large.
+long piece_rows(long batch, long height) {
+  return std::clamp(batch * height / cores, 1L, std::min(8L, height));
+}
+
+}  // namespace
+
+extern "C" {
+
+void fv_init(Gemm product, SetThreads threads, long count) {
+  gemm = product;
+  set_threads = threads;
+  cores = count;
+}
+
+// x (batch, height, width, dim) -> out (batch, height / stride, width / stride,
+// dim * multiplier); weight (dim * multiplier, kernel, kernel).
+void fv_depthwise(const float* x, const float* weight, const float* bias, float* out,
+                  long batch, long height, long width, long dim, long multiplier,
+                  long kernel, long stride, long activate) {
+  const Depthwise conv(weight, bias, dim, multiplier, kernel, stride);
+  const long out_height = (height + stride - 1) / stride;
+  const long out_width = (width + stride - 1) / stride;
+  const long out_dim = dim * multiplier;
+  const long rows = piece_rows(batch, out_height);
+  const long pieces = (out_height + rows - 1) / rows;
+  parallel(batch * pieces, [&](long piece) {
+    const long picture = piece / pieces, first = piece % pieces * rows;
+    const long last = std::min(first + rows, out_height);
+    float* to = out + (picture * out_height + first) * out_width * out_dim;
+    conv.rows(x + picture * height * width * dim, height, width, first, last, to);
+    const long size = (last - first) * out_width * out_dim;
+    for (long i = 0; activate && i < size; i++) to[i] = gelu(to[i]);
+  });
+}
+
+void fv_gelu(const float* x, float* out, long size) {
+  elementwise(size, [&](long i) { return gelu(x[i]); }, out);
+}
+
+// x (rows, dim) -> out (rows, out_dim); weight (out_dim, dim).
+void fv_linear(const float* x, const float* weight, const float* bias, float* out,
+               long rows, long dim, long out_dim, long activate) {
+  const long step = std::clamp(rows / cores, 1L, 1024L);
+  parallel((rows + step - 1) / step, [&](long piece) {
+    const long first = piece * step, count = std::min(step, rows - first);
+    float* to = out + first * out_dim;
+    matmul_nt(x + first * dim, dim, weight, dim, to, out_dim, count, out_dim, dim);
+    add_bias(to, bias, count, out_dim, activate);
+  });
+}
+
+// x + fc2(gelu(fc1(conv(x)))), x and out (batch, height, width, dim).
+void fv_conv_ffn(const float* x, const float* conv_weight, const float* conv_bias,
+                 const float* fc1, const float* bias1, const float* fc2,
+                 const float* bias2, float* out, long batch, long height, long width,
+                 long dim, long hidden_dim, long kernel) {
+  const Depthwise conv(conv_weight, conv_bias, dim, 1, kernel, 1);
+  const long rows = piece_rows(batch, height);
+  const long pieces = (height + rows - 1) / rows;
+  parallel(batch * pieces, [&](long piece) {
+    const long picture = piece / pieces, first = piece % pieces * rows;
+    const long last = std::min(first + rows, height), count = (last - first) * width;
+    const float* from = x + picture * height * width * dim;
+    Buffer mixed(count * dim), hidden(count * hidden_dim);
+    conv.rows(from, height, width, first, last, mixed.data());
+    matmul_nt(mixed.data(), dim, fc1, dim, hidden.data(), hidden_dim, count, hidden_dim,
+              dim);
+    add_bias(hidden.data(), bias1, count, hidden_dim, true);
+    const float* skip = from + first * width * dim;
+    float* to = out + picture * height * width * dim + first * width * dim;
+    for (long i = 0; i < count; i++)
+      for (long c = 0; c < dim; c++) to[i * dim + c] = skip[i * dim + c] + bias2[c];
+    matmul_nt(hidden.data(), hidden_dim, fc2, hidden_dim, to, dim, count, dim,
+              hidden_dim, 1, 1);
+  });
+}
+
+// qkv (batch, length, 3, heads, head_dim) -> out (batch, length, heads, head_dim).
+void fv_attention(const float* qkv, float* out, long batch, long length, long heads,
+                  long head_dim) {
+  const long dim = heads * head_dim, pieces = (length + ROWS - 1) / ROWS;
+  parallel(batch * heads * pieces, [&](long piece) {
+    const long first = piece % pieces * ROWS, count = std::min(ROWS, length - first);
+    const long start = piece / pieces / heads * length;
+    const long head = piece / pieces % heads * head_dim;
+    const float* keys = qkv + start * 3 * dim + dim + head;
+    attend(qkv + (start + first) * 3 * dim + head, keys, keys + dim,
+           out + (start + first) * dim + head, count, length, head_dim, 3 * dim,
+           3 * dim, dim, false);
+  });
+}
+
+// q (heads, length, head_dim), k and v (kv_heads, total, head_dim) -> out like q. The
+// queries are the last `length` positions of `total`; each sees none after itself.
+void fv_causal_attention(const float* q, const float* k, const float* v, float* out,
+                         long heads, long kv_heads, long length, long total,
+                         long head_dim) {
+  const long pieces = (length + ROWS - 1) / ROWS;
+  parallel(heads * pieces, [&](long piece) {
+    const long head = piece / pieces, kv = head / (heads / kv_heads) * total * head_dim;
+    const long first = piece % pieces * ROWS, count = std::min(ROWS, length - first);
+    const long offset = (head * length + first) * head_dim;
+    attend(q + offset, k + kv, v + kv, out + offset, count,
+           total - length + first + count, head_dim, head_dim, head_dim, head_dim, true);
+  });
+}
+
+// silu(gate) * up.
+void fv_swiglu(const float* gate, const float* up, float* out, long size) {
+  elementwise(size, [&](long i) { return silu(gate[i]) * up[i]; }, out);
+}
+}
