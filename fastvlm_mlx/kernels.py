@@ -110,7 +110,7 @@ def _depthwise(x: mx.array, weight: mx.array, stride: int) -> mx.array:
 
 
 def _exact_gelu(x: mx.array) -> mx.array:
-    return x * (1 + mx.erf(x * 0.5**0.5)) * 0.5
+    return x * (0.5 * (1 + mx.erf(x * 0.5**0.5)))
 
 
 _fused_gelu = mx.compile(_exact_gelu, shapeless=True)
