@@ -5,7 +5,7 @@ The figure is the peak signal-to-noise ratio of apple/ml-stable-diffusion's expo
 """
 
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,10 @@ from fastvlm_mlx.model import FastVLM
 LEAST_PSNR = 35.0
 LEAST_PSNR_COMPRESSED = 25.0
 
+MAX_FLOAT16 = 65504.0
+# Another picture may go further than the ones that were looked at.
+HEADROOM = 2
+
 # Evaluating 1024 px takes some ten seconds: more pictures only where they are small.
 PIXEL_BUDGET = 2 * 512 * 512
 
@@ -35,7 +39,8 @@ class Verdict:
     """How one function of a package did.
 
     `psnr` is the worst picture's, in dB; `strict_psnr` the same with every intermediate
-    rounded to float16; `largest` the biggest magnitudes, by operation.
+    rounded to float16; `largest` the biggest magnitudes in float32, by operation;
+    `warnings` names those that float16 cannot hold, or only just.
     """
 
     function: str
@@ -45,6 +50,7 @@ class Verdict:
     psnr: float
     strict_psnr: float | None
     largest: tuple[tuple[str, float], ...]
+    warnings: tuple[str, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -165,8 +171,31 @@ def _judge(
         figures["typed"],
         figures.get("strict"),
         tuple(largest),
+        tuple(_range_warnings(function, ranges)),
         tuple(neural_engine.check(function)),
     )
+
+
+def _range_warnings(function: Function, ranges: Ranges) -> Iterator[str]:
+    half = {
+        output.name
+        for operation in function.operations
+        for output in operation.outputs
+        if output.dtype == "float16"
+    }
+    for name, largest in ranges.largest.items():
+        # Written so that NaN warns.
+        if name in half and not largest <= MAX_FLOAT16 / HEADROOM:
+            yield (
+                f"{name} reaches {largest:.3g} and float16 ends at {MAX_FLOAT16:.0f};"
+                " use --precision float32"
+            )
+    for name, total in ranges.squares.items():
+        if name in half and not total <= MAX_FLOAT16 / HEADROOM:
+            yield (
+                f"{name} adds up squares to {total:.3g}, which a float16 sum cannot"
+                " hold; use a larger --norm-prescale"
+            )
 
 
 def _compare(

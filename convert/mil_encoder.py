@@ -40,6 +40,14 @@ def numpy_of(array: mx.array) -> np.ndarray:
     return np.array(array.astype(mx.float32))
 
 
+def matrix_of(layer: nn.Module) -> np.ndarray:
+    """A linear layer's weight (out, in), whatever it is stored as."""
+    if isinstance(layer, nn.QuantizedLinear):
+        parts = (layer.weight, layer.scales, layer.biases)
+        return numpy_of(mx.dequantize(*parts, layer.group_size, layer.bits))
+    return numpy_of(layer.weight)
+
+
 class EncoderBuilder:
     """Emits one function of one resolution; `x` is a MIL value (1, C, H, W)."""
 
@@ -134,7 +142,7 @@ class EncoderBuilder:
         mixer = block.token_mixer
         head_dim = mixer._head_dim
         dim = x.shape[1]
-        weight, bias = numpy_of(mixer.qkv.weight), numpy_of(mixer.qkv.bias)
+        weight, bias = matrix_of(mixer.qkv), numpy_of(mixer.qkv.bias)
         # The scale of the logits goes into the queries' rows.
         weight[:dim] *= head_dim**-0.5
         bias[:dim] *= head_dim**-0.5
@@ -214,7 +222,7 @@ class EncoderBuilder:
         )
 
     def _linear(self, x: Any, layer: nn.Linear, name: str) -> Any:
-        return self._pointwise(x, numpy_of(layer.weight), numpy_of(layer.bias), name)
+        return self._pointwise(x, matrix_of(layer), numpy_of(layer.bias), name)
 
     def _pointwise(
         self, x: Any, weight: np.ndarray, bias: np.ndarray, name: str

@@ -30,15 +30,23 @@ UNRANGED = {"cast"}
 @dataclass
 class Ranges:
     """The largest magnitude that each computing operation's result reached, computed
-    in float32 before it was rounded."""
+    in float32 before it was rounded; and what a LayerNorm adds up inside."""
 
     largest: dict[str, float] = field(default_factory=dict)
+    squares: dict[str, float] = field(default_factory=dict)
 
     def see(self, operation: Operation, x: np.ndarray) -> None:
         seen = max(float(x.max()), -float(x.min())) if x.size else 0.0
         # max() drops NaN; a NaN must stay visible.
         before = self.largest.get(operation.name, 0.0)
         self.largest[operation.name] = seen if seen != seen else max(before, seen)
+
+    def see_norm(self, operation: Operation, inputs: dict[str, Any]) -> None:
+        x = inputs["x"]
+        x = x - x.mean(tuple(inputs["axes"]), keepdims=True)
+        total = float((x * x).sum(tuple(inputs["axes"])).max())
+        before = self.squares.get(operation.name, 0.0)
+        self.squares[operation.name] = max(before, total)
 
 
 def evaluate(
@@ -118,6 +126,8 @@ def _run(
         if not is_constant(operation):
             for each in results:
                 ranges.see(operation, each)
+        if operation.type == "layer_norm":
+            ranges.see_norm(operation, given)
     if mode == "exact" or operation.type in MOVES:
         return results
     return [_typed(each, is_half) for each, is_half in zip(results, half, strict=True)]
