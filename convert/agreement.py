@@ -49,9 +49,16 @@ def measure(
     quantized_config: ModelConfig,
     tokenizer: Tokenizer,
 ) -> Agreement | None:
-    """Compares two language models; None where there is no encoder to show pictures."""
+    """Compares two language models; None where there is no encoder to show pictures.
+
+    Casts `original` in place, tensor by tensor: beside a second whole copy of it, a
+    conversion would need three times the checkpoint's memory.
+    """
     if config.vision is None:
         return None
+    for name, array in original.items():
+        original[name] = array.astype(device_dtype())
+        mx.eval(original[name])
     answers, expected = _answers(_build(config, original), tokenizer)
     given = _replies(_build(quantized_config, quantized), tokenizer, answers)
     same, kl = [], []

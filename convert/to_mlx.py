@@ -119,18 +119,20 @@ def convert(
         if config.text is not None:
             _check_tokenizer(read.folder, config.text["vocab_size"])
         agreement = None
-        if q_bits is not None:
-            plain = tensors, config
-            tensors, config = _quantize(*plain, q_bits, q_group_size or 64)
-            check_tensors(config, tensors)
-            agreement = measure(*plain, tensors, config, Tokenizer(read.folder))
-            del plain
-        if dtype is not None:
-            tensors = {n: _cast(a, DTYPES[dtype]) for n, a in tensors.items()}
-        check_tensors(config, tensors)
         with staged_folder(
             out, overwrite=overwrite, source=source, first_wins=first_wins
         ) as folder:
+            if q_bits is not None:
+                plain = tensors, config
+                tensors, config = _quantize(*plain, q_bits, q_group_size or 64)
+                check_tensors(config, tensors)
+                # Now, or the originals would be kept until these are saved.
+                _evaluate_packed(tensors)
+                agreement = measure(*plain, tensors, config, Tokenizer(read.folder))
+                del plain
+            if dtype is not None:
+                tensors = {n: _cast(a, DTYPES[dtype]) for n, a in tensors.items()}
+            check_tensors(config, tensors)
             check_free_space(folder, sum(a.nbytes for a in tensors.values()))
             size = _save(folder, tensors, on_progress)
             _copy_companions(read.folder, config.coreml_encoder, folder)
@@ -169,6 +171,14 @@ def _quantize(
         quantized(tensors, bits, group_size),
         replace(config, quantization=settings),
     )
+
+
+def _evaluate_packed(tensors: Tensors) -> None:
+    """One layer at a time: quantising all at once needs a float32 copy of each."""
+    for name in tensors:
+        if name.endswith(".scales"):
+            layer = name.removesuffix("scales")
+            mx.eval([tensors[f"{layer}{f}"] for f in ("weight", "scales", "biases")])
 
 
 def _cast(array: mx.array, dtype: mx.Dtype) -> mx.array:
