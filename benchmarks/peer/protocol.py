@@ -1,0 +1,66 @@
+"""How `benchmarks.peers` talks to one runtime: a line of JSON in, a line of JSON out.
+
+Each runtime lives in a process and an environment of its own, so this file and the
+ones beside it import nothing at the top that another environment may lack.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from typing import Any, Protocol
+
+
+class Runtime(Protocol):
+    """What a peer has to be able to do. Times are seconds from the call."""
+
+    def versions(self) -> dict[str, str]: ...
+
+    def first(self, picture: str, prompt: str, tokens: int) -> dict[str, Any]:
+        """A question about a new picture; `tokens` of answer."""
+        ...
+
+    def follow(self, prompt: str, tokens: int) -> dict[str, Any]:
+        """A second question about the same picture, as its own chat would ask it."""
+        ...
+
+
+def summary(
+    started: float, stamps: list[float], ids: list[int], **more: Any
+) -> dict[str, Any]:
+    """TTFT and speed from the moments at which the tokens came.
+
+    TTFT: from the call with a path and a prompt, the model loaded, to the first token.
+    """
+    spent = stamps[-1] - stamps[0]
+    return {
+        "ttft": stamps[0] - started,
+        "tokens_per_second": (len(stamps) - 1) / spent if len(stamps) > 1 else None,
+        "ids": ids,
+        **more,
+    }
+
+
+def serve(load: Any) -> None:
+    """Loads a runtime with the JSON of the command line, then answers until the end."""
+    # Whatever a library prints must not come between the answers.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+    def answer(content: dict[str, Any]) -> None:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        print(json.dumps({**content, "peak_memory": peak}), file=answers)
+
+    started = time.perf_counter()
+    runtime: Runtime = load(**json.loads(sys.argv[1]))
+    seconds = time.perf_counter() - started
+    answer({"load": seconds, "versions": runtime.versions()})
+    for line in sys.stdin:
+        request = json.loads(line)
+        action = getattr(runtime, request.pop("do"))
+        try:
+            answer(action(**request))
+        except Exception as error:  # told to the person, who decides
+            answer({"error": f"{type(error).__name__}: {error}"})
