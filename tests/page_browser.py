@@ -1,0 +1,119 @@
+"""A headless Chromium with a fake camera, and a server whose answers are written down.
+
+The server is the real one, Content-Security-Policy and all; only the model is not.
+"""
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from fastvlm_mlx.app.server import command
+from fastvlm_mlx.app.server.limits import Limits
+from fastvlm_mlx.app.server.question import Question
+from fastvlm_mlx.app.server.site import build
+from fastvlm_mlx.app.server.worker import Worker
+from fastvlm_mlx.generation import Chunk, Timings
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+    *("--no-first-run", "--disable-background-networking", "--disable-sync"),
+    *("--disable-component-update", "--hide-scrollbars"),
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
+)
+
+
+@dataclass
+class Script:
+    """A desk: answers what `reply` says, a word every `pause` seconds."""
+
+    reply: Callable[[Question], str] = lambda question: "A picture."
+    pause: float = 0.01
+    ttft: float = 0.087
+    asked: list[Question] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        return {"name": "fastvlm-0.5b", "sees": True, "context_length": 8192} | {
+            "family": "qwen2",
+            "parameters": 1,
+            "bytes": 1,
+            "quantization": None,
+        }
+
+    def stream(self, question: Question, cancel: Event) -> Iterator[Chunk]:
+        self.asked.append(question)
+        time.sleep(self.ttft)
+        words = self.reply(question).split(" ")
+        for at, word in enumerate(words):
+            last = at == len(words) - 1
+            finish = "stop" if last else "cancelled" if cancel.is_set() else None
+            text = word if last else f"{word} "
+            yield Chunk(
+                *(text, 1, 290, 256, 0, at + 1, self.ttft, 61.0 if at else 0.0, 1),
+                timings=Timings(),
+                finish_reason=finish,
+            )
+            if finish:
+                return
+            time.sleep(self.pause)
+
+    def tidy(self):
+        pass
+
+
+@contextlib.contextmanager
+def serving(script: Any, token: str | None = None) -> Iterator[str]:
+    """The address of a page whose server asks `script`."""
+    limits = Limits()
+    worker = Worker(lambda: script, limits)
+    worker.start()
+    options = command.Options(None, "127.0.0.1", 0, token)
+    app = build(worker, hosts=command.known_names(options), token=token)
+    server = command.make_server(app, limits)
+    link = command.listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [link]})
+    thread.start()
+    try:
+        yield command.address(link)
+    finally:
+        server.should_exit = True
+        thread.join()
+        worker.close()
+        link.close()
+
+
+@contextlib.contextmanager
+def browsing(profile: Path, *flags: str, downloads: Path | None = None) -> Iterator[Any]:
+    """A Chromium with a fresh `profile`, quit at the end."""
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+    options = ChromeOptions()
+    options.binary_location = BROWSER or ""
+    for flag in (*FLAGS, *flags, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    if downloads is not None:
+        folder = {"download.default_directory": str(downloads)}
+        options.add_experimental_option("prefs", folder)
+    browser = Chrome(options, ChromeService(DRIVER))
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
+def resize(browser: Any, width: int, height: int, *, dark: bool = False):
+    """The window's inner size, and the system's colours."""
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1}
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {**metrics, "mobile": width < 600}
+    )
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
