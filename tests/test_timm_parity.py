@@ -42,7 +42,7 @@ def network(variant: str, fused: bool) -> Any:
     torch = pytest.importorskip("torch")
     timm = pytest.importorskip("timm")
     fastvit = timm.models.fastvit
-    sizes = VARIANTS[variant]
+    sizes: dict[str, Any] = VARIANTS[variant]
     position = partial(fastvit.RepConditionalPosEnc, spatial_shape=(7, 7))
     sizes = sizes | {
         "pos_embs": tuple(
@@ -52,7 +52,7 @@ def network(variant: str, fused: bool) -> Any:
     }
     if len(sizes["layers"]) == 5:
         sizes["norm_layer"] = partial(timm.layers.LayerNorm2d, eps=1e-5)
-    torch.manual_seed(len(variant) + sizes["embed_dims"][0])
+    torch.manual_seed(VARIANTS[variant]["embed_dims"][0])
     net = fastvit.FastVit(lkc_use_act=True, num_classes=7, **sizes)
     with torch.no_grad():
         for name, tensor in net.state_dict().items():

@@ -13,6 +13,8 @@ to be enlarged 8 times) and what PyTorch computes from the stored values in floa
 - vicuna.npz: a LLaVA of a Llama, whole, with logits.
 """
 
+# The parity group is not installed everywhere.
+# pyright: reportMissingImports=false
 import json
 from functools import partial
 from pathlib import Path
