@@ -26,6 +26,12 @@ class Layer(Protocol):
     def __call__(self, x: mx.array, /) -> mx.array: ...
 
 
+def on_gpu() -> bool:
+    """Whether MLX computes on a GPU unless told otherwise: small kernels are then
+    worth fusing with `mx.compile`."""
+    return mx.default_device().type != mx.cpu
+
+
 def depthwise(
     x: mx.array, conv: Layer, *, stride: int = 1, activate: bool = False
 ) -> mx.array:
@@ -38,16 +44,16 @@ def depthwise(
     w, b = conv.weight, conv.bias
     if w.shape[1] in cpu.KERNEL_SIZES and cpu.usable(x, w, b):
         return cpu.depthwise(x, w, b, stride=stride, activate=activate)
-    y = _depthwise(x, w, stride) + b
-    return gelu(y) if activate else y
+    return _add_bias(_depthwise(x, w, stride), b, activate=activate)
 
 
 def linear(x: mx.array, layer: Layer, *, activate: bool = False) -> mx.array:
     """A linear layer on the last axis, then GELU if asked: (..., dim) to (..., out)."""
     if _is_plain(layer) and cpu.usable(x, layer.weight, layer.bias):
         return cpu.linear(x, layer.weight, layer.bias, activate=activate)
-    y = layer(x)
-    return gelu(y) if activate else y
+    if activate and _is_plain(layer):  # the bias joins GELU's kernel
+        return _add_bias(x @ layer.weight.T, layer.bias, activate=True)
+    return gelu(layer(x)) if activate else layer(x)
 
 
 def conv_ffn(x: mx.array, conv: Layer, fc1: Layer, fc2: Layer) -> mx.array:
@@ -57,11 +63,12 @@ def conv_ffn(x: mx.array, conv: Layer, fc1: Layer, fc2: Layer) -> mx.array:
     weights = [a for layer in (conv, fc1, fc2) for a in (layer.weight, layer.bias)]
     if conv.weight.shape[1] in cpu.KERNEL_SIZES and cpu.usable(x, *weights):
         return cpu.conv_ffn(x, *weights)
-    # The convolution's bias goes through fc1 as one row, not over the whole map, and
-    # the skip enters the second product.
-    mixed = _depthwise(x, conv.weight, 1)
-    hidden = gelu(mx.addmm(fc1(conv.bias), mixed, fc1.weight.T))
-    return mx.addmm(x + fc2.bias, hidden, fc2.weight.T)
+    # The convolution's bias goes through fc1 as one row, not over the whole map.
+    # Products are of matrices: [B * H * W, C]
+    mixed = _depthwise(x, conv.weight, 1).reshape(-1, x.shape[-1])
+    w1, w2 = fc1.weight.T, fc2.weight.T
+    hidden = _add_bias(mixed @ w1, fc1.bias, conv.bias[None] @ w1, activate=True)
+    return _add_bias((hidden @ w2).reshape(x.shape), fc2.bias, x)
 
 
 def attention(qkv: mx.array, head_dim: int) -> mx.array:
@@ -81,12 +88,7 @@ def attention(qkv: mx.array, head_dim: int) -> mx.array:
 
 def gelu(x: mx.array) -> mx.array:
     """The exact GELU, x * Phi(x); any shape."""
-    if cpu.usable(x):
-        return cpu.gelu(x)
-    # On a CPU compiling means g++, for seconds, and gains a third: not worth it where
-    # `cpu.py` is not.
-    on_cpu = mx.default_device().type == mx.cpu
-    return _exact_gelu(x) if on_cpu else _fused_gelu(x)
+    return cpu.gelu(x) if cpu.usable(x) else _add_bias(x, activate=True)
 
 
 def _is_plain(layer: Layer) -> bool:
@@ -109,8 +111,22 @@ def _depthwise(x: mx.array, weight: mx.array, stride: int) -> mx.array:
     return mx.stack(each, axis=-1).flatten(-2)
 
 
-def _exact_gelu(x: mx.array) -> mx.array:
+def _biased(x: mx.array, *biases: mx.array) -> mx.array:
+    return sum(biases, start=x)
+
+
+def _biased_gelu(x: mx.array, *biases: mx.array) -> mx.array:
+    x = _biased(x, *biases)
     return x * (0.5 * (1 + mx.erf(x * 0.5**0.5)))
 
 
-_fused_gelu = mx.compile(_exact_gelu, shapeless=True)
+_fused_biased = mx.compile(_biased, shapeless=True)
+_fused_biased_gelu = mx.compile(_biased_gelu, shapeless=True)
+
+
+def _add_bias(x: mx.array, *biases: mx.array, activate: bool = False) -> mx.array:
+    # One kernel on a GPU. On a CPU compiling means g++, for seconds, and gains a
+    # third: not worth it where `cpu.py` is not.
+    if on_gpu():
+        return (_fused_biased_gelu if activate else _fused_biased)(x, *biases)
+    return (_biased_gelu if activate else _biased)(x, *biases)

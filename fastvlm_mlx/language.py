@@ -17,6 +17,7 @@ import mlx.nn as nn
 
 from fastvlm_mlx.config_checks import TEXT_MODELS
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.prefill import quicken
 
 _lock = RLock()
 _ours: dict[str, ModuleType] = {}
@@ -65,6 +66,8 @@ def build(config: dict[str, Any]) -> nn.Module:
             f" use one of {', '.join(TEXT_MODELS)}"
         )
     module = mlx_lm_module(f"models.{model_type}")
+    if _ours.get(module.__name__) is module:
+        quicken(module)
     try:
         return module.Model(module.ModelArgs.from_dict(config))
     # Whatever a config can make mlx-lm's constructors stumble over (rope_scaling).

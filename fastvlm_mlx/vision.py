@@ -12,6 +12,8 @@ FastVLM paper (arXiv 2412.13303) and apple/ml-fastvlm's `mobileclip/mci.py`:
 https://github.com/apple/ml-fastvlm/blob/592b4add/llava/model/multimodal_encoder/mobileclip/mci.py
 """
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -223,6 +225,7 @@ class FastViTHD(nn.Module):
             for i in config.multi_scale_stages
         }
         self._config = config
+        self._compiled: Callable[[mx.array], mx.array] | None = None
 
     def __call__(self, pixels: mx.array) -> mx.array:
         """Encodes square pictures into visual tokens, row by row.
@@ -231,6 +234,14 @@ class FastViTHD(nn.Module):
             pixels: (B, R, R, 3), floats in 0..1, R a multiple of the stride (64)
             returns (B, (R / 64)^2, feature_dim)
         """
+        if not kernels.on_gpu():
+            return self._features(pixels)
+        if self._compiled is None:
+            # `inputs`: weights that change later are seen.
+            self._compiled = mx.compile(self._features, inputs=self)
+        return self._compiled(pixels)
+
+    def _features(self, pixels: mx.array) -> mx.array:
         return self.intermediates(pixels)["features"]
 
     def intermediates(self, pixels: mx.array) -> dict[str, mx.array]:

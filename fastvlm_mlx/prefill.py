@@ -1,0 +1,41 @@
+"""The language model's prefill on a Linux CPU.
+
+mlx-lm's model files look up `swiglu` and `scaled_dot_product_attention` by name in
+their own module. Our private instance of such a module (`language.py`) gets versions
+of both that use `cpu.py` where it pays, and else do what mlx-lm does.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import mlx.core as mx
+
+from fastvlm_mlx import cpu, kernels
+
+
+def quicken(module: ModuleType) -> None:
+    """Replaces both functions in an mlx-lm model file's module that is ours alone."""
+    if module.swiglu.__module__ == __name__:
+        return
+    swiglu, attention = module.swiglu, module.scaled_dot_product_attention
+
+    def quick_swiglu(gate: mx.array, up: mx.array) -> mx.array:
+        if kernels.on_gpu():
+            return swiglu(gate, up)
+        if gate.shape[1] > 1 and cpu.usable(gate, up):
+            return cpu.swiglu(gate, up)
+        # mlx-lm compiles this: on a CPU a second of g++ before the first token.
+        return gate * mx.sigmoid(gate) * up
+
+    def quick_attention(
+        q: mx.array, k: Any, v: Any, cache: Any, scale: float, mask: Any, **rest: Any
+    ) -> mx.array:
+        # A quantised cache gives tuples; one position is not worth a kernel.
+        several = isinstance(k, mx.array) and q.shape[0] == 1 and q.shape[2] > 1
+        if several and mask == "causal" and not rest and cpu.usable(q, k, v):
+            return cpu.causal_attention(q, k, v)
+        return attention(q, k, v, cache=cache, scale=scale, mask=mask, **rest)
+
+    vars(module).update(
+        swiglu=quick_swiglu, scaled_dot_product_attention=quick_attention
+    )
