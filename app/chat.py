@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_mlx.app import stats, terminal
+from fastvlm_mlx.app import coreml_encoder, stats, terminal
 from fastvlm_mlx.errors import OptionError
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class Request:
     sampling: Mapping[str, Any]
     stats: bool
     as_json: bool
+    encoder: str = "mlx"
+    compute_units: str | None = None
 
 
 class UsageError(OptionError):
@@ -41,7 +43,10 @@ def run(request: Request) -> None:
     """Answer the question, or talk until the person leaves."""
     question = read_question(request)
     view = check(request)
+    use_coreml = coreml_encoder.check(request.encoder, request.compute_units)
     name, model = open_model(request.model)
+    if use_coreml:
+        coreml_encoder.use(model, name, request.encoder, request.compute_units)
     if question is not None:
         answer(model.conversation(**view), question, request, name)
         return

@@ -5,14 +5,19 @@ MLX and the model are imported inside the commands (tests/test_cli.py checks).
 """
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from fastvlm_mlx._version import __version__
-from fastvlm_mlx.app import bench_command, caption_command, serve_command, terminal
+from fastvlm_mlx.app import (
+    bench_command,
+    caption_command,
+    convert_command,
+    serve_command,
+    terminal,
+)
 
 MODELS = ("demo", "0.5b", "1.5b", "7b")
 
@@ -137,6 +142,18 @@ def chat(
             "--stop", metavar="TEXT", help="End the answer at this; repeatable."
         ),
     ] = None,
+    encoder: Annotated[
+        str,
+        typer.Option(
+            "--encoder",
+            metavar="mlx|coreml|PATH",
+            help="On a Mac: encode with a Core ML package.",
+        ),
+    ] = "mlx",
+    compute_units: Annotated[
+        Literal["all", "cpu-ne", "cpu-gpu", "cpu"] | None,
+        typer.Option("--compute-units", help="Where a Core ML package runs."),
+    ] = None,
     stats: Annotated[
         bool, typer.Option("--stats", help="Then show times, tokens and memory.")
     ] = False,
@@ -175,57 +192,14 @@ def chat(
             },
             stats=stats,
             as_json=as_json,
+            encoder=encoder,
+            compute_units=compute_units,
         )
     )
 
 
-@app.command()
-def convert(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SRC", help="A checkpoint: folder, file, zip, hub id or name."
-        ),
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
-    q_bits: Annotated[
-        Literal["4", "8"] | None,
-        typer.Option("--q-bits", help="Quantise the language model."),
-    ] = None,
-    q_group_size: Annotated[
-        int | None,
-        typer.Option(
-            "--q-group-size", help="Weights that share a scale: 32, 64 or 128."
-        ),
-    ] = None,
-    dtype: Annotated[
-        Literal["float32", "float16", "bfloat16"] | None,
-        typer.Option("--dtype", help="Type of the other weights; else the source's."),
-    ] = None,
-    encoder_from: Annotated[
-        str | None,
-        typer.Option(
-            "--encoder-from",
-            metavar="SRC2",
-            help="Take the encoder from this checkpoint.",
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace OUT if it exists.")
-    ] = False,
-) -> None:
-    """Convert any FastVLM checkpoint to a folder that loads at once."""
-    from fastvlm_mlx.app import conversion
-
-    conversion.run(
-        source,
-        out,
-        q_bits=None if q_bits is None else int(q_bits),
-        q_group_size=q_group_size,
-        dtype=dtype,
-        encoder_from=encoder_from,
-        overwrite=overwrite,
-    )
+app.command()(convert_command.convert)
+app.command()(convert_command.verify)
 
 
 @app.command()

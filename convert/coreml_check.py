@@ -159,7 +159,6 @@ def _judge(
         )
         for mode in ("typed", "strict")[: 1 + strict]
     }
-    compressed = any(op.type.startswith("constexpr_") for op in function.operations)
     largest = sorted(
         ranges.largest.items(), key=lambda item: (item[1] == item[1], -item[1])
     )
@@ -167,7 +166,7 @@ def _judge(
         name,
         resolution,
         sum(1 for _ in function.computing()),
-        LEAST_PSNR_COMPRESSED if compressed else LEAST_PSNR,
+        least(function),
         figures["typed"],
         figures.get("strict"),
         tuple(largest),
@@ -218,6 +217,12 @@ def _compare(
             f" {answer.shape}; they are of different models"
         )
     return psnr(answer, out[0])
+
+
+def least(function: Function) -> float:
+    """The gate that `function` must pass, in dB."""
+    compressed = any(op.type.startswith("constexpr_") for op in function.operations)
+    return LEAST_PSNR_COMPRESSED if compressed else LEAST_PSNR
 
 
 def require(verdicts: Sequence[Verdict], what: str, consequence: str) -> None:

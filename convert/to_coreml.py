@@ -10,6 +10,7 @@ import contextlib
 import gc
 import io
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from fastvlm_mlx._version import __version__
 from fastvlm_mlx.config import ModelConfig
 from fastvlm_mlx.convert import coreml_check, mlpackage
 from fastvlm_mlx.convert.coreml_check import Reference, Verdict
+from fastvlm_mlx.convert.coreml_device import DeviceVerdict, judge_on_device
 from fastvlm_mlx.convert.coreml_options import CoreMLOptions
 from fastvlm_mlx.convert.mil_encoder import EMBEDDINGS, FEATURES, IMAGES, EncoderBuilder
 from fastvlm_mlx.convert.mil_weights import Weights
@@ -42,13 +44,14 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CoreMLReport:
-    """What an export did: bytes on disk, a verdict per function, and warnings of
-    weights that float16 cannot hold."""
+    """What an export did: bytes on disk, a verdict per function, warnings of weights
+    that float16 cannot hold, and on a Mac a verdict per compute unit."""
 
     out: Path
     bytes: int
     verdicts: tuple[Verdict, ...]
     warnings: tuple[str, ...]
+    on_device: tuple[DeviceVerdict, ...] = ()
 
 
 def export(
@@ -86,6 +89,10 @@ def export(
         found = write_package(model, package, options, sizes, say)
         say("comparing it with the MLX encoder")
         verdicts = coreml_check.judge(mlpackage.read(package), reference, strict=strict)
+        on_device = []
+        if sys.platform == "darwin":
+            say("comparing it on every compute unit")
+            on_device = judge_on_device(mlpackage.read(package), reference)
         coreml_check.require(
             verdicts,
             str(out),
@@ -94,7 +101,8 @@ def export(
         for part in list(package.iterdir()):
             part.rename(folder / part.name)
         package.rmdir()
-    return CoreMLReport(out, mlpackage.read(out).bytes, tuple(verdicts), tuple(found))
+    size = mlpackage.read(out).bytes
+    return CoreMLReport(out, size, tuple(verdicts), tuple(found), tuple(on_device))
 
 
 def write_package(

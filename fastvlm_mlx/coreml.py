@@ -12,6 +12,7 @@ import platform
 import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx.cache import cache_dir
-from fastvlm_mlx.config import read_json
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model import FastVLM
 
@@ -76,7 +76,13 @@ class CoreMLEncoder:
     A package of several resolutions loads the function of each when first used.
     """
 
-    def __init__(self, package: Path | str, compute_units: str = "all"):
+    def __init__(
+        self,
+        package: Path | str,
+        compute_units: str = "all",
+        *,
+        compiled_model: Path | None = None,
+    ):
         if compute_units not in COMPUTE_UNITS:
             raise OptionError(
                 f"--compute-units {compute_units}: unknown;"
@@ -96,7 +102,7 @@ class CoreMLEncoder:
         self.output = described[0].output[0].name
         self.picture_input = described[0].input[0].type.HasField("imageType")
         self.projected = self.output == "image_embeddings"
-        self.compiled = compiled(self.path)
+        self.compiled = compiled_model or compiled(self.path)
         self._loaded: dict[int, Any] = {}
 
     def __call__(self, pixels: Any) -> mx.array:
@@ -197,20 +203,24 @@ def measure(
         pixels: (1, R, R, 3), floats in 0..1; features: (1, tokens, width)
     """
     require_macos()
+    tools = import_coremltools()
     reports = []
-    for units in COMPUTE_UNITS:
-        start = time.perf_counter()
-        encoder = CoreMLEncoder(package, units)
-        features = np.array(encoder(pixels))
-        loaded = time.perf_counter() - start
-        times = []
-        for _ in range(runs):
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / f"{Path(package).stem}.mlmodelc"
+        tools.models.utils.compile_model(str(package), str(model))
+        for units in COMPUTE_UNITS:
             start = time.perf_counter()
-            encoder(pixels)
-            times.append(1e3 * (time.perf_counter() - start))
-        devices = _devices(encoder, encoder.functions[pixels.shape[1]] or "main")
-        median = statistics.median(times)
-        reports.append(DeviceReport(units, loaded, median, devices, features))
+            encoder = CoreMLEncoder(package, units, compiled_model=model)
+            features = np.array(encoder(pixels))
+            loaded = time.perf_counter() - start
+            times = []
+            for _ in range(runs):
+                start = time.perf_counter()
+                encoder(pixels)
+                times.append(1e3 * (time.perf_counter() - start))
+            devices = _devices(encoder, encoder.functions[pixels.shape[1]] or "main")
+            median = statistics.median(times)
+            reports.append(DeviceReport(units, loaded, median, devices, features))
     return reports
 
 
@@ -228,9 +238,3 @@ def _devices(encoder: CoreMLEncoder, function: str) -> dict[str, int]:
             kind = type(usage.preferred_compute_device).__name__
             found[kind.removeprefix("ML").removesuffix("ComputeDevice")] += 1
     return dict(found)
-
-
-def package_of(folder: Path) -> Path | None:
-    """The encoder package that a model folder of ours names, if it holds one."""
-    name = read_json(folder / "config.json").get("coreml_encoder")
-    return folder / name if name and (folder / name).is_dir() else None

@@ -1,0 +1,55 @@
+"""`--encoder coreml`: pictures go through a Core ML package, on macOS."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastvlm_mlx.app import terminal
+from fastvlm_mlx.errors import OptionError
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.model import FastVLM
+
+
+def check(encoder: str, compute_units: str | None) -> bool:
+    """Whether a package is asked for; refuses before a model is loaded.
+
+    Raises:
+        OptionError: units without a package, no such package, or not a Mac.
+    """
+    if encoder == "mlx":
+        if compute_units is not None:
+            raise OptionError(
+                f"--compute-units {compute_units}: needs --encoder coreml or a package"
+            )
+        return False
+    if encoder != "coreml" and not Path(encoder).expanduser().is_dir():
+        raise OptionError(f"--encoder {encoder}: use mlx, coreml or an .mlpackage")
+    from fastvlm_mlx import coreml
+
+    coreml.require_macos()
+    return True
+
+
+def use(model: "FastVLM", name: str, encoder: str, compute_units: str | None) -> None:
+    """Makes `model` encode with the package; `coreml` finds or makes its own."""
+    from fastvlm_mlx import coreml
+
+    chosen = own_package(name) if encoder == "coreml" else Path(encoder).expanduser()
+    coreml.attach(model, chosen, compute_units or "all")
+
+
+def own_package(name: str) -> Path:
+    """The package in the model's folder, or one exported once into the cache."""
+    from fastvlm_mlx import cache, weights
+    from fastvlm_mlx.config import read_json
+    from fastvlm_mlx.convert import to_coreml
+
+    folder = weights.converted(name)
+    inside = read_json(folder / "config.json").get("coreml_encoder")
+    if inside and (folder / inside).is_dir():
+        return folder / inside
+    out = cache.cache_dir() / "coreml" / f"{folder.name}.mlpackage"
+    if not out.exists():
+        terminal.note(f"exporting the encoder of {name}, once")
+        to_coreml.export(weights.load(name, dtype="float32"), out)
+    return out
