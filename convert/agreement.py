@@ -1,8 +1,8 @@
 """How far a quantised language model still says what the original says.
 
-Both see the same fixed pictures and prompts. The original answers each greedily;
-the quantised model is then asked for its next token after every one of those tokens.
-A quantisation that turned to garbage shows at once, before anyone ships it.
+Both read the same fixed conversations about the same fixed pictures, and are asked
+for the next token at every place of the answers. A quantisation that turned to
+garbage shows at once, before anyone ships it.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,22 @@ from fastvlm_mlx.model import FastVLM
 from fastvlm_mlx.prompt import Picture, Tokenizer, turn
 from fastvlm_mlx.tensors import Tensors, number
 
-PROMPTS = (
-    "Describe the image.",
-    "What colours are there?",
-    "How many objects do you see?",
-    "Is there any text? Answer yes or no.",
+# Questions, and answers such as a FastVLM gives.
+CONVERSATIONS = (
+    (
+        "Describe the image.",
+        "The image shows a red circle on a background that fades from blue to yellow.",
+    ),
+    (
+        "How many objects do you see?",
+        "There are two objects in the picture: a small one on the left and a larger"
+        " one behind it.",
+    ),
+    (
+        "Is there any text? Answer yes or no.",
+        "No, there is no text in this image, only a pattern of coloured waves.",
+    ),
 )
-ANSWER_TOKENS = 16
 # The encoder is the same in both, so a small picture probes the language model as
 # well as a large one, and in a fraction of the time.
 PICTURE_SIZE = 256
@@ -59,8 +68,8 @@ def measure(
     for name, array in original.items():
         original[name] = array.astype(device_dtype())
         mx.eval(original[name])
-    answers, expected = _answers(_build(config, original), tokenizer)
-    given = _replies(_build(quantized_config, quantized), tokenizer, answers)
+    expected = _logits(_build(config, original), tokenizer)
+    given = _logits(_build(quantized_config, quantized), tokenizer)
     same, kl = [], []
     for p, q in zip(expected, given, strict=True):
         same.append(mx.argmax(p, -1) == mx.argmax(q, -1))
@@ -69,7 +78,7 @@ def measure(
     return Agreement(
         top1=number(mx.concatenate(same).mean()),
         kl=number(mx.concatenate(kl).mean()),
-        positions=len(answers) * ANSWER_TOKENS,
+        positions=sum(len(logits) for logits in expected),
     )
 
 
@@ -79,54 +88,22 @@ def _build(config: ModelConfig, tensors: Tensors) -> FastVLM:
     return model
 
 
-def _answers(
-    model: FastVLM, tokenizer: Tokenizer
-) -> tuple[list[list[int]], list[mx.array]]:
-    """The original's greedy answers, and its logits for each of their tokens."""
-    answers, logits = [], []
-    for prompt in _prompts(model, tokenizer):
-        cache, embeddings = _cache(model), prompt
-        ids: list[int] = []
-        rows = []
-        for _ in range(ANSWER_TOKENS):
-            rows.append(model.logits(embeddings, cache).astype(mx.float32))
-            ids.append(int(number(mx.argmax(rows[-1]))))
-            embeddings = model.embed([ids[-1:]])
-        answers.append(ids)
-        logits.append(mx.concatenate(rows))
-    mx.eval(logits)
-    return answers, logits
-
-
-def _replies(
-    model: FastVLM, tokenizer: Tokenizer, answers: list[list[int]]
-) -> list[mx.array]:
-    """The logits of another model after every token of the given answers."""
-    logits = []
-    for prompt, ids in zip(_prompts(model, tokenizer), answers, strict=True):
-        embeddings = mx.concatenate([prompt, model.embed([ids[:-1]])], axis=1)
-        logits.append(
-            model.logits(embeddings, _cache(model), last=len(ids)).astype(mx.float32)
-        )
-        mx.eval(logits[-1])
-    return logits
-
-
-def _prompts(model: FastVLM, tokenizer: Tokenizer) -> list[mx.array]:
-    """Every picture with every prompt, embedded: (1, L, hidden) each."""
-    pictures = model.encode_pixels(_pictures())
-    prompts = []
-    for picture in pictures:
-        for text in PROMPTS:
-            pieces = turn(tokenizer, text, [0], template=model.config.template)
-            prompts.append(
-                model.embed([picture if isinstance(p, Picture) else p for p in pieces])
+def _logits(model: FastVLM, tokenizer: Tokenizer) -> list[mx.array]:
+    """The logits for every token of every answer and the one behind it:
+    (answer + 1, vocab) each, float32."""
+    found = []
+    for picture in model.encode_pixels(_pictures()):
+        for question, answer in CONVERSATIONS:
+            pieces = turn(tokenizer, question, [0], template=model.config.template)
+            shown = [picture if isinstance(p, Picture) else p for p in pieces]
+            ids = tokenizer.encode(answer)
+            cache = mlx_lm_module("models.cache").make_prompt_cache(
+                model.language_model
             )
-    return prompts
-
-
-def _cache(model: FastVLM) -> list:
-    return mlx_lm_module("models.cache").make_prompt_cache(model.language_model)
+            logits = model.logits(model.embed([*shown, ids]), cache, len(ids) + 1)
+            found.append(logits.astype(mx.float32))
+            mx.eval(found[-1])
+    return found
 
 
 def _pictures() -> np.ndarray:

@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx.convert import agreement, to_mlx
-from fastvlm_mlx.convert.agreement import ANSWER_TOKENS, PROMPTS
+from fastvlm_mlx.convert.agreement import CONVERSATIONS
 from fastvlm_mlx.convert.checkpoint import opened
 from fastvlm_mlx.tokenizer import Tokenizer
 
@@ -23,7 +23,8 @@ def test_a_model_agrees_with_itself(parts):
     assert found is not None
     assert found.top1 == 1.0
     assert abs(found.kl) < 1e-6
-    assert found.positions == 2 * len(PROMPTS) * ANSWER_TOKENS
+    places = [len(tokenizer.encode(answer)) + 1 for _, answer in CONVERSATIONS]
+    assert found.positions == 2 * sum(places)
 
 
 def test_garbage_shows(parts):
