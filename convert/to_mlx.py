@@ -30,7 +30,7 @@ from fastvlm_mlx.convert.staging import (
 )
 from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.model import check_tensors
+from fastvlm_mlx.model import FastVLM, check_tensors
 from fastvlm_mlx.quantization import (
     BITS,
     GROUP_SIZES,
@@ -125,14 +125,14 @@ def convert(
             if q_bits is not None:
                 plain = tensors, config
                 tensors, config = _quantize(*plain, q_bits, q_group_size or 64)
-                check_tensors(config, tensors)
+                check_tensors(FastVLM(config), tensors)
                 # Now, or the originals would be kept until these are saved.
                 _evaluate_packed(tensors)
                 agreement = measure(*plain, tensors, config, Tokenizer(read.folder))
                 del plain
             if dtype is not None:
                 tensors = {n: _cast(a, DTYPES[dtype]) for n, a in tensors.items()}
-            check_tensors(config, tensors)
+            check_tensors(FastVLM(config), tensors)
             check_free_space(folder, sum(a.nbytes for a in tensors.values()))
             size = _save(folder, tensors, on_progress)
             _copy_companions(read.folder, config.coreml_encoder, folder)

@@ -11,7 +11,6 @@ Every message is one line: the thing, its value, the way out. The command line
 prints it and exits with 1; nothing else is ever shown to a user.
 """
 
-
 # Longer than any path; a corrupt file can put megabytes into a message.
 _LONGEST = 10_000
 

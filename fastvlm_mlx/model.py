@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten
 
 from fastvlm_mlx import kernels, language
 from fastvlm_mlx.config import ModelConfig, ProjectorConfig
-from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.quantization import check_packing, unpacked_shape
 from fastvlm_mlx.tensors import Tensors
 from fastvlm_mlx.vision import FastViTHD
@@ -100,17 +101,16 @@ class FastVLM(nn.Module):
             ImageError: a picture cannot be opened.
             OptionError: an option cannot be honoured.
         """
-        from fastvlm_mlx import image
+        from fastvlm_mlx.attachment import View, prepare
+        from fastvlm_mlx.image import open_image
 
-        if not isinstance(images, list | tuple):
-            images = [images]
-        pixels = image.preprocess(
-            [image.open_image(source) for source in images],
-            size=resolution or self.config.image_size,
-            fit=fit or self.config.fit,
-            tiles=tiles,
-        )
-        return self.encode_pixels(pixels)
+        view = View(fit or self.config.fit, resolution or self.config.image_size, tiles)
+        sources = images if isinstance(images, list | tuple) else [images]
+        if not sources:
+            raise OptionError("images: an empty list; give at least one picture")
+        pictures = [open_image(source) for source in sources]
+        pixels = [prepare(p, view, self.config.grid_pinpoints) for p in pictures]
+        return self.encode_pixels(np.concatenate(pixels))
 
     def embed(self, pieces: Sequence[list[int] | mx.array]) -> mx.array:
         """Splices token ids and visual embeddings, in order, into one prompt.
@@ -165,16 +165,18 @@ class FastVLM(nn.Module):
         return "".join(chunk.text for chunk in self.stream(images, prompt, **options))
 
 
-def check_tensors(config: ModelConfig, tensors: dict[str, mx.array]) -> None:
-    """Refuses tensors that are not exactly those of a model of `config`.
+def check_tensors(model: FastVLM, tensors: Tensors) -> None:
+    """Refuses tensors that are not exactly the parameters of `model`.
 
     Raises:
         CheckpointError: names the first tensor that is missing, surplus or misshapen.
     """
-    check_packing(tensors, config.quantization)
-    wanted = {name: a.shape for name, a in tree_flatten(FastVLM(config).parameters())}
+    settings = model.config.quantization
+    check_packing(tensors, settings)
+    parameters: Any = tree_flatten(model.parameters())
+    wanted = {name: array.shape for name, array in parameters}
     given = {
-        name: unpacked_shape(tensors, name, config.quantization)
+        name: unpacked_shape(tensors, name, settings)
         for name in tensors
         if not name.endswith((".scales", ".biases"))
     }

@@ -46,8 +46,8 @@ def load(
     tensors: Tensors = {}
     for file in weight_files(folder):
         tensors |= load_tensors(file)
-    check_tensors(config, tensors)
     model = FastVLM(config)
+    check_tensors(model, tensors)
     assign(model, tensors, DTYPES[dtype] if dtype else device_dtype())
     if config.text is not None:
         model.tokenizer = Tokenizer(folder)
