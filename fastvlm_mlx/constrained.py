@@ -7,7 +7,6 @@ sight, and taken once no token is left to lose.
 An extra, `pip install 'fastvlm-mlx[serve]'`.
 """
 
-import json
 import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,23 +14,20 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx.errors import FastVLMError, OptionError
+from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.json_schema import check_schema, grammar_of, library, limits, unfit
 from fastvlm_mlx.sampling import Draw
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model import FastVLM
 
-# One form of white space, so that a model cannot spend its tokens on it.
-_SPACING = {
-    "whitespace_flexible": False,
-    "item_separator": ", ",
-    "key_separator": ": ",
-}
+__all__ = ["JSONForm", "check_schema", "vocabulary_of"]
+
 # What leads to an end soonest, first; `_way_out` takes the first that is allowed.
 _CLOSING = ("}", "]", '"', ",", ":", "0", "null", "false", "{", "[")
 # Where one of these may come, a bracket is text and only a quote ends it.
 _TEXT = ("a", "A", " ", "_", "-")
-_LONGEST = 2048  # tokens of a way out; beyond that it is not looked for
+_LONGEST = 1024  # tokens of a way out; beyond that it is not looked for
 _NEAR = 48  # with fewer spare tokens than this, every one is checked
 _LOCK = threading.Lock()
 
@@ -46,15 +42,9 @@ class JSONForm:
     """
 
     def __init__(self, model: "FastVLM", schema: Any = None):
-        import llguidance
-
         self._vocabulary = vocabulary_of(model)
-        grammar = _grammar(schema)
-        limits = llguidance.LLParserLimits(
-            initial_lexer_fuel=200_000, step_lexer_fuel=100_000, step_max_items=20_000
-        )
-        self._matcher = llguidance.LLMatcher(
-            self._vocabulary, grammar, log_level=0, limits=limits
+        self._matcher = library().LLMatcher(
+            self._vocabulary, grammar_of(schema), log_level=0, limits=limits()
         )
         self._check()
         self._closing = self._ids(_CLOSING)
@@ -148,8 +138,7 @@ class JSONForm:
 
     def _check(self):
         if self._matcher.is_error():
-            reason = " ".join(self._matcher.get_error().split())[:200]
-            raise OptionError(f"schema: cannot be followed ({reason}); simplify it")
+            raise unfit(self._matcher.get_error())
 
 
 def vocabulary_of(model: "FastVLM") -> Any:
@@ -158,13 +147,7 @@ def vocabulary_of(model: "FastVLM") -> Any:
     That takes seconds with a large vocabulary; a server calls it ahead of time.
     Raises FastVLMError if llguidance is not installed.
     """
-    try:
-        import llguidance
-    except ImportError:
-        raise FastVLMError(
-            "llguidance: not installed, and JSON answers need it;"
-            " pip install 'fastvlm-mlx[serve]'"
-        ) from None
+    llguidance = library()
     with _LOCK:
         if "llguidance" not in vars(model):
             tokenizer = model.tokenizer
@@ -175,28 +158,6 @@ def vocabulary_of(model: "FastVLM") -> Any:
                 slices=llguidance.LLTokenizer.json_slices(),
             )
         return vars(model)["llguidance"]
-
-
-def check_schema(schema: Any):
-    """Raises OptionError unless `schema` is a JSON schema that can be followed."""
-    import llguidance
-
-    fault = llguidance.LLMatcher.validate_grammar(_grammar(schema))
-    if fault and not fault.startswith("WARNING"):
-        reason = " ".join(fault.split())[:200]
-        raise OptionError(f"schema: cannot be followed ({reason}); simplify it")
-
-
-def _grammar(schema: Any) -> str:
-    import llguidance
-
-    schema = {"type": "object"} if schema is None else schema
-    if not isinstance(schema, dict):
-        raise OptionError("schema: give a JSON object, such as {'type': 'object'}")
-    return llguidance.LLMatcher.grammar_from_json_schema(
-        json.dumps(schema),
-        overrides=_SPACING,  # pyright: ignore[reportArgumentType]
-    )
 
 
 def _bits(mask: bytes) -> np.ndarray:

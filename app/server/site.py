@@ -27,6 +27,7 @@ from fastvlm_mlx.app.server.gate import Gate
 from fastvlm_mlx.app.server.question import Message, Question
 from fastvlm_mlx.app.server.refusal import Refusal
 from fastvlm_mlx.app.server.reply import Reply, Writer, refuse
+from fastvlm_mlx.app.server.schemas import Schemas
 from fastvlm_mlx.app.server.worker import Worker
 
 FETCHES = 4  # at once
@@ -39,6 +40,7 @@ class Site:
         self._worker = worker
         self._limits = worker.limits
         self._fetcher = Fetcher(hosts, self._limits.body // 2, self._limits.fetch_time)
+        self._schemas = Schemas()
         self._fetching = anyio.CapacityLimiter(FETCHES)
         self._created = int(time.time())
         self._started = ollama.now()
@@ -98,6 +100,8 @@ class Site:
     async def _reply(self, question: Question, writer: Writer, stream: bool) -> ASGIApp:
         if any(isinstance(p, str) for m in question.messages for p in m.pictures):
             question = await self._fetched(question)
+        if question.form is not None and question.form.schema is not None:
+            await self._schemas.check(question.form.schema)
         return Reply(self._worker, self._worker.ask(question), writer, stream)
 
     async def _fetched(self, question: Question) -> Question:

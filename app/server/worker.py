@@ -134,7 +134,7 @@ class Worker:
                     if answer.late:
                         answer.cancel.set()
         except Exception as error:
-            if refusal_of(error).status >= 500:
+            if refusal_of(error).status == 500:
                 # The type alone: a message may quote what was asked.
                 _log.error("an answer failed: %s", type(error).__name__)
                 gc.collect()

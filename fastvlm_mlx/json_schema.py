@@ -1,0 +1,87 @@
+"""JSON schemas as grammars for constrained answers; imports nothing heavy.
+
+    python -m fastvlm_mlx.json_schema < SCHEMA
+
+prints what is wrong with a schema, if anything. A server tries schemas of strangers
+in such a process: intersections of patterns can take exponential time and memory
+before llguidance notices, and a process can be ended.
+"""
+
+import contextlib
+import json
+import sys
+from typing import Any
+
+from fastvlm_mlx.errors import FastVLMError, OptionError
+
+SECONDS = 3  # of processor time, for the process above
+MEMORY = 2 << 30  # bytes of address space, for the process above
+
+# One form of white space, so that a model cannot spend its tokens on it.
+_SPACING = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+}
+
+
+def library() -> Any:
+    """The llguidance module; FastVLMError if it is not installed."""
+    try:
+        import llguidance
+    except ImportError:
+        raise FastVLMError(
+            "llguidance: not installed, and JSON answers need it;"
+            " pip install 'fastvlm-mlx[serve]'"
+        ) from None
+    return llguidance
+
+
+def limits() -> Any:
+    """How much work a grammar may make; a third of llguidance's own limits."""
+    return library().LLParserLimits(
+        initial_lexer_fuel=300_000, step_lexer_fuel=60_000, step_max_items=20_000
+    )
+
+
+def grammar_of(schema: Any) -> str:
+    """llguidance's grammar for `schema`, or for any JSON object if None.
+
+    Raises OptionError if `schema` is no JSON object.
+    """
+    schema = {"type": "object"} if schema is None else schema
+    if not isinstance(schema, dict):
+        raise OptionError("schema: give a JSON object, such as {'type': 'object'}")
+    return library().LLMatcher.grammar_from_json_schema(
+        json.dumps(schema), overrides=_SPACING
+    )
+
+
+def check_schema(schema: Any):
+    """Raises OptionError unless `schema` is a JSON schema that can be followed."""
+    fault = library().LLMatcher.validate_grammar(grammar_of(schema), limits=limits())
+    if fault and not fault.startswith("WARNING"):
+        raise unfit(fault)
+
+
+def unfit(fault: str) -> OptionError:
+    """The error for a schema that llguidance finds `fault` with."""
+    reason = " ".join(fault.split())
+    reason = reason if len(reason) <= 200 else f"{reason[:200]}..."
+    return OptionError(f"schema: cannot be followed ({reason}); simplify it")
+
+
+def main():
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
+    try:
+        check_schema(json.load(sys.stdin))
+    except OptionError as error:
+        print(error)
+
+
+if __name__ == "__main__":
+    main()
