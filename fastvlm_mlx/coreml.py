@@ -168,7 +168,8 @@ def compiled(package: Path) -> Path:
     require_macos()
     tools = import_coremltools()
     stamp = hashlib.sha256(platform.mac_ver()[0].encode())
-    for file in sorted(f for f in package.rglob("*") if f.is_file()):
+    # coremltools rewrites Manifest.json whenever it opens a package.
+    for file in sorted(f for f in (package / "Data").rglob("*") if f.is_file()):
         status = file.stat()
         stamp.update(f"{file}{status.st_size}{status.st_mtime_ns}".encode())
     folder = cache_dir() / "coreml" / stamp.hexdigest()[:16]
