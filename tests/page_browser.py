@@ -90,7 +90,9 @@ def serving(script: Any, token: str | None = None) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def browsing(profile: Path, *flags: str, downloads: Path | None = None) -> Iterator[Any]:
+def browsing(
+    profile: Path, *flags: str, downloads: Path | None = None
+) -> Iterator[Any]:
     """A Chromium with a fresh `profile`, quit at the end."""
     from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 

@@ -88,13 +88,15 @@ export function startLive({ announce, complain }) {
     video.pause();
     stage.dataset.state = "paused";
     pause.textContent = "Go on";
-    byId("live-rate").hidden = true;
+    byId("live-rate").hidden = false;
+    byId("live-rate").textContent = "paused";
   }
 
   async function resume() {
     const control = (stop = new AbortController());
     stage.dataset.state = "running";
     pause.textContent = "Pause";
+    byId("live-rate").hidden = true;
     try {
       await video.play();
       while (!control.signal.aborted) {
@@ -148,15 +150,11 @@ export function startLive({ announce, complain }) {
       byId("live-rate").hidden = false;
       byId("live-rate").textContent = `${rate.toFixed(1)} a second`;
     }
+    const same = captions.at(-1)?.text === text.trim();
     captions = [...captions.slice(1 - KEPT), { time: now, text: text.trim(), ttft: timings.ttft }];
-    const entry = document.createElement("li");
-    const [clock, words, speed] = ["time", "span", "span"].map((tag) => document.createElement(tag));
-    clock.textContent = clock.dateTime = now.toTimeString().slice(0, 8);
-    words.textContent = text.trim();
-    speed.textContent = timings.ttft ? duration(timings.ttft) : "";
-    speed.className = "soft";
-    entry.append(clock, words, speed);
-    list.prepend(entry);
+    // A scene that does not change takes one line.
+    if (same) list.firstChild.remove();
+    list.prepend(entryOf(captions.at(-1)));
     while (list.children.length > KEPT) list.lastChild.remove();
     list.tabIndex = 0; // the arrow keys scroll it
     allow(true);
@@ -195,4 +193,15 @@ export function startLive({ announce, complain }) {
   // A tab that nobody sees needs no captions.
   document.addEventListener("visibilitychange", () => document.hidden && stop && hold());
   return { leave: close };
+}
+
+function entryOf({ time, text, ttft }) {
+  const entry = document.createElement("li");
+  const [clock, words, speed] = ["time", "span", "span"].map((tag) => document.createElement(tag));
+  clock.textContent = clock.dateTime = time.toTimeString().slice(0, 8);
+  words.textContent = text;
+  speed.textContent = ttft ? duration(ttft) : "";
+  speed.className = "soft";
+  entry.append(clock, words, speed);
+  return entry;
 }
