@@ -8,6 +8,7 @@ An extra, `pip install 'fastvlm-mlx[serve]'`.
 """
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ _CLOSING = ("}", "]", '"', ",", ":", "0", "null", "false", "{", "[")
 # Where one of these may come, a bracket is text and only a quote ends it.
 _TEXT = ("a", "A", " ", "_", "-")
 _LONGEST = 1024  # tokens of a way out; beyond that it is not looked for
+_PATIENCE = 2.0  # seconds for a way out; milliseconds are usual
 _NEAR = 48  # with fewer spare tokens than this, every one is checked
 _LOCK = threading.Lock()
 
@@ -99,7 +101,10 @@ class JSONForm:
         """Tokens that end the answer soon, the end token included."""
         matcher = matcher.deep_copy()
         way: list[int] = []
+        latest = time.monotonic() + _PATIENCE
         while len(way) < _LONGEST:
+            if time.monotonic() > latest:
+                raise unfit("its end takes too long to find")
             if matcher.is_accepting() or matcher.is_stopped():
                 break
             forced = matcher.compute_ff_bytes()
