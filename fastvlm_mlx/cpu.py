@@ -33,7 +33,7 @@ _FLAGS = (
 
 # The kernel sizes that are compiled, and from how many numbers in one array on.
 KERNEL_SIZES = (3, 7)
-WORTH_COMPILING = 2**20
+WORTH_COMPILING = 2**22
 
 
 @cache
