@@ -10,6 +10,7 @@ first: (1, C, H, W).
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,8 @@ def _depthwise(x: np.ndarray, weight: np.ndarray, strides) -> np.ndarray:
     kernels = weight.reshape(channels, many, kh, kw)
     out = np.zeros((channels, many, height, width), np.float32)
     count = max(1, BLOCK // (many * height * width))
-    for c in range(0, channels, count):
+
+    def compute(c: int) -> None:
         part, total = x[0, c : c + count], out[c : c + count]
         term = np.empty_like(total)
         for a in range(kh):
@@ -83,6 +85,9 @@ def _depthwise(x: np.ndarray, weight: np.ndarray, strides) -> np.ndarray:
                 tap = kernels[c : c + count, :, a, b, None, None]
                 np.multiply(seen, tap, out=term)
                 total += term
+
+    with ThreadPoolExecutor() as pool:  # NumPy lets go of the interpreter's lock
+        list(pool.map(compute, range(0, channels, count)))
     return out.reshape(1, -1, height, width)
 
 
