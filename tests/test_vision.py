@@ -4,9 +4,13 @@ The goldens hold the encoder's output (`test_parity.py`); here the maps in betwe
 followed, at odd grids, in batches, and with every part that a config can ask for.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -152,3 +156,14 @@ def test_the_encoder_is_lazy_where_no_kernels_are():
     with forms.without_cpu_kernels():
         features = forms.encoder(SMALL)(pixels(SMALL))
     assert forms.primitives(features).total() > 100
+
+
+def test_a_small_encoder_starts_no_compiler(tmp_path: Path):
+    code = (
+        "import mlx.core as mx; from benchmarks.encoder import encoder;"
+        "from tests.test_vision import SMALL, pixels;"
+        "mx.eval(encoder(SMALL)(pixels(SMALL)))"
+    )
+    folders = {"TMPDIR": str(tmp_path), "FASTVLM_CACHE": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=os.environ | folders, check=True)
+    assert not list(tmp_path.rglob("*.so"))
