@@ -43,11 +43,10 @@ class Running:
         body: Any = None,
         *,
         method: str | None = None,
-        timeout: float = 30,
         **headers: str,
     ) -> Reply:
         """One request on a connection of its own; `body` is bytes or becomes JSON."""
-        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
         if body is not None:

@@ -109,12 +109,13 @@ class Fetcher:
                     "Accept-Encoding": "identity",
                 },
             )
-            answer = connection.getresponse()
-            if answer.status in (301, 302, 303, 307, 308):
-                return answer.headers.get("location", "")
-            if answer.status != 200:
-                raise _refusal(f"{parts.hostname} answered {answer.status}")
-            return self._body(answer, deadline)
+            # Closed apart from the connection, which hands its socket over.
+            with contextlib.closing(connection.getresponse()) as answer:
+                if answer.status in (301, 302, 303, 307, 308):
+                    return answer.headers.get("location", "")
+                if answer.status != 200:
+                    raise _refusal(f"{parts.hostname} answered {answer.status}")
+                return self._body(answer, deadline)
 
     def _resolve(self, parts: SplitResult) -> str:
         """One address of the host, when all of them are public."""

@@ -1,0 +1,371 @@
+"""What the server does for its own safety, piece by piece."""
+
+import asyncio
+import http.server
+import json
+import logging
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+pytest.importorskip("starlette")
+
+from fastvlm_mlx.app import cli  # noqa: E402
+from fastvlm_mlx.app.server import command, fetch, protocol  # noqa: E402
+from fastvlm_mlx.app.server.fetch import Fetcher, is_public  # noqa: E402
+from fastvlm_mlx.app.server.limits import Limits  # noqa: E402
+from fastvlm_mlx.app.server.refusal import Refusal, refusal_of  # noqa: E402
+from fastvlm_mlx.errors import FastVLMError, OptionError  # noqa: E402
+from tests.serving import Running, running  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1"),
+        *("169.254.169.254", "100.64.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1"),
+        *("240.0.0.1", "192.0.2.1", "198.18.0.1", "::1", "::", "fe80::1", "fe80::1%lo"),
+        *("fc00::1", "fd12::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1"),
+        *("64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2001::1"),
+        *("2001:db8::1", "::7f00:1"),
+    ],
+)
+def test_addresses_that_are_not_public(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "93.184.216.34", "2606:4700::1111"])
+def test_addresses_that_are_public(address):
+    assert is_public(address)
+
+
+class _Pictures(http.server.BaseHTTPRequestHandler):
+    """A host with a picture, detours, and bad habits."""
+
+    def do_GET(self):
+        if self.path.startswith("/to?"):
+            self.send_response(302)
+            self.send_header("Location", self.path[4:])
+            self.end_headers()
+        elif self.path == "/drip":
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(60):
+                self.wfile.write(b"x")
+                time.sleep(0.05)
+        elif self.path == "/slow-head":
+            for _ in range(60):
+                self.wfile.write(b"H")
+                time.sleep(0.05)
+        elif self.path == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            while True:
+                self.wfile.write(bytes(1 << 16))
+        elif self.path == "/picture?x=%20":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"a picture for " + self.headers["host"].encode())
+        else:
+            self.send_error(404, "not here, says a page at length")
+
+    def handle_one_request(self):
+        try:
+            super().handle_one_request()
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: Any):
+        pass
+
+
+@dataclass
+class Hosts:
+    """Makes fetchers, and knows which names they asked for."""
+
+    looked_up: list[str]
+
+    def __call__(self, *hosts: str, size: int = 1 << 20, seconds: float = 5) -> Fetcher:
+        return Fetcher(hosts, size, seconds)
+
+
+@pytest.fixture
+def host(monkeypatch) -> Iterator[Hosts]:
+    """Names whose addresses a test decides; the public one leads to a local server."""
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Pictures)
+    web.daemon_threads = True
+    thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    public = "93.184.216.34"
+    names = {"pictures.example": [public], "private.example": ["10.0.0.7"]}
+    names |= {"both.example": [public, "127.0.0.1"], "nowhere.example": []}
+    looked_up: list[str] = []
+
+    def resolve(name: str, port: int, **options: Any) -> list[Any]:
+        looked_up.append(name)
+        if name not in names:
+            raise socket.gaierror(name)
+        return [(0, 0, 0, "", (address, port)) for address in names[name]]
+
+    def dial(address: tuple[str, int], timeout: float) -> socket.socket:
+        assert address == (public, 80)  # the address that was checked, not the name
+        link = socket.socket()
+        link.settimeout(timeout)
+        link.connect(("127.0.0.1", web.server_port))
+        return link
+
+    monkeypatch.setattr(fetch.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(fetch.socket, "create_connection", dial)
+
+    yield Hosts(looked_up)
+    web.shutdown()
+    thread.join()
+    web.server_close()
+
+
+def refused(fetcher: Fetcher, url: str) -> str:
+    with pytest.raises(Refusal) as caught:
+        fetcher.read(url)
+    assert caught.value.status == 400 and caught.value.code == "invalid_image_url"
+    return str(caught.value)
+
+
+def test_pictures_are_fetched_from_allowed_hosts_only(host):
+    url = "http://pictures.example/picture?x=%20"
+    for pattern in ("pictures.example", "*", "*.example", "PICTURES.example"):
+        assert host(pattern).read(url) == b"a picture for pictures.example"
+    host.looked_up.clear()
+    for pattern in ((), ("other.example",), ("*.pictures.example",), ("xample",)):
+        assert "not allowed" in refused(host(*pattern), url)
+    assert host.looked_up == []  # not even its name was looked up
+
+
+@pytest.mark.parametrize("name", ["private.example", "both.example"])
+def test_a_name_with_a_private_address_is_refused(host, name):
+    assert "not public" in refused(host("*"), f"http://{name}/picture")
+
+
+def test_names_without_addresses(host):
+    refused(host("*"), "http://nowhere.example/picture")
+    refused(host("*"), "http://unknown.example/picture")
+
+
+def test_redirects_are_checked_like_the_first_address(host):
+    start = "http://pictures.example/to?"
+    found = host("*").read(start + "http://pictures.example/picture?x=%20")
+    assert found == b"a picture for pictures.example"
+    assert "not public" in refused(host("*"), start + "http://private.example/picture")
+    assert "must be http" in refused(host("*"), start + "file:///etc/passwd")
+    assert "must be http" in refused(host("*"), start + "ftp://pictures.example/a")
+    only = host("pictures.example")
+    assert "not allowed" in refused(only, start + "http://other.example/picture")
+    again = "/to?" * 5
+    assert "too often" in refused(host("*"), "http://pictures.example" + again)
+
+
+def test_a_name_is_resolved_once(host):
+    """DNS that answers differently the second time is not asked a second time."""
+    host("*").read("http://pictures.example/picture?x=%20")
+    assert host.looked_up == ["pictures.example"]
+
+
+def test_hosts_that_are_slow_or_endless(host):
+    url = "http://pictures.example"
+    begun = time.monotonic()
+    refused(host("*", seconds=0.4), f"{url}/drip")
+    refused(host("*", seconds=0.4), f"{url}/slow-head")
+    assert time.monotonic() - begun < 3
+    assert "more than" in refused(host("*", size=1 << 20), f"{url}/endless")
+    message = refused(host("*"), f"{url}/missing")
+    assert message == "pictures.example answered 404"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://pictures.example:81/a",
+        "http://user@pictures.example/a",
+        "http://user:pw@pictures.example/a",
+        "http:///a",
+        "http://pictures.example:99999/a",
+        "http://pictures.example/\u0000",
+        "http://[::1/a",
+        "javascript:alert(1)",
+    ],
+)
+def test_addresses_that_are_refused_unread(host, url):
+    refused(host("*"), url)
+    assert host.looked_up == []
+
+
+def test_https_is_checked_against_the_name():
+    context = Fetcher((), 1, 1).tls
+    assert context.check_hostname and context.verify_mode == ssl.CERT_REQUIRED
+
+
+def test_other_machines_need_a_token(monkeypatch):
+    monkeypatch.delenv(command.TOKEN, raising=False)
+    for host in ("0.0.0.0", "::", "192.168.0.5", "example.com"):
+        with pytest.raises(OptionError, match="need a token; set FASTVLM_TOKEN"):
+            command.read_token(command.Options(None, host, 0, None))
+        assert command.read_token(command.Options(None, host, 0, "abc")) == "abc"
+    for host in ("127.0.0.1", "::1", "[::1]", "localhost", "127.8.8.8"):
+        assert command.read_token(command.Options(None, host, 0, None)) is None
+    for token in ("", " a", "a\n", "\u00e9"):
+        with pytest.raises(OptionError, match="^token: "):
+            command.read_token(command.Options(None, "127.0.0.1", 0, token))
+    monkeypatch.setenv(command.TOKEN, "from-outside")
+    options = command.Options(None, "0.0.0.0", 0, None)
+    assert command.read_token(options) == "from-outside"
+
+
+def test_names_that_a_host_header_may_say():
+    local = command.known_names(command.Options(None, "127.0.0.1", 0, None))
+    assert set(local) == {"127.0.0.1", "localhost", "[::1]"}
+    options = command.Options(None, "0.0.0.0", 0, "t", allow_host=("My.Name",))
+    names = command.known_names(options)
+    assert "my.name" in names and socket.gethostname().lower() in names
+
+
+def test_what_is_wrong_is_one_line(capsys, monkeypatch):
+    def end(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as exit:
+            cli.main(["serve", *arguments])
+        assert exit.value.code == 1
+        shown = capsys.readouterr()
+        assert shown.out == "" and shown.err.count("\n") == 1
+        return shown.err
+
+    assert "clients need a token" in end("--host", "0.0.0.0")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert f"127.0.0.1 port {port}: address already in use" in end("--port", port)
+    assert "no such model" in end("--port", "0", "-m", "nothing")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert end() == (
+        "error: starlette: not installed, and serve needs it;"
+        " pip install 'fastvlm-mlx[serve]'\n"
+    )
+
+
+def test_a_port_is_released(reference):
+    with command.listen("127.0.0.1", 0) as link:
+        port = link.getsockname()[1]
+        with pytest.raises(FastVLMError, match="choose another --host or --port"):
+            command.listen("127.0.0.1", port)
+    command.listen("127.0.0.1", port).close()
+
+
+def test_tokens_guard_what_answers_and_not_the_page(reference):
+    with running(reference / "llava-mini", token="right") as server:
+        for path in ("/v1/models", "/api/tags", "/v1/nothing"):
+            assert server.send(path).status == 401
+            assert server.send(path, authorization="Bearer wrong").status == 401
+            reply = server.send(path, authorization="Bearer right")
+            assert reply.status == (404 if path.endswith("nothing") else 200)
+        reply = server.send("/v1/models")
+        assert reply.headers["www-authenticate"] == "Bearer"
+        assert reply.json()["error"]["code"] == "invalid_api_key"
+        assert "token" in server.send("/api/tags").json()["error"]
+        assert server.send("/health").status == 200
+        assert server.send("/openapi.json").status == 200
+        assert server.send("/").status in (200, 404)
+
+
+def test_origins(server: Running):
+    own = {"origin": server.url, "sec_fetch_site": "same-origin"}
+    asked = {"model": "tiny", "prompt": "Hi", "options": {"num_predict": 1}}
+    assert server.send("/api/generate", asked, **own).status == 200
+    assert server.send("/", sec_fetch_site="cross-site").status in (200, 404)
+    preflight = server.send("/api/chat", method="OPTIONS", origin="http://evil.example")
+    assert preflight.status == 403
+    assert not [name for name in preflight.headers if name.startswith("access-control")]
+
+
+def test_every_response_is_strict(server: Running):
+    for path in ("/", "/health", "/v1/models", "/nothing"):
+        headers = server.send(path).headers
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'") and "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert "server" not in headers
+
+
+def test_errors_nobody_foresaw_say_nothing():
+    assert refusal_of(KeyError("a secret")).message == "the server failed (KeyError)"
+    assert refusal_of(MemoryError()).status == 503
+    assert refusal_of(RuntimeError("[malloc] Unable to allocate 9 bytes")).status == 503
+
+
+def test_an_answer_that_fails_is_an_error_not_the_end(server, monkeypatch, caplog):
+    from fastvlm_mlx.app.server.desk import Desk
+
+    def fail(self: Any, question: Any, cancel: Any):
+        raise KeyError("the-secret")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
+        patch.setattr(Desk, "stream", fail)
+        logging.getLogger("fastvlm_mlx.serve").propagate = True
+        reply = server.ask()
+    assert reply.status == 500 and reply.json()["error"]["type"] == "server_error"
+    assert "the-secret" not in caplog.text + json.dumps(reply.json())
+    assert "KeyError" in caplog.text
+    assert server.ask().status == 200
+
+
+def test_a_reader_that_stops_reading_is_cut():
+    import uvicorn
+
+    cut: list[bool] = []
+
+    class Transport(asyncio.Transport):
+        def abort(self):
+            cut.append(True)
+
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return default
+
+        def is_closing(self) -> bool:
+            return False
+
+    async def read_nothing():
+        kind = protocol.patient(Limits(idle_time=0.05, header_time=9))
+        config = uvicorn.Config(lambda *_: None, log_config=None, lifespan="off")
+        from uvicorn.server import ServerState
+
+        link = kind(config, ServerState(), {})
+        link.connection_made(Transport())
+        link.pause_writing()
+        link.resume_writing()
+        await asyncio.sleep(0.1)
+        assert not cut
+        link.pause_writing()
+        await asyncio.sleep(0.1)
+        link.connection_lost(OSError())
+
+    asyncio.run(read_nothing())
+    assert cut
+
+
+def test_help_of_serve_imports_nothing_heavy():
+    script = (
+        "import sys\nfrom fastvlm_mlx.app import cli\n"
+        "try: cli.main(['serve', '--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in ('mlx', 'starlette', 'uvicorn') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]" and done.stderr == ""
