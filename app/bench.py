@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastvlm_mlx.app import bench_machine, roofline, terminal
+from fastvlm_mlx.app import bench_machine, coreml_encoder, roofline, terminal
 from fastvlm_mlx.errors import OptionError
 
 FORMAT = "fastvlm-mlx-bench 1"
@@ -140,8 +140,9 @@ def gather(request: Request) -> dict[str, Any]:
                     request.runs,
                     request.warmup,
                 )
-                found = bench_stages.measure(model, case, files, step)
-                if request.cold:
+                with coreml_encoder.in_use(model, name, encoder):
+                    found = bench_stages.measure(model, case, files, step)
+                if request.cold and encoder == "mlx":
                     _add_cold(found, name, case, next(files), step)
                     if "cold" in found:
                         missing[f"cold TTFT at {resolution} px"] = found.pop("cold")
@@ -249,7 +250,7 @@ def _unavailable(encoder: str) -> str | None:
         raise OptionError(f"--encoder {encoder}: unknown; use {', '.join(ENCODERS)}")
     if encoder == "mlx":
         return None
-    return "needs macOS and an exported Core ML package"
+    return coreml_encoder.unavailable()
 
 
 @contextmanager

@@ -125,7 +125,12 @@ def _staged(model: "FastVLM", case: Case, file: Path) -> dict[str, float]:
     clock.lap("preprocess")
     tower, projector = model.vision_tower, model.projector
     assert tower is not None and projector is not None
-    features = tower(mx.array(pixels).astype(tower.stem.conv.weight.dtype))
+    # A Core ML package that stands in for the tower; see coreml.attach.
+    package = getattr(model, "coreml_encoder", None)
+    if package is None:
+        features = tower(mx.array(pixels).astype(tower.stem.conv.weight.dtype))
+    else:
+        features = package(pixels)
     mx.eval(features)
     clock.lap("encode")
     visual = projector(features).flatten(0, 1)

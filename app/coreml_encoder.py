@@ -1,5 +1,8 @@
 """`--encoder coreml`: pictures go through a Core ML package, on macOS."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,3 +56,40 @@ def own_package(name: str) -> Path:
         terminal.note(f"exporting the encoder of {name}, once")
         to_coreml.export(weights.load(name, dtype="float32"), out)
     return out
+
+
+# What `bench --encoder` calls the compute units.
+BENCH_UNITS = {
+    "coreml-all": "all",
+    "coreml-ane": "cpu-ne",
+    "coreml-gpu": "cpu-gpu",
+    "coreml-cpu": "cpu",
+}
+
+
+def unavailable() -> str | None:
+    """Why no package can be measured here; None if one can."""
+    if sys.platform != "darwin":
+        return "needs macOS and an exported Core ML package"
+    from fastvlm_mlx import coreml
+
+    try:
+        coreml.import_coremltools()
+    except OptionError as fault:
+        return str(fault)
+    return None
+
+
+@contextmanager
+def in_use(model: "FastVLM", name: str, encoder: str) -> Iterator[None]:
+    """`model` encodes as `bench --encoder` asks, and as before afterwards."""
+    if encoder not in BENCH_UNITS:
+        yield
+        return
+    from fastvlm_mlx import coreml
+
+    coreml.attach(model, own_package(name), BENCH_UNITS[encoder])
+    try:
+        yield
+    finally:
+        coreml.detach(model)

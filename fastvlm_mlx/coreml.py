@@ -161,6 +161,13 @@ def attach(model: FastVLM, package: Path | str, compute_units: str = "all") -> N
         return projector(features.astype(projector.layers[0].weight.dtype))
 
     model.encode_pixels = encode_pixels
+    model.coreml_encoder = encoder
+
+
+def detach(model: FastVLM) -> None:
+    """Gives `model` its MLX encoder back."""
+    if getattr(model, "coreml_encoder", None) is not None:
+        del model.encode_pixels, model.coreml_encoder
 
 
 def compiled(package: Path) -> Path:

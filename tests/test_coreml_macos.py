@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from fastvlm_mlx import coreml, weights
+from fastvlm_mlx.app import coreml_encoder
 from fastvlm_mlx.convert import mlpackage
 from fastvlm_mlx.convert.coreml_options import CoreMLOptions
 from fastvlm_mlx.convert.mil_evaluator import evaluate
@@ -89,6 +90,17 @@ def test_a_package_takes_the_encoders_place(mac, package: Path, reference: Path)
     assert mac.count("compile") == 1  # kept in the cache
     with pytest.raises(OptionError, match="^--resolution 192: x.mlpackage holds 64, 1"):
         model.encode_pixels(np.zeros((1, 192, 192, 3), np.float32))
+
+
+def test_bench_measures_each_unit(mac, package: Path, reference: Path, monkeypatch):
+    model = weights.load(reference / "llava-mini", dtype="float32")
+    monkeypatch.setattr(coreml_encoder, "own_package", lambda name: package)
+    assert coreml_encoder.unavailable() is None
+    with coreml_encoder.in_use(model, "x", "coreml-ane"):
+        model.encode_pixels(np.zeros((1, 64, 64, 3), np.float32))
+    assert mac[-1] == "load image_64 CPU_AND_NE"
+    model.encode_pixels(np.zeros((1, 128, 128, 3), np.float32))  # MLX's again
+    assert mac[-1] == "load image_64 CPU_AND_NE"
 
 
 def test_every_unit_is_measured(mac, package: Path, monkeypatch):
