@@ -53,11 +53,12 @@ def rounds(
         for number in range(-options.warmup, options.rounds):
             picture = str(next(files))
             for name, peer in peers.items():
-                if peer.failed or (peer.once and number > -options.warmup):
+                if peer.failed or peer.rounds == 0:
                     continue
                 note(f"round {number + 1} of {options.rounds}: {name}")
                 answers = turn(peer, picture, options.tokens)
-                if number >= 0 or peer.once:
+                peer.rounds -= 1
+                if number >= 0 or peer.slow:
                     for key, value in answers.items():
                         found[name].setdefault(key, []).append(value)
     return found
@@ -75,7 +76,7 @@ def turn(peer: contenders.Peer, picture: str, tokens: int) -> dict[str, Any]:
         "prompt_tokens": first["prompt_tokens"],
         "memory": first["peak_memory"],
     }
-    if not peer.once:
+    if not peer.installed:
         follow = peer.ask(do="follow", prompt=FOLLOW_UP, tokens=2)
         if follow is not None:
             answers["follow_up_ttft"] = follow["ttft"]
@@ -98,7 +99,7 @@ def cold(
         bench_stages.example().save(picture, quality=90)
         for number in range(times):
             for name, peer in peers.items():
-                if peer.failed or peer.once:
+                if peer.failed or peer.installed:
                     continue
                 note(f"cold start {number + 1} of {times}: {name}")
                 seconds = peer.cold(picture, PROMPT)
@@ -121,6 +122,18 @@ def main() -> None:
     parser.add_argument("--cold", type=int, default=3, metavar="N", help="cold starts")
     parser.add_argument("--only", nargs="+", choices=contenders.NAMES)
     parser.add_argument(
+        "--pin",
+        nargs="+",
+        default=[],
+        metavar="PACKAGE==VERSION",
+        help="install this version in the peers' environments",
+    )
+    parser.add_argument(
+        "--slow-rounds",
+        type=int,
+        help="rounds of mlx-vlm, without warm-up, where it takes minutes",
+    )
+    parser.add_argument(
         "--python",
         nargs="+",
         default=[],
@@ -138,6 +151,8 @@ def main() -> None:
         )
         models = {layout: folder / name / layout for layout in models}
     chosen = options.only or [n for n in contenders.NAMES if n != "mlx-vlm-installed"]
+    for requirement in options.pin:
+        contenders.pin(requirement)
     pythons = dict(entry.split("=", 1) for entry in options.python)
     peers = {}
     for name in chosen:
@@ -145,6 +160,7 @@ def main() -> None:
         peers[name] = contenders.start(
             name, models, options.resolution, folder, pythons
         )
+        peers[name].limit(options.rounds, options.warmup, options.slow_rounds)
     try:
         found = rounds(peers, options)
     finally:

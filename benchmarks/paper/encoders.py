@@ -182,7 +182,8 @@ def _fastvit(published: float, head: float, config: VisionConfig) -> Encoder:
         published,
         head,
         lambda resolution: FastViTHD(config),
-        config.tokens,
+        # Table 3 is at 224 px, 3.5 tokens a side: rounded up, as convolutions do.
+        lambda resolution: (-(-resolution // config.stride)) ** 2,
         lambda resolution, itemsize: work.encoder(config, resolution, itemsize),
     )
 

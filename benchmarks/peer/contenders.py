@@ -27,14 +27,17 @@ REQUIREMENTS = {
 
 @dataclass
 class Peer:
-    """One runtime. `once`: so slow that it takes part in one round only."""
+    """One runtime. `rounds`: how many more it takes part in; `slow`: none of them is a
+    warm-up; `installed`: as a user gets it, where that takes many minutes."""
 
     name: str
     module: str
     python: str
     model: Path
     settings: dict[str, Any]
-    once: bool = False
+    installed: bool = False
+    slow: bool = False
+    rounds: int = 0
     failed: str | None = None
     loaded: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
@@ -54,6 +57,13 @@ class Peer:
             text=True,
         )
         self.loaded = self._read() or {}
+
+    def limit(self, rounds: int, warmup: int, slow: int | None) -> None:
+        """Sets how many rounds it takes part in."""
+        if self.installed:
+            slow = 1
+        self.slow = slow is not None and self.name.startswith("mlx-vlm")
+        self.rounds = (slow or 0) if self.slow else rounds + warmup
 
     def ask(self, **request: Any) -> dict[str, Any] | None:
         """The answer to one request; None, and out, if it failed."""
@@ -104,7 +114,7 @@ class Peer:
         said, seconds = b"", None
         while piece := process.stdout.read(4096):
             said += piece
-            answer = said.rpartition(marker)[2] if marker in said else b""
+            answer = _after(marker, said)
             if seconds is None and answer.strip(b"\n"):
                 seconds = time.perf_counter() - started
         process.wait()
@@ -160,7 +170,7 @@ def start(
         python=sys.executable,
         model=models[layout] or Path(),
         settings={"resolution": resolution, **settings},
-        once=name == "mlx-vlm-installed",
+        installed=name == "mlx-vlm-installed",
     )
     if models[layout] is None:
         peer.failed = f"no model in its layout; give --{layout}-model"
@@ -174,6 +184,13 @@ def start(
         words = getattr(error, "stderr", None) or str(error)
         peer.failed = f"not set up: {words.strip().splitlines()[-1]}"
     return peer
+
+
+def pin(requirement: str) -> None:
+    """Lets the environments take this version of a package they need."""
+    package = requirement.partition("==")[0]
+    for name, needed in REQUIREMENTS.items():
+        REQUIREMENTS[name] = tuple(requirement if n == package else n for n in needed)
 
 
 def _set_up(name: str, folder: Path) -> str:
@@ -190,3 +207,10 @@ def _set_up(name: str, folder: Path) -> str:
         )
         done.touch()
     return str(python)
+
+
+def _after(marker: bytes, said: bytes) -> bytes:
+    """What follows the last `marker`; all, if there is no marker to wait for."""
+    if not marker:
+        return said
+    return said.rpartition(marker)[2] if marker in said else b""

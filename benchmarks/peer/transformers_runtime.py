@@ -7,6 +7,7 @@ float32 on the CPU, bfloat16 on CUDA and MPS, attention as transformers chooses 
 # pyright: reportMissingImports=false
 
 import json
+import re
 import sys
 import time
 from importlib.metadata import version
@@ -23,6 +24,8 @@ class Transformers:
 
     def __init__(self, model: str, resolution: int):
         import torch
+
+        complete_torchvision()
         from transformers import AutoTokenizer, FastVlmForConditionalGeneration
 
         self.torch = torch
@@ -126,6 +129,31 @@ class Stamps:
 
     def end(self) -> None:
         pass
+
+
+def complete_torchvision() -> None:
+    """Lets torchvision be imported beside a torch that it was not built for.
+
+    PyPI's torchvision is built for CUDA and loads none of its operators beside a CPU
+    torch, then stumbles over them. timm imports it and uses none of them for FastViT.
+    """
+    import torch
+
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for _ in range(20):
+        try:
+            import torchvision  # noqa: F401
+
+            return
+        except RuntimeError as error:
+            missing = re.search(
+                r"operator torchvision::(\w+) does not exist", str(error)
+            )
+            if missing is None:
+                raise
+            library.define(f"{missing[1]}(Tensor a, Tensor b, float c) -> Tensor")
+            for name in [n for n in sys.modules if n.startswith("torchvision")]:
+                del sys.modules[name]
 
 
 def once(model: str, resolution: int, picture: str, prompt: str) -> None:
