@@ -114,15 +114,16 @@ def write_package(
 ) -> list[str]:
     """Writes `package` unjudged; returns the warnings about its weights."""
     found: dict[str, None] = {}
-    with quiet_coremltools():
-        parts = []
-        for size in sizes:
-            say(f"building the program of {size} px")
-            part = package if len(sizes) == 1 else package.with_name(f"{size}{SUFFIX}")
+    parts = []
+    for size in sizes:
+        say(f"building the program of {size} px")
+        part = package if len(sizes) == 1 else package.with_name(f"{size}{SUFFIX}")
+        with quiet_coremltools():
             found |= dict.fromkeys(_build(model, part, options, size))
-            parts.append(part)
-        if len(sizes) > 1:
-            say("sharing the weights of all sizes")
+        parts.append(part)
+    if len(sizes) > 1:
+        say("sharing the weights of all sizes")
+        with quiet_coremltools():
             _join(parts, sizes, package)
     _describe(package, model.config, options)
     return list(found)
@@ -150,7 +151,8 @@ def _build(model: FastVLM, part: Path, options: CoreMLOptions, size: int) -> lis
     )
     stored.save(str(part))
     # coremltools keeps a copy in the temporary folder until the process ends.
-    shutil.rmtree(getattr(stored, "package_path", None) or part / "-", True)
+    if stored.package_path is not None:
+        shutil.rmtree(stored.package_path, ignore_errors=True)
     del stored, builder
     gc.collect()
     return weights.warnings
