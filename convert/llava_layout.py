@@ -14,7 +14,8 @@ import mlx.core as mx
 from fastvlm_mlx import tokenizer as tokenizers
 from fastvlm_mlx import weights
 from fastvlm_mlx.config import ModelConfig, read_json
-from fastvlm_mlx.convert.staging import check_safetensors
+from fastvlm_mlx.convert import to_mlx
+from fastvlm_mlx.convert.staging import check_free_space
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.quantization import BITS, GROUP_SIZES, is_quantized, quantized
 from fastvlm_mlx.tensors import Tensors, load_tensors, weight_files
@@ -178,11 +179,12 @@ def write_tokenizer(source: Path, folder: Path, *, add_image: bool) -> tuple[int
 
 
 def save_tensors(folder: Path, tensors: Tensors) -> int:
-    """Writes one `model.safetensors`; returns its bytes."""
-    file = folder / "model.safetensors"
-    mx.save_safetensors(str(file), tensors, metadata={"format": "mlx"})
-    check_safetensors(file)
-    return file.stat().st_size
+    """Writes `model.safetensors`, or shards and an index; returns the bytes of weights.
+
+    Empties `tensors`: whoever else holds them keeps a large model in memory.
+    """
+    check_free_space(folder, sum(array.nbytes for array in tensors.values()))
+    return to_mlx._save(folder, tensors, None)
 
 
 def copy_licences(source: Path, folder: Path) -> None:

@@ -25,7 +25,7 @@ from fastvlm_mlx.convert import coreml_check, llava_layout, mlpackage
 from fastvlm_mlx.convert.coreml_check import Reference, Verdict
 from fastvlm_mlx.convert.coreml_options import CoreMLOptions
 from fastvlm_mlx.convert.phone_memory import Estimate, estimate
-from fastvlm_mlx.convert.staging import check_free_space, staged_folder
+from fastvlm_mlx.convert.staging import staged_folder
 from fastvlm_mlx.convert.to_coreml import write_package
 from fastvlm_mlx.coreml import import_coremltools
 from fastvlm_mlx.errors import CheckpointError, OptionError
@@ -98,12 +98,12 @@ def export(
             folder, partial, add_image=True
         )
         named = with_rows(app_tensors(tensors, config), image_id + 1)
-        check_free_space(partial, sum(array.nbytes for array in named.values()))
+        vocabulary = named["language_model.model.embed_tokens.weight"].shape[0]
+        del tensors, model
         text_bytes = llava_layout.save_tensors(partial, named)
         written = llava_layout.config_of(config, stop_id)
         written["image_token_index"] = image_id
-        embedding = named["language_model.model.embed_tokens.weight"]
-        written["vocab_size"] = embedding.shape[0]
+        written["vocab_size"] = vocabulary
         if quantization is not None:
             written["quantization"] = quantization
         llava_layout.write_json(partial / "config.json", written)

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastvlm_mlx.config import VisionConfig
 from fastvlm_mlx.convert import llava_layout
-from fastvlm_mlx.convert.staging import check_free_space, staged_folder
+from fastvlm_mlx.convert.staging import staged_folder
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.tensors import Tensors
 
@@ -84,8 +84,8 @@ def export(
         elif name.startswith("language_model."):
             named[name] = array
     named = llava_layout.cast(named, DTYPES[dtype])
+    del tensors
     with staged_folder(out, overwrite=overwrite, source=folder) as partial:
-        check_free_space(partial, sum(array.nbytes for array in named.values()))
         llava_layout.save_tensors(partial, named)
         _, stop_id = llava_layout.write_tokenizer(folder, partial, add_image=False)
         written = llava_layout.config_of(config, stop_id)
