@@ -41,8 +41,14 @@ class Time:
 class Bench:
     """Measures what fits into `budget` seconds a run (estimated) and in memory."""
 
-    def __init__(self, speed: Speed, budget: float, note: Callable[[str], None]):
-        self.speed, self.budget, self.note = speed, budget, note
+    def __init__(
+        self,
+        speed: Speed,
+        budget: float,
+        note: Callable[[str], None],
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self.speed, self.budget, self.note, self.clock = speed, budget, note, clock
         self.dtype = device.device_dtype()
         self.runs: dict[Key, list[float]] = {}
         self._models: dict[str, Any] = {}
@@ -79,10 +85,10 @@ class Bench:
             for number in range(-1, rounds):
                 for key, call in calls.items():
                     self.note(f"{key}: run {number + 1} of {rounds}")
-                    started = time.perf_counter()
+                    started = self.clock()
                     mx.eval(call())
                     if number >= 0:
-                        seconds = time.perf_counter() - started
+                        seconds = self.clock() - started
                         self.runs.setdefault(key, []).append(seconds)
             del calls
             self._models = {}

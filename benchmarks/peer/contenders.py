@@ -3,6 +3,7 @@
 A peer that cannot be set up, started or asked keeps the reason in `failed`.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -94,9 +95,13 @@ class Peer:
 
     def stop(self) -> None:
         """Ends the process and gives its memory back."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.communicate()
-            self.said.close()
+        if self.process is not None:
+            for stream in (self.process.stdin, self.process.stdout):
+                with contextlib.suppress(BrokenPipeError):
+                    if stream is not None:
+                        stream.close()  # it ends when nothing more can be asked
+            self.process.wait()
+        self.said.close()
 
     def cold(self, picture: Path, prompt: str) -> float | None:
         """Seconds from the start of a new process to the first text of its answer."""
@@ -181,6 +186,7 @@ def start(
             peer.python = pythons.get(environment) or _set_up(environment, folder)
         peer.start()
     except (OSError, subprocess.SubprocessError) as error:
+        peer.said.close()
         words = getattr(error, "stderr", None) or str(error)
         peer.failed = f"not set up: {words.strip().splitlines()[-1]}"
     return peer
