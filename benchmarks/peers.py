@@ -13,6 +13,8 @@ The medians are reported, and their ratios.
 - cold TTFT: from the start of a new process to the first text of its answer.
 - follow-up: TTFT of a second question about the same picture, as each peer's own chat
   would ask it.
+- CPU seconds: of all threads for the first answer, all its tokens; steadier than the
+  clock on a machine that others use. (On a GPU it says little.)
 - memory: the process's peak resident size, loading included.
 
 `mlx-vlm` gets the same BLAS as we (on Linux MLX's own is slow); `mlx-vlm-installed` is
@@ -74,6 +76,7 @@ def turn(peer: contenders.Peer, picture: str, tokens: int) -> dict[str, Any]:
         "tokens_per_second": first["tokens_per_second"],
         "ids": first["ids"],
         "prompt_tokens": first["prompt_tokens"],
+        "cpu_seconds": first["cpu_seconds"],
         "memory": first["peak_memory"],
     }
     if not peer.installed:

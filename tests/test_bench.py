@@ -1,6 +1,8 @@
 """The benchmark's report: what is in it, how it compares, what it refuses."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -183,3 +185,14 @@ def test_round_ticks():
     for top, steps in ((1133, 5), (0.4, 4), (7, 4), (1.0, 5)):
         step, end = charts.ticks(top)
         assert end >= top and round(end / step) == steps
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys\n"
+        "from fastvlm_mlx.app import bench_command\n"
+        "print([m for m in ('mlx', 'numpy', 'PIL', 'rich') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", script]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"

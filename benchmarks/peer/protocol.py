@@ -60,7 +60,9 @@ def serve(load: Any) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         action = getattr(runtime, request.pop("do"))
+        busy = time.process_time()
         try:
-            answer(action(**request))
+            found = action(**request)
+            answer({**found, "cpu_seconds": time.process_time() - busy})
         except Exception as error:  # told to the person, who decides
             answer({"error": f"{type(error).__name__}: {error}"})

@@ -13,6 +13,7 @@ MEASURES = {  # the document's name: the table's, and whether less is better
     "cold_ttft": ("cold TTFT s", True),
     "follow_up_ttft": ("follow-up s", True),
     "tokens_per_second": ("tokens/s", False),
+    "cpu_seconds": ("CPU s", True),
     "memory": ("memory", True),
 }
 
