@@ -1,4 +1,4 @@
-"""Small checkpoints against what PyTorch computed of them (`golden/make_goldens.py`)."""
+"""Small checkpoints against what PyTorch made of them (`golden/make_goldens.py`)."""
 
 import json
 from pathlib import Path
