@@ -85,7 +85,6 @@ class Captioner:
         for size in {len(each) for each in pixels}:
             indices = [at for at, each in enumerate(pixels) if len(each) == size]
             found |= self._group(indices, [pixels[at] for at in indices])
-        mx.clear_cache()
         return [found[at] for at in range(len(pixels))]
 
     def _group(
@@ -120,6 +119,8 @@ class Captioner:
         embed = self.model.language_model.model.embed_tokens
         captions: dict[int, Caption | FastVLMError] = {}
         for step in range(1, sampling.max_tokens + 1):
+            if step % 256 == 0:
+                mx.clear_cache()
             # The next tokens are under way before these are looked at.
             following = tokens
             if step < sampling.max_tokens:

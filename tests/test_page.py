@@ -236,13 +236,13 @@ def test_what_goes_wrong_is_said(page, cat):
 
 
 def test_live_captions(page, downloads):
-    seen = set[str]()
+    seen: list[str] = []
 
     def reply(question: Question) -> str:
         (message,) = question.messages
         frame = opened(message.pictures[0])
         assert max(frame.size) <= 1024
-        seen.add(hashlib.sha256(frame.tobytes()).hexdigest())
+        seen.append(hashlib.sha256(frame.tobytes()).hexdigest())
         return f"Frame {len(seen)} of {message.text}"
 
     page.script.reply, page.script.pause = reply, 0.005
@@ -256,7 +256,7 @@ def test_live_captions(page, downloads):
     assert page.text("live-caption").startswith("Frame")
     page.shoot("live-light")
     # One question after the other, each of a frame that is new.
-    assert len(seen) == len(page.script.asked)
+    assert len(set(seen)) == len(seen) > len(page.script.asked) - 2
     assert all(q.messages[0].text == f"{PROMPT} {SUFFIX}" for q in page.script.asked)
     assert "Frame" in page.told("status")
 
