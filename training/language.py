@@ -190,8 +190,8 @@ def choose(
     One question in ten is typed carelessly: small letters, no mark.
     """
     weight = {
-        "yes/no": 0.6, "describe": 0.5, "word": 2.5, "number": 2.5, "largest": 2.0,
-        "count": 1.6,
+        "yes/no": 0.6, "describe": 0.5, "word": 1.5, "number": 1.5, "largest": 2.0,
+        "count": 1.3, "shape": 1.3,
     }  # fmt: skip
     p = np.array([weight.get(pair.kind, 1.0) for pair in pairs])
     number = min(number, len(pairs))

@@ -22,7 +22,7 @@ from training.model import DemoFastVLM
 from training.score import score
 
 STEPS = {
-    "pretrain": 6000, "symbols": 8000, "stage1": 600, "stage1.5": 400, "stage2": 3000,
+    "pretrain": 4000, "symbols": 12000, "stage1": 800, "stage1.5": 300, "stage2": 3000,
 }  # fmt: skip
 MODEL_CARD = Path(__file__).parent / "MODEL_CARD.md"
 

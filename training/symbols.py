@@ -19,11 +19,12 @@ from torch.utils.data import Dataset
 from training import language, pretrain, questions, world
 from training.loop import Budget, Run
 
-BATCH = 16
+BATCH = 8  # small: what is missing at first is steps, not examples
 PAIRS = 8  # questions asked of one scene
 TOKENS = 16
 COLOURS = len(world.COLOUR_NAMES)
-EASY = 150  # first batches, of scenes with a single thing in them
+# Up to these batches, scenes hold at most so many things and no caption is asked.
+LESSONS = ((400, 1), (2000, 3))
 
 
 def symbols(found: world.Labels) -> dict[str, np.ndarray]:
@@ -92,11 +93,11 @@ def stack(rows: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     return {k: torch.from_numpy(np.stack([row[k] for row in rows])) for k in rows[0]}
 
 
-def _one_thing(seed: int) -> world.Scene:
-    """A scene of one shape or one sign: where looking at all is learned first."""
+def _small(seed: int, most: int) -> world.Scene:
+    """A scene of at most so many shapes and signs, where looking is learned first."""
     while True:
         scene = world.sample(seed)
-        if len(scene.shapes) + len(scene.signs) == 1:
+        if len(scene.shapes) + len(scene.signs) <= most:
             return scene
         seed += 100_000_000
 
@@ -114,12 +115,12 @@ class SymbolScenes(Dataset):
     def __getitem__(self, batch: int) -> dict[str, torch.Tensor]:
         rows, visual = [], []
         first = (self.first + batch) * BATCH
-        easy = self.first + batch < EASY
+        most = next((n for end, n in LESSONS if self.first + batch < end), None)
         for seed in range(first, first + BATCH):
             rng = np.random.default_rng([seed, 3])
-            scene = _one_thing(seed) if easy else world.sample(seed)
+            scene = _small(seed, most) if most else world.sample(seed)
             asked = questions.pairs(scene)
-            if easy or rng.random() < 0.6:  # captions are long: fewer of them
+            if most or rng.random() < 0.6:  # captions are long: fewer of them
                 asked = [pair for pair in asked if pair.kind != "describe"]
             asked = language.choose(rng, asked, PAIRS)
             rows.append(self.packer.pack(rng, asked, TOKENS))
@@ -157,8 +158,8 @@ def run(folder: Path, tokenizer: Tokenizer, budget: Budget):
     model = language.language_model(tokenizer)
     embed = SymbolEmbedding(tokenizer, model.config.hidden_size)
     modules = {"language": model, "embed": embed}
-    rates = {"language": 2.5e-3, "embed": 2.5e-3}
-    training = Run("symbols", folder, modules, rates, budget, save_every=200)
+    rates = {"language": 1e-3, "embed": 1e-3}
+    training = Run("symbols", folder, modules, rates, budget, save_every=400)
     if training.finished:
         return model
     scenes = SymbolScenes(tokenizer, training.step, budget.steps - training.step)
@@ -183,7 +184,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="where checkpoints go")
-    parser.add_argument("--steps", type=int, default=5000, help="batches of 16 scenes")
+    parser.add_argument("--steps", type=int, default=12000, help="batches of 8 scenes")
     parser.add_argument("--minutes", type=float, help="stop after this much wall time")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
