@@ -3,7 +3,6 @@
 While the model answers about one batch, a thread opens the pictures of the next.
 """
 
-import json
 import sys
 import time
 from collections import deque
@@ -26,7 +25,8 @@ from fastvlm_mlx.app.caption_output import (
     Stdout,
 )
 from fastvlm_mlx.app.caption_pictures import find, identity
-from fastvlm_mlx.errors import FastVLMError, OptionError
+from fastvlm_mlx.errors import FastVLMError
+from fastvlm_mlx.json_schema import read_schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,18 +178,6 @@ def check(request: Request) -> tuple[dict[str, Any], Any]:
     if "tiles" in view:
         view["tiles"] = image.parse_tiles(view["tiles"])
     return view, Sampling(**request.sampling)
-
-
-def read_schema(path: Path) -> Any:
-    """The JSON schema in a file; OptionError if there is none or it cannot be used."""
-    try:
-        schema = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise OptionError(f"{path}: not JSON ({error}); give a JSON schema") from None
-    from fastvlm_mlx.constrained import check_schema
-
-    check_schema(schema)
-    return schema
 
 
 def choose_model(name: str | None) -> str:

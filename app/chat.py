@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import coreml_encoder, stats, terminal
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.json_schema import read_schema
 
 if TYPE_CHECKING:
+    from fastvlm_mlx.constrained import JSONForm
     from fastvlm_mlx.conversation import Conversation
 
 
@@ -31,6 +33,7 @@ class Request:
     as_json: bool
     encoder: str = "mlx"
     compute_units: str | None = None
+    schema: Path | None = None
 
 
 class UsageError(OptionError):
@@ -43,18 +46,21 @@ def run(request: Request) -> None:
     """Answer the question, or talk until the person leaves."""
     question = read_question(request)
     view = check(request)
+    schema = read_schema(request.schema) if request.schema else None
     use_coreml = coreml_encoder.check(request.encoder, request.compute_units)
     name, model = open_model(request.model)
     if use_coreml:
         coreml_encoder.use(model, name, request.encoder, request.compute_units)
     if question is not None:
-        answer(model.conversation(**view), question, request, name)
+        answer(model.conversation(**view), question, request, name, schema)
         return
     from fastvlm_mlx.app.repl import Repl
     from fastvlm_mlx.hub import cache_dir
 
     conversation = model.conversation(request.images, **view)
-    repl = Repl(conversation, name, request.sampling, show_stats=request.stats)
+    repl = Repl(
+        conversation, name, request.sampling, show_stats=request.stats, schema=schema
+    )
     repl.run(cache_dir() / "history")
 
 
@@ -134,15 +140,33 @@ def open_model(name: str | None) -> tuple[str, Any]:
         return name, weights.load(name, on_progress=update)
 
 
+def form_of(model: Any, schema: Any) -> "JSONForm | None":
+    """The rule for an answer in JSON of `schema`; None if there is no schema."""
+    if schema is None:
+        return None
+    # Here, not above: an extra of the installation.
+    from fastvlm_mlx.constrained import JSONForm
+
+    return JSONForm(model, schema)
+
+
 def answer(
-    conversation: "Conversation", question: str, request: Request, model: str
+    conversation: "Conversation",
+    question: str,
+    request: Request,
+    model: str,
+    schema: Any = None,
 ) -> None:
     """Print one answer as it comes, or at its end as one JSON object."""
     text = ""
     last = None
     try:
         for last in conversation.stream(
-            question, request.images, detailed=request.stats, **request.sampling
+            question,
+            request.images,
+            detailed=request.stats,
+            constraint=form_of(conversation.model, schema),
+            **request.sampling,
         ):
             text += last.text
             if not request.as_json:

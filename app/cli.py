@@ -5,6 +5,7 @@ MLX and the model are imported inside the commands (tests/test_cli.py checks).
 """
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
@@ -142,6 +143,12 @@ def chat(
             "--stop", metavar="TEXT", help="End the answer at this; repeatable."
         ),
     ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            "--schema", metavar="FILE", help="Answer in JSON of this JSON schema."
+        ),
+    ] = None,
     encoder: Annotated[
         str,
         typer.Option(
@@ -192,6 +199,7 @@ def chat(
             },
             stats=stats,
             as_json=as_json,
+            schema=schema,
             encoder=encoder,
             compute_units=compute_units,
         )

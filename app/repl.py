@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_mlx.app import line_editor, stats, terminal
+from fastvlm_mlx.app import chat, line_editor, stats, terminal
 from fastvlm_mlx.errors import OptionError
 
 if TYPE_CHECKING:
@@ -41,11 +41,13 @@ class Repl:
         sampling: Mapping[str, Any],
         *,
         show_stats: bool = False,
+        schema: Any = None,
     ):
         self.conversation = conversation
         self.model = model
         self.sampling = sampling
         self.show_stats = show_stats
+        self.schema = schema
         self.last: Chunk | None = None
         self.leaving = False
         # Only files of this session are overwritten: /save cat.png must not be.
@@ -94,7 +96,11 @@ class Repl:
         last = None
         with terminal.deferred_interrupt() as cancel:
             for last in self.conversation.stream(
-                question, cancel=cancel, detailed=self.show_stats, **self.sampling
+                question,
+                cancel=cancel,
+                detailed=self.show_stats,
+                constraint=chat.form_of(self.conversation.model, self.schema),
+                **self.sampling,
             ):
                 terminal.emit(last.text)
         terminal.emit("\n")

@@ -10,6 +10,7 @@ before llguidance notices, and a process can be ended.
 import contextlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from fastvlm_mlx.errors import FastVLMError, OptionError
@@ -55,6 +56,19 @@ def grammar_of(schema: Any) -> str:
     return library().LLMatcher.grammar_from_json_schema(
         json.dumps(schema), overrides=_SPACING
     )
+
+
+def read_schema(path: str | Path) -> Any:
+    """The JSON schema in the file `path`.
+
+    Raises OptionError unless it is one that can be followed, OSError if there is none.
+    """
+    try:
+        schema = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"{path}: not JSON ({error}); give a JSON schema") from None
+    check_schema(schema)
+    return schema
 
 
 def check_schema(schema: Any):

@@ -1,0 +1,142 @@
+"""Answers of a given form: valid to the last token, whatever the model wants."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("llguidance")
+
+from fastvlm_mlx import constrained, json_schema  # noqa: E402
+from fastvlm_mlx.app import cli  # noqa: E402
+from fastvlm_mlx.constrained import JSONForm  # noqa: E402
+from fastvlm_mlx.errors import FastVLMError, OptionError  # noqa: E402
+
+PICTURE = {
+    "type": "object",
+    "properties": {
+        "title": {"type": "string"},
+        "count": {"type": "integer", "minimum": 3},
+        "tags": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        "kind": {"enum": ["photo", "drawing"]},
+        "size": {
+            "type": "object",
+            "properties": {"x": {"type": "number"}, "y": {"pattern": "^[a-z]{3,9}$"}},
+            "required": ["x"],
+            "additionalProperties": False,
+        },
+    },
+    "required": ["title", "count", "tags", "kind", "size"],
+    "additionalProperties": False,
+}
+LIST = {"$ref": "#/$defs/node", "$defs": {"node": {"type": "object"}}}
+LIST["$defs"]["node"] |= {  # type: ignore
+    "properties": {"value": {"type": "boolean"}, "next": {"$ref": "#/$defs/node"}},
+    "required": ["value"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def model(reference: Path) -> Any:
+    from fastvlm_mlx import load
+
+    return load(reference / "llava-mini")
+
+
+def answered(model: Any, schema: Any, **options: Any) -> tuple[Any, Any]:
+    chunks = list(
+        model.stream([], "Tell me.", constraint=JSONForm(model, schema), **options)
+    )
+    return json.loads("".join(chunk.text for chunk in chunks)), chunks[-1]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 8.0])
+@pytest.mark.parametrize("max_tokens", [70, 110])
+def test_an_answer_is_whole_however_little_room_it_has(model, max_tokens, temperature):
+    said, last = answered(
+        model, PICTURE, max_tokens=max_tokens, temperature=temperature, seed=3
+    )
+    assert sorted(said) == sorted(PICTURE["properties"])
+    assert said["count"] >= 3 and said["tags"] and said["kind"] in ("photo", "drawing")
+    assert last.finish_reason == "stop" and last.generated_tokens < max_tokens
+
+
+@pytest.mark.parametrize("schema", [None, {"type": "object"}, LIST, {}])
+@pytest.mark.parametrize("seed", range(4))
+def test_answers_of_many_forms_are_json(model, schema, seed):
+    options = {"temperature": 2.0, "seed": seed, "max_tokens": 30}
+    said, last = answered(model, schema, **options)
+    assert last.finish_reason == "stop"
+    if schema != {}:
+        assert isinstance(said, dict)
+
+
+def test_the_form_does_not_change_what_fits_it(model):
+    """A model that says JSON anyway is left alone."""
+    said, last = answered(model, {"const": "yes"})
+    assert said == "yes" and last.finish_reason == "stop"
+
+
+def test_too_little_room_is_refused_before_anything_is_said(model):
+    with pytest.raises(OptionError, match="max_tokens 9: too few .* give at least"):
+        answered(model, PICTURE, max_tokens=9)
+    conversation = model.conversation()
+    with pytest.raises(OptionError):
+        conversation.ask("Hi", max_tokens=2, constraint=JSONForm(model, PICTURE))
+    assert conversation.history == () and conversation.context_used == 0
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "nothing"}, {"enum": []}, {"pattern": "("}, {"$ref": "http://a/b"}, []],
+)
+def test_schemas_that_cannot_be_followed(model, schema):
+    with pytest.raises(OptionError, match="^schema: "):
+        json_schema.check_schema(schema)
+    with pytest.raises(OptionError, match="^schema: "):
+        answered(model, schema)
+
+
+def test_follow_ups_after_json(model):
+    conversation = model.conversation()
+    first = conversation.ask("Hi", max_tokens=40, constraint=JSONForm(model))
+    assert json.loads(first) == {} or json.loads(first)
+    plain = conversation.ask("And?", max_tokens=5)
+    again = model.conversation()
+    again._past.replay(conversation.history[0])
+    again._past.replay(conversation.history[1])
+    assert again.ask("And?", max_tokens=5) == plain
+
+
+def test_a_missing_library_is_one_line(model, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "llguidance", None)
+    monkeypatch.delitem(vars(model), "llguidance", raising=False)
+    with pytest.raises(FastVLMError, match=r"pip install 'fastvlm-mlx\[serve\]'"):
+        constrained.vocabulary_of(model)
+
+
+def test_chat_answers_in_json_of_a_schema(reference, tmp_path, capsys):
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(PICTURE))
+
+    def chat(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit:
+            cli.main(["chat", "-m", str(reference / "llava-mini"), *arguments])
+        shown = capsys.readouterr()
+        return int(exit.value.code or 0), shown.out, shown.err
+
+    asked = ("-p", "Describe it.", "--max-tokens", "90", "--schema", str(file))
+    code, out, err = chat(*asked)
+    assert (code, err) == (0, "") and sorted(json.loads(out)) == sorted(
+        PICTURE["properties"]
+    )
+    code, out, _ = chat(*asked, "--json")
+    assert "tags" in json.loads(json.loads(out)["answer"])
+    file.write_text("{")
+    code, out, err = chat(*asked)
+    assert code == 1 and "schema.json: not JSON" in err and err.count("\n") == 1
+    file.write_text('{"type": "nothing"}')
+    assert "cannot be followed" in chat(*asked)[2]
+    assert "no such file" in chat("-p", "Hi", "--schema", str(tmp_path / "no"))[2]
