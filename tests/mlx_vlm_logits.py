@@ -10,8 +10,8 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
-from mlx_vlm.models.fastvlm.config import VisionConfig
-from mlx_vlm.utils import load_model
+from mlx_vlm.models.fastvlm.config import VisionConfig  # pyright: ignore
+from mlx_vlm.utils import load_model  # pyright: ignore
 
 folder, golden, out = (Path(argument) for argument in sys.argv[1:])
 # mlx-vlm keeps the encoder's sizes in class attributes, whatever config.json says.
