@@ -1,9 +1,11 @@
 """What the server does for its own safety, piece by piece."""
 
 import asyncio
+import http.client
 import http.server
 import json
 import logging
+import signal
 import socket
 import ssl
 import subprocess
@@ -317,7 +319,6 @@ def test_an_answer_that_fails_is_an_error_not_the_end(server, monkeypatch, caplo
 
     with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
         patch.setattr(Desk, "stream", fail)
-        logging.getLogger("fastvlm_mlx.serve").propagate = True
         reply = server.ask()
     assert reply.status == 500 and reply.json()["error"]["type"] == "server_error"
     assert "the-secret" not in caplog.text + json.dumps(reply.json())
@@ -369,3 +370,29 @@ def test_help_of_serve_imports_nothing_heavy():
         [sys.executable, "-c", script], capture_output=True, text=True
     )
     assert done.stdout.splitlines()[-1] == "[]" and done.stderr == ""
+
+
+def test_the_command_serves_until_interrupted(reference):
+    """The program itself: one line when it is ready, one for a request, then gone."""
+    model = str(reference / "llava-mini")
+    script = f"from fastvlm_mlx.app.cli import main; main(['serve', '-m', {model!r}"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{script}, '--port', '0'])"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stderr is not None and program.stdout is not None
+        line = program.stderr.readline()
+        assert line.startswith("llava-mini is served at http://127.0.0.1:")
+        port = int(line.split(":")[2].split("/")[0])
+        link = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        body = {"model": "llava-mini", "prompt": "a-secret", "stream": False}
+        link.request("POST", "/api/generate?x=a-secret", json.dumps(body))
+        assert json.load(link.getresponse())["done"]
+        link.close()
+        program.send_signal(signal.SIGINT)
+        shown = program.stderr.read()
+        assert program.wait(20) == 0 and program.stdout.read() == ""
+    assert "POST /api/generate 200" in shown and shown.count("\n") == 1
+    assert "a-secret" not in shown

@@ -5,7 +5,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,10 +47,9 @@ def run(options: Options) -> None:
     from fastvlm_mlx.app.server.site import build
     from fastvlm_mlx.app.server.worker import Worker
 
-    _log_to_stderr()
     limits = Limits()
     link = listen(options.host, options.port)
-    with link:
+    with link, logged_to_stderr():
         worker = Worker(lambda: open_desk(options.model, limits), limits)
         name = worker.start()["name"]
         app = build(worker, hosts=hosts, token=token, picture_hosts=options.allow_url)
@@ -190,11 +190,17 @@ def _check_extra():
             )
 
 
-def _log_to_stderr():
+@contextmanager
+def logged_to_stderr() -> Iterator[None]:
+    """One line for each request: its method, path, status and time, nothing of it."""
     log = logging.getLogger("fastvlm_mlx.serve")
-    if not log.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = True
