@@ -89,8 +89,9 @@ def main():
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
+        # Last: macOS refuses it.
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     try:
         check_schema(json.load(sys.stdin))
     except OptionError as error:

@@ -199,7 +199,7 @@ def page_routes() -> list[Route]:
     def serve(file: Path) -> Callable[[Request], Response]:
         return lambda request: FileResponse(file, headers={"cache-control": "no-cache"})
 
-    files = sorted(path for path in folder.glob("*") if path.is_file())
+    files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
     routes = [Route(f"/{file.name}", serve(file), methods=["GET"]) for file in files]
     index = folder / "index.html"
     return [Route("/", serve(index), methods=["GET"]), *routes] if files else routes
