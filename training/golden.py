@@ -27,13 +27,16 @@ def answer(model: DemoFastVLM, visual: torch.Tensor, question: str) -> str:
     tokenizer, embed = model.tokenizer, model.language.get_input_embeddings()
     before = torch.tensor([tokenizer.encode(language.BEFORE).ids])
     after = tokenizer.encode("\n" + question + language.AFTER).ids
-    end, said = tokenizer.token_to_id("<|im_end|>"), []
-    while len(said) < MAX_TOKENS and end not in said:
-        rest = torch.tensor([after + said])
-        embeds = torch.cat([embed(before), visual, embed(rest)], 1)
-        logits = model.language(inputs_embeds=embeds, use_cache=False).logits
-        said.append(int(logits[0, -1].argmax()))
-    return tokenizer.decode([token for token in said if token != end])
+    end, said, past = tokenizer.token_to_id("<|im_end|>"), [], None
+    embeds = torch.cat([embed(before), visual, embed(torch.tensor([after]))], 1)
+    while len(said) < MAX_TOKENS:
+        out = model.language(inputs_embeds=embeds, past_key_values=past, use_cache=True)
+        token, past = int(out.logits[0, -1].argmax()), out.past_key_values
+        if token == end:
+            break
+        said.append(token)
+        embeds = embed(torch.tensor([[token]]))
+    return tokenizer.decode(said)
 
 
 def main() -> None:

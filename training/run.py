@@ -50,6 +50,7 @@ def run(
     embed.load_state_dict(state["embed"])
     for stage in stages.STAGES:
         stages.run(folder, stage, model, heads, embed, budget[stage.name])
+        model.save(folder / "checkpoint")
         draw(folder)
     return model
 
@@ -80,7 +81,6 @@ def main() -> None:
     steps = STEPS | {name: int(number) for name, number in options.steps}
     config = EncoderConfig(multi_scale=multi_scale)
     model = run(options.folder, config, steps, dict(options.minutes))
-    model.save(options.folder / "checkpoint")
     shutil.copy(MODEL_CARD, options.folder / "checkpoint" / "README.md")
     found = {
         look: score(model, options.pictures, held_out)
