@@ -22,7 +22,7 @@ from training.model import DemoFastVLM
 from training.score import score
 
 STEPS = {
-    "pretrain": 4000, "symbols": 12000, "stage1": 800, "stage1.5": 300, "stage2": 3000,
+    "pretrain": 3000, "symbols": 4000, "stage1": 500, "stage1.5": 150, "stage2": 2000,
 }  # fmt: skip
 MODEL_CARD = Path(__file__).parent / "MODEL_CARD.md"
 

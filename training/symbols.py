@@ -159,7 +159,7 @@ def run(folder: Path, tokenizer: Tokenizer, budget: Budget):
     embed = SymbolEmbedding(tokenizer, model.config.hidden_size)
     modules = {"language": model, "embed": embed}
     rates = {"language": 1e-3, "embed": 1e-3}
-    training = Run("symbols", folder, modules, rates, budget, save_every=400)
+    training = Run("symbols", folder, modules, rates, budget, save_every=200)
     if training.finished:
         return model
     scenes = SymbolScenes(tokenizer, training.step, budget.steps - training.step)
@@ -184,7 +184,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="where checkpoints go")
-    parser.add_argument("--steps", type=int, default=12000, help="batches of 8 scenes")
+    parser.add_argument("--steps", type=int, default=4000, help="batches of 8 scenes")
     parser.add_argument("--minutes", type=float, help="stop after this much wall time")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
