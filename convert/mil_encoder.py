@@ -43,6 +43,7 @@ def numpy_of(array: mx.array) -> np.ndarray:
 def matrix_of(layer: nn.Module) -> np.ndarray:
     """A linear layer's weight (out, in), whatever it is stored as."""
     if isinstance(layer, nn.QuantizedLinear):
+        assert layer.biases is not None  # affine, the only mode that is read
         parts = (layer.weight, layer.scales, layer.biases)
         return numpy_of(mx.dequantize(*parts, layer.group_size, layer.bits))
     return numpy_of(layer.weight)

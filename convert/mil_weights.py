@@ -118,11 +118,15 @@ def quantise(array: np.ndarray, block: int | None) -> tuple[np.ndarray, np.ndarr
 def palettise(array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """The 2^bits values that fit `array` best (1-D k-means), and each weight's index.
 
-    Works on the distinct values: float16 has at most 65,536 of them, so the largest
-    layer takes well under a second.
+    Works on the 65,536 values that float16 has, each as often as it occurs: a fraction
+    of a second for the largest layer.
     """
-    values, counts = np.unique(array.astype(np.float16), return_counts=True)
-    points, mass = values.astype(np.float64), counts.astype(np.float64)
+    patterns = array.view(np.uint16).reshape(-1)
+    counts = np.bincount(patterns, minlength=1 << 16)
+    every = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16).view(np.float16)
+    used = np.flatnonzero(counts)
+    used = used[np.argsort(every[used], kind="stable")]
+    points, mass = every[used].astype(np.float64), counts[used].astype(np.float64)
     size = 2**bits
     # Start where the best quantiser's centres lie: as dense as the cube root of the
     # weights' density (Panter and Dite).
@@ -134,10 +138,11 @@ def palettise(array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
         weight = np.bincount(nearest, mass, size)
         total = np.bincount(nearest, mass * points, size)
         centres = np.sort(np.where(weight > 0, total / np.maximum(weight, 1), centres))
-    palette = centres.astype(array.dtype)
+    palette = centres.astype(np.float16)
     wide = palette.astype(np.float64)
-    indices = np.searchsorted((wide[1:] + wide[:-1]) / 2, array.astype(np.float64))
-    return palette, indices.astype(np.uint8)
+    index = np.zeros(1 << 16, np.uint8)
+    index[used] = np.searchsorted((wide[1:] + wide[:-1]) / 2, points)
+    return palette, index[patterns].reshape(array.shape)
 
 
 def pack_bits(indices: np.ndarray, bits: int) -> np.ndarray:
