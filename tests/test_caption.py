@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pexpect
 import pytest
 
@@ -53,6 +54,17 @@ def run(capsys, monkeypatch, model, mini):
         return shown.out, shown.err
 
     return call
+
+
+@pytest.fixture
+def quick(run, monkeypatch):
+    """As `run`, with captions that cost nothing: the mean of what the model sees."""
+
+    def captions(self: Captioner, pixels: list[np.ndarray]) -> list[Caption]:
+        return [Caption(f"{each.mean():.6f}", "stop") for each in pixels]
+
+    monkeypatch.setattr(Captioner, "captions", captions)
+    return run
 
 
 @pytest.fixture
@@ -129,9 +141,9 @@ def test_jsonl_on_standard_output(folder, run, model, mini):
     assert re.fullmatch(r"2 pictures captioned in [\d.]+ s \(.*\)\n", err)
 
 
-def test_csv_holds_what_jsonl_holds(folder, run, tmp_path):
-    run(folder, "-o", tmp_path / "a.csv")
-    run(folder, "-o", tmp_path / "a.jsonl")
+def test_csv_holds_what_jsonl_holds(folder, quick, tmp_path):
+    quick(folder, "-o", tmp_path / "a.csv")
+    quick(folder, "-o", tmp_path / "a.jsonl")
     with (tmp_path / "a.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [{k: v for k, v in row.items() if v} for row in table] == [
@@ -140,14 +152,14 @@ def test_csv_holds_what_jsonl_holds(folder, run, tmp_path):
     assert names(tmp_path / "a.jsonl") == [f"{seed}.png" for seed in range(1, 13)]
 
 
-def test_sidecars(folder, run, model):
+def test_sidecars(folder, quick):
     (folder / "3.txt").write_text("mine\n")
-    out, err = run(folder, "--format", "txt")
+    out, err = quick(folder, "--format", "txt")
     assert out == "" and err.startswith("1 of 12 pictures have captions already\n11 ")
     assert (folder / "3.txt").read_text() == "mine\n"
-    answer = model.ask(folder / "4.png", PROMPT, max_tokens=6).strip()
-    assert (folder / "4.txt").read_text() == f"{answer}\n"
-    run(folder, "--format", "txt", "--overwrite")
+    texts = {path.read_text() for path in folder.glob("*.txt")}
+    assert len(texts) == 12 and all(text.count("\n") == 1 for text in texts)
+    quick(folder, "--format", "txt", "--overwrite")
     assert (folder / "3.txt").read_text() != "mine\n"
     assert len(list(folder.iterdir())) == 24
 
@@ -162,8 +174,17 @@ def test_a_schema(folder, run, tmp_path):
     pytest.importorskip("llguidance")
     schema = tmp_path / "schema.json"
     schema.write_text('{"enum": [{"cat": true}, {"cat": false}]}')
-    run(folder, "-o", tmp_path / "a.jsonl", "--schema", schema, "--max-tokens", "40")
-    assert all(line["caption"]["cat"] in (True, False) for line in _all(tmp_path))
+    options = ("--schema", schema, "--max-tokens", "40")
+    out, _ = run(folder / "1.png", folder / "2.png", *options)
+    captions = [json.loads(line)["caption"] for line in out.splitlines()]
+    assert len(captions) == 2 and all(each["cat"] in (True, False) for each in captions)
+    run(folder / "1.png", "-o", tmp_path / "a.csv", *options)
+    with (tmp_path / "a.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert json.loads(row["caption"]) == captions[0]
+    # Too few tokens for any JSON of this form: no caption, not half of one.
+    out, err = run(folder / "1.png", *options, "--max-tokens", "2", code=1)
+    assert out == "" and "error: max_tokens 2: too few" in err
     schema.write_text("{")
     _, err = run(folder, "--schema", schema, code=1)
     assert "schema.json: not JSON" in err and err.count("\n") == 1
@@ -175,12 +196,12 @@ def _all(tmp_path: Path) -> list[dict]:
     return found
 
 
-def test_failures_are_told_and_tried_again(folder, run, tmp_path):
+def test_failures_are_told_and_tried_again(folder, quick, tmp_path):
     out = tmp_path / "a.jsonl"
     (folder / "5.png").write_bytes(b"not a picture")
     (folder / "7.png").unlink()
     (folder / "7.png").symlink_to("nowhere")
-    _, err = run(folder, "-o", out, "--batch", 4, code=1)
+    _, err = quick(folder, "-o", out, "--batch", 4, code=1)
     shown = err.splitlines()
     assert shown[0].startswith("10 pictures captioned") and "2 failed:" in shown[0]
     assert shown[1].startswith(f"error: {folder}/5.png: not a picture")
@@ -189,7 +210,7 @@ def test_failures_are_told_and_tried_again(folder, run, tmp_path):
     assert failed == ["5.png", "7.png"]
 
     picture(5).save(folder / "5.png")
-    _, err = run(folder, "-o", out, code=1)
+    _, err = quick(folder, "-o", out, code=1)
     assert err.startswith("10 of 12 pictures have captions already\n1 picture ")
     assert names(out)[-2:] == ["5.png", "7.png"]
     assert ["error" in line for line in _all(tmp_path)] == [False] * 11 + [True]
@@ -226,7 +247,7 @@ def test_any_torn_end_is_mended(form, tmp_path):
             assert go_on() == whole, (length, rest)
 
 
-def test_what_is_not_ours_is_not_touched(folder, run, tmp_path):
+def test_what_is_not_ours_is_not_touched(folder, quick, tmp_path):
     for name, content in (
         ("a.jsonl", "# Notes\n"),
         ("b.jsonl", '{"name": 1}\n'),
@@ -234,38 +255,38 @@ def test_what_is_not_ours_is_not_touched(folder, run, tmp_path):
         ("d.csv", "name,age\n"),
     ):
         (tmp_path / name).write_text(content)
-        _, err = run(folder, "-o", tmp_path / name, code=1)
+        _, err = quick(folder, "-o", tmp_path / name, code=1)
         assert "exists and holds no captions; choose another -o" in err
         assert (tmp_path / name).read_text() == content
-    run(folder, "-o", tmp_path / "a.jsonl", "--overwrite")
+    quick(folder, "-o", tmp_path / "a.jsonl", "--overwrite")
     assert len(_all(tmp_path)) == 12
 
 
-def test_another_question_begins_another_file(folder, run, tmp_path):
-    run(folder, "-o", tmp_path / "a.jsonl")
-    _, err = run(folder, "-o", tmp_path / "a.jsonl", "-p", "What else?", code=1)
+def test_another_question_begins_another_file(folder, quick, tmp_path):
+    quick(folder, "-o", tmp_path / "a.jsonl")
+    _, err = quick(folder, "-o", tmp_path / "a.jsonl", "-p", "What else?", code=1)
     assert "holds captions of prompt 'Describe the image.'; choose another -o" in err
-    run(folder, "-o", tmp_path / "a.jsonl", "-p", "What else?", "--overwrite")
+    quick(folder, "-o", tmp_path / "a.jsonl", "-p", "What else?", "--overwrite")
     assert {line["prompt"] for line in _all(tmp_path)} == {"What else?"}
 
 
-def test_damage_in_the_middle_is_refused(folder, run, tmp_path):
-    run(folder, "-o", tmp_path / "a.jsonl")
+def test_damage_in_the_middle_is_refused(folder, quick, tmp_path):
+    quick(folder, "-o", tmp_path / "a.jsonl")
     text = (tmp_path / "a.jsonl").read_text().replace('{"image"', "{", 3)
     (tmp_path / "a.jsonl").write_text('{"image": "x"}\n' + text)
-    _, err = run(folder, "-o", tmp_path / "a.jsonl", code=1)
+    _, err = quick(folder, "-o", tmp_path / "a.jsonl", code=1)
     assert "error:" in err and err.count("\n") == 1
     assert (tmp_path / "a.jsonl").read_text().endswith(text)
 
 
-def test_one_run_at_a_time(folder, run, tmp_path):
+def test_one_run_at_a_time(folder, quick, tmp_path):
     out = tmp_path / "a.jsonl"
     file = File(out, JSONLines(), model="m", prompt="p", overwrite=False)
-    _, err = run(folder, "-o", out, code=1)
+    _, err = quick(folder, "-o", out, code=1)
     assert err == f"error: {out}: another run is writing it; wait for that one\n"
     file.close()
     assert not out.exists()  # nothing came of it
-    run(folder, "-o", out)
+    quick(folder, "-o", out)
 
 
 @pytest.mark.parametrize(
@@ -313,10 +334,10 @@ def test_killed_at_any_moment(folder, mini, tmp_path, times):
 # When it cannot be written
 
 
-def test_a_full_disk_is_one_line(folder, run, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line(folder, quick, tmp_path, monkeypatch):
     """The file ends with a whole line, and the message says how to go on."""
     real, out = JSONLines.encode, tmp_path / "a.jsonl"
-    run(folder / "1.png", "-o", out)
+    quick(folder / "1.png", "-o", out)
 
     def full(self: object, line: object) -> int:
         os.write(file_of[0], bytes(memoryview(line))[:10])  # type: ignore
@@ -341,7 +362,7 @@ def test_a_full_disk_is_one_line(folder, run, tmp_path, monkeypatch):
         self._file = Disk(self._file)  # type: ignore
 
     monkeypatch.setattr(File, "begin", begun)
-    _, err = run(folder, "-o", out, code=1)
+    _, err = quick(folder, "-o", out, code=1)
     assert f"error: {out}: no space left on device; free some space" in err
     assert "11 pictures to go; run the same command to go on" in err
     monkeypatch.undo()
