@@ -46,7 +46,7 @@ def matrix_of(layer: nn.Module) -> np.ndarray:
         assert layer.biases is not None  # affine, the only mode that is read
         parts = (layer.weight, layer.scales, layer.biases)
         return numpy_of(mx.dequantize(*parts, layer.group_size, layer.bits))
-    return numpy_of(layer.weight)
+    return numpy_of(layer["weight"])
 
 
 class EncoderBuilder:
