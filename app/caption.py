@@ -15,15 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import chat, terminal
-from fastvlm_mlx.app.caption_output import (
-    CSV,
-    File,
-    JSONLines,
-    Output,
-    Record,
-    Sidecars,
-    Stdout,
-)
+from fastvlm_mlx.app.caption_lines import CSV, JSONLines, Record
+from fastvlm_mlx.app.caption_output import File, Output, Sidecars, Stdout
 from fastvlm_mlx.app.caption_pictures import find, identity
 from fastvlm_mlx.errors import FastVLMError
 from fastvlm_mlx.json_schema import read_schema

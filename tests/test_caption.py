@@ -19,7 +19,8 @@ import pytest
 from fastvlm_mlx import weights
 from fastvlm_mlx.app import caption, cli
 from fastvlm_mlx.app.caption_batch import Caption, Captioner
-from fastvlm_mlx.app.caption_output import CSV, File, JSONLines, Record
+from fastvlm_mlx.app.caption_lines import CSV, JSONLines, Record
+from fastvlm_mlx.app.caption_output import File
 from fastvlm_mlx.app.caption_pictures import find
 from fastvlm_mlx.errors import ContextError, OptionError
 from fastvlm_mlx.image import open_image
