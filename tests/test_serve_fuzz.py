@@ -18,7 +18,7 @@ from fastvlm_mlx.app.server.openapi import describe  # noqa: E402
 from tests.openapi_strategy import Strategies  # noqa: E402
 from tests.serving import Running, running  # noqa: E402
 
-FEW, MANY = 120, 1000
+FEW, MANY = 60, 1000
 # A picture of 1 x 1 pixel.
 DOT = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kg"
