@@ -111,8 +111,11 @@ def lines(
     def place(x: float) -> float:
         return LEFT + 24 + (WIDTH - LEFT - RIGHT - 48) * (x - xs[0]) / span
 
+    free = 0.0
     for x in xs:
-        chart.text(place(x), HEIGHT - BOTTOM + 5, f"{x:g}", anchor="ma")
+        if place(x) > free:  # a label that would touch the last one is left out
+            chart.text(place(x), HEIGHT - BOTTOM + 5, f"{x:g}", anchor="ma")
+            free = place(x) + 36
     for index, points in enumerate(series.values()):
         colour = COLOURS[index % len(COLOURS)]
         path_ = [(place(x), chart.y(y)) for x, y in sorted(points.items())]
