@@ -8,8 +8,8 @@ from fastvlm_mlx.app import terminal
 from fastvlm_mlx.errors import OptionError
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.convert.coreml_check import Verdict
-    from fastvlm_mlx.convert.coreml_options import CoreMLOptions
+    from fastvlm_mlx.convert.coreml.check import Verdict
+    from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 
 FLAGS = {
     "resolutions": "--resolution",
@@ -86,7 +86,7 @@ def options(given: Mapping[str, Any]) -> "CoreMLOptions":
     Raises:
         OptionError: a value that cannot be honoured.
     """
-    from fastvlm_mlx.convert.coreml_options import CoreMLOptions
+    from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 
     values = dict(given)
     if "resolutions" in values:
@@ -172,20 +172,20 @@ def verify(
         OptionError: with the figure, or `--device` elsewhere than on a Mac.
     """
     from fastvlm_mlx import coreml, weights
-    from fastvlm_mlx.convert import coreml_check, mlpackage
+    from fastvlm_mlx.convert.coreml import check, mlpackage
 
     if device:
         coreml.require_macos()
     stored = mlpackage.read(package)
     loaded = weights.load(model, dtype="float32")
     paths = [str(path) for path in pictures]
-    reference = coreml_check.Reference(loaded, paths)
-    verdicts = coreml_check.judge(stored, reference, strict=strict)
+    reference = check.Reference(loaded, paths)
+    verdicts = check.judge(stored, reference, strict=strict)
     _print_verdicts(verdicts, ())
     consequence = f"it does not hold the encoder of {model}, or drifts from it"
-    coreml_check.require(verdicts, str(package), consequence)
+    check.require(verdicts, str(package), consequence)
     if device:
-        from fastvlm_mlx.convert.coreml_device import judge_on_device
+        from fastvlm_mlx.convert.coreml.device import judge_on_device
 
         for verdict in judge_on_device(stored, reference):
             print(verdict)

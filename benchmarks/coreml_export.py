@@ -20,7 +20,7 @@ import numpy as np
 from mlx.utils import tree_map_with_path
 
 from fastvlm_mlx.config import ModelConfig, VisionConfig
-from fastvlm_mlx.convert.coreml_options import CoreMLOptions
+from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.to_coreml import export
 from fastvlm_mlx.model import FastVLM
 

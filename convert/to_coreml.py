@@ -19,12 +19,17 @@ from typing import Any
 
 from fastvlm_mlx._version import __version__
 from fastvlm_mlx.config import ModelConfig
-from fastvlm_mlx.convert import coreml_check, mlpackage
-from fastvlm_mlx.convert.coreml_check import Reference, Verdict
-from fastvlm_mlx.convert.coreml_device import DeviceVerdict, judge_on_device
-from fastvlm_mlx.convert.coreml_options import CoreMLOptions
-from fastvlm_mlx.convert.mil_encoder import EMBEDDINGS, FEATURES, IMAGES, EncoderBuilder
-from fastvlm_mlx.convert.mil_weights import Weights
+from fastvlm_mlx.convert.coreml import check, mlpackage
+from fastvlm_mlx.convert.coreml.check import Reference, Verdict
+from fastvlm_mlx.convert.coreml.device import DeviceVerdict, judge_on_device
+from fastvlm_mlx.convert.coreml.mil_encoder import (
+    EMBEDDINGS,
+    FEATURES,
+    IMAGES,
+    EncoderBuilder,
+)
+from fastvlm_mlx.convert.coreml.mil_weights import Weights
+from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.staging import staged_folder
 from fastvlm_mlx.coreml import import_coremltools
 from fastvlm_mlx.errors import OptionError
@@ -73,7 +78,7 @@ def export(
         notify: receives one line as each step starts.
     Raises:
         OptionError: an option cannot be honoured, coremltools is missing, or the
-            package agrees less than `coreml_check` asks for.
+            package agrees less than `check` asks for.
         CheckpointError: the model has no encoder.
     """
     options = options or CoreMLOptions()
@@ -88,12 +93,12 @@ def export(
         package = folder / f"encoder{SUFFIX}"
         found = write_package(model, package, options, sizes, say)
         say("comparing it with the MLX encoder")
-        verdicts = coreml_check.judge(mlpackage.read(package), reference, strict=strict)
+        verdicts = check.judge(mlpackage.read(package), reference, strict=strict)
         on_device = []
         if sys.platform == "darwin":
             say("comparing it on every compute unit")
             on_device = judge_on_device(mlpackage.read(package), reference)
-        coreml_check.require(
+        check.require(
             verdicts,
             str(out),
             "nothing was written; use --precision float32 or a milder --compress",

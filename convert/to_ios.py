@@ -21,9 +21,10 @@ import mlx.core as mx
 
 from fastvlm_mlx import weights
 from fastvlm_mlx.config import ModelConfig
-from fastvlm_mlx.convert import coreml_check, llava_layout, mlpackage
-from fastvlm_mlx.convert.coreml_check import Reference, Verdict
-from fastvlm_mlx.convert.coreml_options import CoreMLOptions
+from fastvlm_mlx.convert import llava_layout
+from fastvlm_mlx.convert.coreml import check, mlpackage
+from fastvlm_mlx.convert.coreml.check import Reference, Verdict
+from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.phone_memory import Estimate, estimate
 from fastvlm_mlx.convert.staging import staged_folder
 from fastvlm_mlx.convert.to_coreml import write_package
@@ -90,10 +91,8 @@ def export(
     with staged_folder(out, overwrite=overwrite, source=folder) as partial:
         package = partial / PACKAGE
         found = write_package(model, package, options, sizes, lambda line: None)
-        verdicts = coreml_check.judge(
-            mlpackage.read(package), Reference(model, pictures)
-        )
-        coreml_check.require(verdicts, str(out), "nothing was written")
+        verdicts = check.judge(mlpackage.read(package), Reference(model, pictures))
+        check.require(verdicts, str(out), "nothing was written")
         image_id, stop_id = llava_layout.write_tokenizer(
             folder, partial, add_image=True
         )

@@ -12,9 +12,9 @@ from numpy.testing import assert_allclose
 
 from fastvlm_mlx import coreml, weights
 from fastvlm_mlx.app import coreml_encoder
-from fastvlm_mlx.convert import mlpackage
-from fastvlm_mlx.convert.coreml_options import CoreMLOptions
-from fastvlm_mlx.convert.mil_evaluator import evaluate
+from fastvlm_mlx.convert.coreml import mlpackage
+from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
+from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.to_coreml import write_package
 from fastvlm_mlx.errors import OptionError
 

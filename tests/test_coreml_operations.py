@@ -6,11 +6,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from fastvlm_mlx.convert import mil_rounding
-from fastvlm_mlx.convert.mil_evaluator import Ranges, evaluate
-from fastvlm_mlx.convert.mil_operations import OPERATIONS
-from fastvlm_mlx.convert.mil_rounding import rounded, unrounded
-from fastvlm_mlx.convert.mlpackage import Function, Operation, Value
+from fastvlm_mlx.convert.coreml import mil_rounding
+from fastvlm_mlx.convert.coreml.mil_evaluator import Ranges, evaluate
+from fastvlm_mlx.convert.coreml.mil_operations import OPERATIONS
+from fastvlm_mlx.convert.coreml.mil_rounding import rounded, unrounded
+from fastvlm_mlx.convert.coreml.mlpackage import Function, Operation, Value
 from fastvlm_mlx.errors import CheckpointError, OptionError
 
 RANDOM = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import pytest
 
 from fastvlm_mlx import coreml
 from fastvlm_mlx.config import ModelConfig, ProjectorConfig, VisionConfig
-from fastvlm_mlx.convert.coreml_options import CoreMLOptions
+from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.to_coreml import export
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model import FastVLM

@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 
-from fastvlm_mlx.convert.mil_operations import OPERATIONS
-from fastvlm_mlx.convert.mil_rounding import unrounded
-from fastvlm_mlx.convert.mil_weights import Weights, pack_bits, palettise, quantise
-from fastvlm_mlx.convert.mlpackage import unpack_bits
+from fastvlm_mlx.convert.coreml.mil_operations import OPERATIONS
+from fastvlm_mlx.convert.coreml.mil_rounding import unrounded
+from fastvlm_mlx.convert.coreml.mil_weights import (
+    Weights,
+    pack_bits,
+    palettise,
+    quantise,
+)
+from fastvlm_mlx.convert.coreml.mlpackage import unpack_bits
 from fastvlm_mlx.coreml import import_coremltools
 
 RANDOM = np.random.default_rng(0)

@@ -15,8 +15,9 @@ from tokenizers import Tokenizer
 
 from fastvlm_mlx import weights
 from fastvlm_mlx.config import ModelConfig, ProjectorConfig, VisionConfig
-from fastvlm_mlx.convert import mlpackage, to_ios
-from fastvlm_mlx.convert.coreml_options import CoreMLOptions
+from fastvlm_mlx.convert import to_ios
+from fastvlm_mlx.convert.coreml import mlpackage
+from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.phone_memory import estimate
 from fastvlm_mlx.convert.to_ios import app_tensors, with_rows
 from fastvlm_mlx.errors import CheckpointError, OptionError

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fastvlm_mlx.convert.mlpackage import Function, Operation, Value
-from fastvlm_mlx.convert.neural_engine import Finding, check
+from fastvlm_mlx.convert.coreml.mlpackage import Function, Operation, Value
+from fastvlm_mlx.convert.coreml.neural_engine import Finding, check
 
 
 def function(shape: tuple[int | None, ...], dtype: str, **inputs) -> Function:

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from fastvlm_mlx.convert.mil_operations import OPERATIONS
-from fastvlm_mlx.convert.mil_rounding import (
+from fastvlm_mlx.convert.coreml.mil_operations import OPERATIONS
+from fastvlm_mlx.convert.coreml.mil_rounding import (
     MODES,
     gelu_float16,
     rounded,
     unrounded,
     wide,
 )
-from fastvlm_mlx.convert.mlpackage import Function, Operation, is_constant
+from fastvlm_mlx.convert.coreml.mlpackage import Function, Operation, is_constant
 from fastvlm_mlx.errors import CheckpointError, OptionError
 
 # Only move values: their results need no rounding and no look at their range.

@@ -14,11 +14,11 @@ import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx import image
-from fastvlm_mlx.convert import neural_engine
-from fastvlm_mlx.convert.mil_encoder import EMBEDDINGS
-from fastvlm_mlx.convert.mil_evaluator import Ranges, evaluate
-from fastvlm_mlx.convert.mlpackage import Function, Package
-from fastvlm_mlx.convert.neural_engine import Finding
+from fastvlm_mlx.convert.coreml import neural_engine
+from fastvlm_mlx.convert.coreml.mil_encoder import EMBEDDINGS
+from fastvlm_mlx.convert.coreml.mil_evaluator import Ranges, evaluate
+from fastvlm_mlx.convert.coreml.mlpackage import Function, Package
+from fastvlm_mlx.convert.coreml.neural_engine import Finding
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model import FastVLM
 

@@ -6,9 +6,9 @@ macOS only, and not yet run on one (docs/coreml.md).
 from dataclasses import dataclass
 
 from fastvlm_mlx import coreml
-from fastvlm_mlx.convert.coreml_check import Reference, least, psnr
-from fastvlm_mlx.convert.mil_encoder import EMBEDDINGS
-from fastvlm_mlx.convert.mlpackage import Package
+from fastvlm_mlx.convert.coreml.check import Reference, least, psnr
+from fastvlm_mlx.convert.coreml.mil_encoder import EMBEDDINGS
+from fastvlm_mlx.convert.coreml.mlpackage import Package
 from fastvlm_mlx.errors import OptionError
 
 

@@ -12,9 +12,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from fastvlm_mlx.convert.coreml_options import CoreMLOptions
-from fastvlm_mlx.convert.mil_attention import attend
-from fastvlm_mlx.convert.mil_weights import Weights
+from fastvlm_mlx.convert.coreml.mil_attention import attend
+from fastvlm_mlx.convert.coreml.mil_weights import Weights
+from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.model import Projector
 from fastvlm_mlx.vision import (
     AttentionBlock,

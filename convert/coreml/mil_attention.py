@@ -8,7 +8,7 @@ the same numbers.
 
 from typing import Any
 
-from fastvlm_mlx.convert.coreml_options import CoreMLOptions
+from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 
 
 def attend(mb: Any, qkv: Any, head_dim: int, options: CoreMLOptions) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastvlm_mlx.convert.mlpackage import Function, Operation
+from fastvlm_mlx.convert.coreml.mlpackage import Function, Operation
 
 MAX_RANK = 5
 MAX_DIMENSION = 16384

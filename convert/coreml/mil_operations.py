@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fastvlm_mlx.convert import mil_rounding
-from fastvlm_mlx.convert.mlpackage import unpack_bits
+from fastvlm_mlx.convert.coreml import mil_rounding
+from fastvlm_mlx.convert.coreml.mlpackage import unpack_bits
 
 Step = Callable[[np.ndarray], np.ndarray]
 
@@ -83,8 +83,10 @@ def _depthwise(x: np.ndarray, weight: np.ndarray, strides) -> np.ndarray:
                     b : b + strides[1] * width : strides[1],
                 ]
                 tap = kernels[c : c + count, :, a, b, None, None]
-                np.multiply(seen, tap, out=term)
-                total += term
+                # Overflow is what is looked for; a thread has its own settings.
+                with np.errstate(over="ignore", invalid="ignore"):
+                    np.multiply(seen, tap, out=term)
+                    total += term
 
     with ThreadPoolExecutor() as pool:  # NumPy lets go of the interpreter's lock
         list(pool.map(compute, range(0, channels, count)))
