@@ -1,16 +1,10 @@
-"""The page in a real browser: pictures, follow-ups, the camera, keyboard, phone, dark.
-
-`PAGE_SHOTS=FOLDER pytest tests/test_page.py` leaves screenshots to look at.
-"""
+"""The page in a real browser: pictures, follow-ups, the camera, the token."""
 
 import base64
 import hashlib
 import io
 import json
-import os
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,15 +13,15 @@ pytest.importorskip("selenium")
 
 from PIL import Image  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 from fastvlm_mlx.app.server.question import Question  # noqa: E402
 from fastvlm_mlx.errors import ImageError  # noqa: E402
 from tests import page_browser  # noqa: E402
 from tests.mock_model import picture  # noqa: E402
-from tests.page_browser import Script, resize  # noqa: E402
+from tests.page_browser import Script  # noqa: E402
 
+pytest_plugins = ["tests.page_person"]
 pytestmark = [
     pytest.mark.page,
     pytest.mark.skipif(
@@ -38,90 +32,6 @@ pytestmark = [
 
 PROMPT = "Describe the image in English."
 SUFFIX = "Output should be brief, about 15 words or less."
-
-
-class Page:
-    """What a person does with the page, and what they see."""
-
-    def __init__(self, browser: Any, url: str, script: Script):
-        self.browser, self.url, self.script = browser, url, script
-
-    def open(self, fragment: str = ""):
-        self.browser.get("about:blank")
-        self.browser.get(self.url + fragment)
-        self.until(lambda: self.told("model") or self["door"].is_displayed())
-
-    def __getitem__(self, name: str) -> Any:
-        return self.browser.find_element(By.ID, name)
-
-    def text(self, name: str) -> str:
-        return self[name].text
-
-    def told(self, name: str) -> str:
-        """Also of what is not shown."""
-        return self[name].get_attribute("textContent")
-
-    def all(self, selector: str) -> list[str]:
-        found = self.browser.find_elements(By.CSS_SELECTOR, selector)
-        return [each.text for each in found]
-
-    def run(self, code: str, *arguments: object) -> Any:
-        return self.browser.execute_script(code, *arguments)
-
-    def keys(self, *keys: str):
-        ActionChains(self.browser).send_keys(*keys).perform()
-
-    def focused(self) -> str:
-        return self.run(
-            "const e = document.activeElement; return e.id || e.textContent"
-        ).strip()
-
-    def until(self, condition: Any, seconds: float = 30):
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "did not happen"
-            time.sleep(0.03)
-
-    def look_at(self, path: Path):
-        self["file"].send_keys(str(path))
-        self.until(lambda: self.focused() == "question")
-
-    def shoot(self, name: str):
-        if folder := os.environ.get("PAGE_SHOTS"):
-            self.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
-
-    def complaints(self) -> list[str]:
-        """What the browser's console says, such as violations of the policy."""
-        return [entry["message"] for entry in self.browser.get_log("browser")]
-
-
-@pytest.fixture(scope="module")
-def downloads(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("downloads")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory, downloads):
-    profile = tmp_path_factory.mktemp("profile")
-    with page_browser.browsing(profile, downloads=downloads) as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser):
-    script = Script()
-    resize(browser, 1280, 800)
-    browser.get_log("browser")  # what was there before
-    with page_browser.serving(script) as url:
-        yield Page(browser, url, script)
-        browser.get("about:blank")
-
-
-@pytest.fixture
-def cat(tmp_path) -> Path:
-    path = tmp_path / "cat.png"
-    picture(1).save(path)
-    return path
 
 
 def answered(question: Question) -> str:
@@ -303,110 +213,10 @@ def test_live_captions(page, downloads):
     assert page.complaints() == []
 
 
-def test_keyboard_alone(page, cat):
-    """All of it can be reached and done with keys, in the order of the page."""
-    page.open()
-    order = []
-    for _ in range(3):
-        page.keys(Keys.TAB)
-        order.append(page.focused())
-    assert order == ["Ask", "Live", "file"]
-    # What Space opens here is the system's own dialog; a driver fills in its answer.
-    page.browser.switch_to.active_element.send_keys(str(cat))
-    page.until(lambda: page.focused() == "question")
-    page.keys(Keys.TAB, Keys.TAB, Keys.SPACE)  # past Ask, to the first suggestion
-    page.until(lambda: page.all(".answer") == ["A picture."])
-    assert page.all("article h2") == ["Describe the image."]
-
-    page.run("document.querySelector('nav a').focus()")
-    page.keys(Keys.TAB, Keys.ENTER)
-    page.until(lambda: page["live"].is_displayed())
-    page.keys(Keys.TAB)
-    assert page.focused() == "start"
-    page.keys(Keys.ENTER)
-    page.until(lambda: page.focused() == "pause")
-    page.until(lambda: page.all("#history li"))
-    page.keys(Keys.SPACE)
-    assert page.text("pause") == "Go on"
-    order = []
-    for _ in range(8):
-        page.keys(Keys.TAB)
-        order.append(page.focused())
-    assert order == "preset cap prompt suffix copy save clear history".split()
-    ring = "return getComputedStyle(document.activeElement).outlineStyle"
-    assert page.run(ring) == "solid"
-
-
-def test_a_screen_reader_finds_names(page, cat):
-    """Whatever takes the focus says what it is, in both modes."""
-    page.open()
-    page.look_at(cat)
-    for mode in ("ask", "live"):
-        page.run("location.hash = arguments[0]", mode)
-        page.until(lambda mode=mode: page[mode].is_displayed())
-        tree = page.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
-        nameless = [
-            node["role"]["value"]
-            for node in tree
-            if not node.get("ignored")
-            and any(p["name"] == "focusable" for p in node.get("properties", []))
-            and node["role"]["value"] not in ("RootWebArea", "generic")
-            and not node.get("name", {}).get("value")
-        ]
-        assert nameless == []
-        roles = {node["role"]["value"] for node in tree if not node.get("ignored")}
-        assert {"main", "navigation", "banner", "status"} <= roles
-
-
-@pytest.mark.parametrize(("width", "dark"), [(1280, True), (390, False), (320, True)])
-def test_narrow_and_dark(page, cat, width, dark):
-    page.script.reply = lambda question: "An_unbreakable_word" * 12
-    resize(page.browser, width, 720, dark=dark)
-    page.open()
-    page.shoot(f"empty-{width}-{dark}")
-    page.look_at(cat)
-    page.keys("Long" * 40, Keys.ENTER)
-    page.until(lambda: page.all(".answer") == ["An_unbreakable_word" * 12])
-    page.shoot(f"chat-{width}-{dark}")
-    fits = "return document.documentElement.scrollWidth <= innerWidth"
-    assert page.run(fits)
-    box = page["send"].rect
-    assert box["x"] + box["width"] <= width and box["y"] + box["height"] <= 720
-    assert min(page.run(CONTRASTS)) >= 4.5
-    lightness = page.run("return getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, lightness[4:-1].split(","))) < 100) is dark
-    page.run("location.hash = 'live'")
-    page["start"].click()
-    page.until(lambda: page.all("#history li"))
-    page.shoot(f"live-{width}-{dark}")
-    assert page.run(fits)
-    assert min(page.run(CONTRASTS)) >= 4.5
-
-
-# Contrast of every piece of text on a plain background (WCAG 2, relative luminance).
-CONTRASTS = """
-    const light = (colour) => {
-      const [r, g, b] = colour.match(/[\\d.]+/g).map((v) => v / 255)
-        .map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const solid = (e) => {
-      const colour = getComputedStyle(e).backgroundColor;
-      return /^rgb\\(/.test(colour) ? colour : solid(e.parentElement);
-    };
-    return [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility()
-        && !e.closest(".stage:not([data-state=off]), nav, .hidden, :disabled")
-        && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
-      .map((e) => [light(getComputedStyle(e).color), light(solid(e))])
-      .map(([a, b]) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
-"""
-
-
-def test_the_token_is_asked_for_once(browser, cat):
-    resize(browser, 1280, 800)
+def test_the_token_is_asked_for_once(page, cat):
     script = Script()
     with page_browser.serving(script, token="open sesame") as url:
-        page = Page(browser, url, script)
+        page = type(page)(page.browser, url, script)
         page.open()
         assert page["door"].is_displayed() and page.focused() == "token"
         page.shoot("token")
@@ -421,22 +231,21 @@ def test_the_token_is_asked_for_once(browser, cat):
         page.look_at(cat)
         page.keys("Well?", Keys.ENTER)
         page.until(lambda: page.all(".answer") == ["A picture."])
-        assert "sesame" not in browser.current_url
+        assert "sesame" not in page.browser.current_url
         assert json.loads(page.run("return JSON.stringify(localStorage)")) == {}
-    browser.get("about:blank")
-    browser.get_log("browser")  # the refusals
+        page.browser.get("about:blank")
 
 
-def test_the_real_server(browser, reference, cat):
+def test_the_real_server(page, reference, cat):
     """With a model behind it, tiny and untaught as it is."""
     from tests.serving import running
 
     with running(reference / "llava-mini") as server:
-        page = Page(browser, f"{server.url}/", Script())
+        page = type(page)(page.browser, f"{server.url}/", Script())
         page.open()
         assert page.text("model") == "tiny"
         page.look_at(cat)
         page.keys("Hello", Keys.ENTER)
         page.until(lambda: page.all(".numbers .badge"))
         page.keys(Keys.ESCAPE)
-        browser.get("about:blank")
+        page.browser.get("about:blank")

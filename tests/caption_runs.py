@@ -1,0 +1,59 @@
+"""What the tests of `caption` share: the program, called with a tiny model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastvlm_mlx import weights
+from fastvlm_mlx.app import cli
+from fastvlm_mlx.app.caption_batch import Caption, Captioner
+from tests.mock_model import picture
+
+
+@pytest.fixture(scope="module")
+def mini(reference):
+    """The name of a tiny checkpoint of the published form."""
+    return str(reference / "llava-mini")
+
+
+@pytest.fixture(scope="module")
+def model(mini):
+    return weights.load(mini)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, model, mini):
+    """Calls `caption` in this process, with a model that is loaded once."""
+    monkeypatch.setattr(weights, "load", lambda name, **options: model)
+
+    def call(*arguments: object, code: int = 0) -> tuple[str, str]:
+        options = ["-m", mini, "--max-tokens", "6"]
+        with pytest.raises(SystemExit) as exit:
+            cli.main(["caption", *options, *map(str, arguments)])
+        shown = capsys.readouterr()
+        assert exit.value.code == code, shown.err
+        return shown.out, shown.err
+
+    return call
+
+
+@pytest.fixture
+def quick(run, monkeypatch):
+    """As `run`, with captions that cost nothing: the mean of what the model sees."""
+
+    def captions(self: Captioner, pixels: list[np.ndarray]) -> list[Caption]:
+        return [Caption(f"{each.mean():.6f}", "stop") for each in pixels]
+
+    monkeypatch.setattr(Captioner, "captions", captions)
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Twelve pictures, 1.png to 12.png."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for seed in range(1, 13):
+        picture(seed).save(folder / f"{seed}.png")
+    return folder
