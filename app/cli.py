@@ -12,13 +12,10 @@ import typer
 from typer.core import TyperGroup
 
 from fastvlm_mlx._version import __version__
-from fastvlm_mlx.app import (
-    bench_command,
-    caption_command,
-    convert_command,
-    serve_command,
-    terminal,
-)
+from fastvlm_mlx.app import convert_command, terminal
+from fastvlm_mlx.app.bench import options as bench
+from fastvlm_mlx.app.caption import options as caption
+from fastvlm_mlx.app.server import options as server
 
 MODELS = ("demo", "0.5b", "1.5b", "7b")
 
@@ -230,9 +227,9 @@ def info(
     info.run(model, as_json=as_json)
 
 
-app.command()(bench_command.bench)
-app.command()(caption_command.caption)
-app.command()(serve_command.serve)
+app.command()(bench.bench)
+app.command()(caption.caption)
+app.command()(server.serve)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -31,7 +31,7 @@ from typing import Any
 
 from benchmarks import random_checkpoint
 from benchmarks.peer import contenders, report
-from fastvlm_mlx.app import bench_machine, bench_stages
+from fastvlm_mlx.app.bench import machine, stages
 from fastvlm_mlx.cache import cache_dir
 
 PROMPT = "Describe the image."
@@ -49,9 +49,9 @@ def rounds(
 ) -> dict[str, dict[str, list[Any]]]:
     """Lets all loaded peers take turns; a peer that fails once is out."""
     found: dict[str, dict[str, list[Any]]] = {name: {} for name in peers}
-    image = bench_stages.example()
+    image = stages.example()
     with tempfile.TemporaryDirectory() as folder:
-        files = bench_stages.variants(image, Path(folder), "JPEG")
+        files = stages.variants(image, Path(folder), "JPEG")
         for number in range(-options.warmup, options.rounds):
             picture = str(next(files))
             for name, peer in peers.items():
@@ -99,7 +99,7 @@ def cold(
     """New processes, in turn, after those of the rounds are gone."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "picture.jpg"
-        bench_stages.example().save(picture, quality=90)
+        stages.example().save(picture, quality=90)
         for number in range(times):
             for name, peer in peers.items():
                 if peer.failed or peer.installed:
@@ -170,7 +170,7 @@ def main() -> None:
         for peer in peers.values():
             peer.stop()
     cold(peers, found, options.cold)
-    document = report.document(peers, found, vars(options), bench_machine.facts())
+    document = report.document(peers, found, vars(options), machine.facts())
     print(report.table(document), end="\n\n")
     print(json.dumps(document))
 

@@ -93,7 +93,7 @@ def size_of(data: bytes, formats: Sequence[str]) -> tuple[int, int]:
     Raises ImageError unless it is of one of Pillow's `formats`, such as "PNG".
     """
     try:
-        with _pillow(), Image.open(io.BytesIO(data), formats=formats) as image:
+        with _pillow(), Image.open(io.BytesIO(data), formats=tuple(formats)) as image:
             return image.size
     # As below: whatever Pillow raises, the file is no picture that we take.
     except Exception:

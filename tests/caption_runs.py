@@ -7,7 +7,7 @@ import pytest
 
 from fastvlm_mlx import weights
 from fastvlm_mlx.app import cli
-from fastvlm_mlx.app.caption_batch import Caption, Captioner
+from fastvlm_mlx.app.caption.batch import Caption, Captioner
 from tests.mock_model import picture
 
 

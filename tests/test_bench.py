@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from fastvlm_mlx import weights
-from fastvlm_mlx.app import bench, bench_stages, bench_table, charts, roofline
+from fastvlm_mlx.app.bench import charts, roofline, run, stages, table
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from tests.mock_model import MockModel
 
 STAGES = {"decode", "preprocess", "encode", "project", "prefill", "first_token"}
 
 
-def request(**changes) -> bench.Request:
+def request(**changes) -> run.Request:
     values = {
         "model": "mock",
         "resolutions": (),
@@ -31,7 +31,7 @@ def request(**changes) -> bench.Request:
         "as_json": False,
         "plot": None,
     }
-    return bench.Request(**{**values, **changes})
+    return run.Request(**{**values, **changes})
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def mock(monkeypatch) -> MockModel:
     model = MockModel()
     monkeypatch.setattr(weights, "load", lambda name, **options: model)
     monkeypatch.setattr(
-        bench_stages, "example", lambda: Image.new("RGB", (64, 48), (90, 60, 30))
+        stages, "example", lambda: Image.new("RGB", (64, 48), (90, 60, 30))
     )
     speed = roofline.Speed("test", 1e11, 1e10)  # measuring it takes a second
     monkeypatch.setattr(roofline, "measure", lambda dtype: speed)
@@ -48,7 +48,7 @@ def mock(monkeypatch) -> MockModel:
 
 @pytest.fixture
 def report(mock) -> dict:
-    return bench.gather(request(resolutions=(128, 64), encoders=("mlx", "coreml-ane")))
+    return run.gather(request(resolutions=(128, 64), encoders=("mlx", "coreml-ane")))
 
 
 def test_every_stage_of_every_resolution(report):
@@ -68,7 +68,7 @@ def test_every_stage_of_every_resolution(report):
 
 def test_what_was_not_measured_is_said(report):
     assert report["not_measured"].keys() == {"energy", "encoder coreml-ane"}
-    shown = bench_table.table(report)
+    shown = table.table(report)
     assert "not measured: encoder coreml-ane: needs macOS" in shown
     assert "prediction (not a measurement" in shown
 
@@ -77,37 +77,37 @@ def test_the_machine_is_named(report):
     machine = report["machine"]
     assert machine["chip"] and machine["cores"] > 0 and machine["memory"] > 1e8
     assert {"mlx", "mlx-lm", "fastvlm-mlx", "system"} <= machine["versions"].keys()
-    shown = bench_table.table(report)
+    shown = table.table(report)
     assert machine["chip"] in shown and machine["versions"]["mlx"] in shown
 
 
 def test_each_run_encodes_a_picture_of_its_own(mock):
-    bench.gather(request(resolutions=(64,), runs=2, warmup=1))
+    run.gather(request(resolutions=(64,), runs=2, warmup=1))
     # Two pictures a round; those of the staged half bypass `encode_pixels`.
     assert mock.encoded == 3
 
 
 def test_the_model_is_left_as_it_was(mock):
     tokenizer = mock.tokenizer
-    bench.gather(request(resolutions=(64,), runs=1, warmup=0))
+    run.gather(request(resolutions=(64,), runs=1, warmup=0))
     assert mock.tokenizer is tokenizer and tokenizer.stop_ids
 
 
 def test_tiles_count_as_pictures(mock):
-    report = bench.gather(request(resolutions=(64,), tiles="1x2", runs=1))
+    report = run.gather(request(resolutions=(64,), tiles="1x2", runs=1))
     assert report["results"][0]["visual_tokens"] == 3
 
 
 def test_the_last_line_is_the_report(mock, capsys, tmp_path):
-    bench.run(request(resolutions=(64,), plot=tmp_path / "plot.png"))
+    run.run(request(resolutions=(64,), plot=tmp_path / "plot.png"))
     shown = capsys.readouterr()
     last = json.loads(shown.out.splitlines()[-1])
-    assert last["format"] == bench.FORMAT and shown.err == ""
+    assert last["format"] == run.FORMAT and shown.err == ""
     assert "TTFT (path and prompt to first text)" in shown.out
     with Image.open(tmp_path / "plot.png") as picture:
         assert picture.size == (charts.WIDTH, charts.HEIGHT)
         assert len(picture.getcolors(1 << 16) or ()) > 10
-    bench.run(request(resolutions=(64,), as_json=True))
+    run.run(request(resolutions=(64,), as_json=True))
     assert capsys.readouterr().out.count("\n") == 1
 
 
@@ -119,16 +119,16 @@ def test_comparing_two_reports(report, capsys, tmp_path):
     for name, content in (("a", report), ("b", faster)):
         files.append(tmp_path / name)
         files[-1].write_text("a table\n\n" + json.dumps(content) + "\n")
-    bench.compare(*files, as_json=True)
+    run.compare(*files, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert [set(case["ratio"].values()) for case in found] == [{1.0}, {0.5}]
-    bench.compare(*files, as_json=False)
+    run.compare(*files, as_json=False)
     shown = capsys.readouterr().out
     assert "128 px, encoder mlx" in shown and "0.50x" in shown
     assert "conditions differ" not in shown
     faster["machine"]["chip"] = "Another"
     files[1].write_text(json.dumps(faster))
-    bench.compare(*files, as_json=False)
+    run.compare(*files, as_json=False)
     assert "the conditions differ: chip" in capsys.readouterr().out
 
 
@@ -136,13 +136,13 @@ def test_what_is_no_report(tmp_path, report):
     for text in ("", "nonsense", "{}", "[]", "3", '{"format": "other"}'):
         (tmp_path / "x").write_text(text)
         with pytest.raises(OptionError, match="no report of `fastvlm-mlx bench`"):
-            bench.read(tmp_path / "x")
+            run.read(tmp_path / "x")
     with pytest.raises(OptionError, match="no such file"):
-        bench.read(tmp_path / "absent")
+        run.read(tmp_path / "absent")
     other = {**report, "results": []}
     (tmp_path / "x").write_text(json.dumps(other))
     with pytest.raises(OptionError, match="no resolution in common"):
-        bench.compare(tmp_path / "x", tmp_path / "x", as_json=True)
+        run.compare(tmp_path / "x", tmp_path / "x", as_json=True)
 
 
 @pytest.mark.parametrize(
@@ -157,28 +157,28 @@ def test_what_is_no_report(tmp_path, report):
 )
 def test_refused_options(mock, change, message):
     with pytest.raises(OptionError) as caught:
-        bench.run(request(**change))
+        run.run(request(**change))
     assert message in str(caught.value)
 
 
 def test_a_plot_that_cannot_be_written(mock, tmp_path, capsys):
     with pytest.raises(FastVLMError, match="cannot be written"):
-        bench.run(request(resolutions=(64,), plot=tmp_path / "absent" / "x.png"))
+        run.run(request(resolutions=(64,), plot=tmp_path / "absent" / "x.png"))
 
 
 def test_a_cold_start(reference, shared):
-    case = bench_stages.Case(256, None, "Describe the image.", 2, 1, 0)
+    case = stages.Case(256, None, "Describe the image.", 2, 1, 0)
     file = shared / "images" / "coffee.png"
-    found = bench_stages.cold(str(reference / "llava-mini"), case, file)
+    found = stages.cold(str(reference / "llava-mini"), case, file)
     assert isinstance(found, dict), found
     assert found["cold_ttft"] > 0.1 and found["peak_memory"] > 1e7
-    reason = bench_stages.cold("/nowhere", case, file)
+    reason = stages.cold("/nowhere", case, file)
     assert isinstance(reason, str) and reason.startswith("error: ")
 
 
 def test_percentiles():
-    assert bench.p95([5.0]) == 5.0
-    assert bench.p95([3.0, 1.0, 2.0]) == pytest.approx(2.9)
+    assert run.p95([5.0]) == 5.0
+    assert run.p95([3.0, 1.0, 2.0]) == pytest.approx(2.9)
 
 
 def test_round_ticks():
@@ -190,7 +190,7 @@ def test_round_ticks():
 def test_help_imports_nothing_heavy():
     script = (
         "import sys\n"
-        "from fastvlm_mlx.app import bench_command\n"
+        "from fastvlm_mlx.app.bench import options\n"
         "print([m for m in ('mlx', 'numpy', 'PIL', 'rich') if m in sys.modules])"
     )
     command = [sys.executable, "-c", script]

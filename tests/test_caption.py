@@ -7,9 +7,9 @@ import time
 import pexpect
 import pytest
 
-from fastvlm_mlx.app import caption
-from fastvlm_mlx.app.caption_batch import Caption, Captioner
-from fastvlm_mlx.app.caption_pictures import find
+from fastvlm_mlx.app.caption import run
+from fastvlm_mlx.app.caption.batch import Caption, Captioner
+from fastvlm_mlx.app.caption.pictures import find
 from fastvlm_mlx.errors import ContextError, OptionError
 from fastvlm_mlx.image import open_image
 from fastvlm_mlx.sampling import Sampling
@@ -104,7 +104,7 @@ def test_pictures_are_opened_in_order_and_ahead():
             raise OptionError("d: bad")
         return name.upper()
 
-    batches = caption.batches(list("abcdefg"), open_one, 3)  # type: ignore
+    batches = run.batches(list("abcdefg"), open_one, 3)  # type: ignore
     assert next(batches) == [("a", "A"), ("b", "B"), ("c", "C")]
     deadline = time.monotonic() + 5
     while len(opened) < 6 and time.monotonic() < deadline:
@@ -123,7 +123,7 @@ def test_pictures_are_opened_in_order_and_ahead():
     ],
 )
 def test_rates(pictures, seconds, text):
-    assert caption.rate(pictures, seconds) == text
+    assert run.rate(pictures, seconds) == text
 
 
 def test_a_bar_on_a_terminal(folder, mini, tmp_path):

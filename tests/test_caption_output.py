@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fastvlm_mlx.app.caption_lines import CSV, JSONLines, Record
-from fastvlm_mlx.app.caption_output import File
+from fastvlm_mlx.app.caption.lines import CSV, JSONLines, Record
+from fastvlm_mlx.app.caption.output import File
 from tests.mock_model import picture
 
 pytest_plugins = ["tests.caption_runs"]

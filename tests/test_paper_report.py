@@ -12,7 +12,7 @@ from benchmarks.paper.encoders import (
     Encoder,
 )
 from benchmarks.paper.measure import Bench
-from fastvlm_mlx.app.roofline import Speed
+from fastvlm_mlx.app.bench.roofline import Speed
 
 SPEED = Speed("test", 1e11, 1e10)
 MACHINE = {

@@ -3,8 +3,8 @@
 import mlx.core as mx
 import pytest
 
-from fastvlm_mlx.app import roofline, work
-from fastvlm_mlx.app.work import Work
+from fastvlm_mlx.app.bench import roofline, work
+from fastvlm_mlx.app.bench.work import Work
 from fastvlm_mlx.config import ModelConfig, ProjectorConfig, VisionConfig
 
 QWEN2 = {  # Qwen2-0.5B, 1.5B, 7B

@@ -14,8 +14,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from fastvlm_mlx import kernels
-from fastvlm_mlx.app import work
-from fastvlm_mlx.app.work import Work
+from fastvlm_mlx.app.bench import work
+from fastvlm_mlx.app.bench.work import Work
 from fastvlm_mlx.config import VisionConfig
 from fastvlm_mlx.vision import DepthwiseConv, FastViTHD
 

@@ -20,8 +20,8 @@ from mlx.utils import tree_map
 
 from benchmarks.paper.encoders import ENCODERS, LANGUAGE_MODELS
 from fastvlm_mlx import device, language
-from fastvlm_mlx.app import work
-from fastvlm_mlx.app.roofline import Speed
+from fastvlm_mlx.app.bench import work
+from fastvlm_mlx.app.bench.roofline import Speed
 
 # An encoder: (name, resolution, pictures at once). A prefill: (name, tokens).
 Encode = tuple[str, int, int]

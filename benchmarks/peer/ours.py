@@ -14,7 +14,7 @@ class Ours:
 
     def __init__(self, model: str, resolution: int):
         from fastvlm_mlx import load
-        from fastvlm_mlx.app.bench_stages import Endless
+        from fastvlm_mlx.app.bench.stages import Endless
 
         self.model: Any = load(model)
         self.model.tokenizer = Endless(self.model.tokenizer)

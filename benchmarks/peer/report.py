@@ -4,7 +4,7 @@ import statistics
 from typing import Any
 
 from benchmarks.peer.contenders import Peer
-from fastvlm_mlx.app import bench_machine
+from fastvlm_mlx.app.bench import machine
 from fastvlm_mlx.convert.staging import format_size
 
 FORMAT = "fastvlm-mlx-peers 1"
@@ -82,7 +82,7 @@ def _same(results: dict[str, Any]) -> dict[str, bool]:
 def table(document: dict[str, Any]) -> str:
     """The document for people: medians, then ours divided by theirs."""
     heads = "".join(f"{words:>14}" for words, _ in MEASURES.values())
-    lines = [bench_machine.line(document["machine"]), "", f"{'median':20}{heads}"]
+    lines = [machine.line(document["machine"]), "", f"{'median':20}{heads}"]
     for name, result in document["results"].items():
         cells = "".join(_cell(key, result["median"].get(key)) for key in MEASURES)
         lines.append(f"{name:20}{cells}")

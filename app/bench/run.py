@@ -1,6 +1,6 @@
 """`fastvlm-mlx bench`: how fast a model is on this machine, stage by stage.
 
-What is measured is defined in `bench_stages.py`, beside the timers. A table for
+What is measured is defined in `stages.py`, beside the timers. A table for
 people comes first; the last line of stdout is one JSON document with the same data,
 and more: every single run, FLOPs and bytes of every stage, predictions.
 """
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastvlm_mlx.app import bench_machine, coreml_encoder, roofline, terminal
+from fastvlm_mlx.app import coreml_encoder, terminal
+from fastvlm_mlx.app.bench import machine, roofline
 from fastvlm_mlx.errors import OptionError
 
 FORMAT = "fastvlm-mlx-bench 1"
@@ -43,28 +44,28 @@ class Request:
 
 def run(request: Request) -> None:
     """Measure, then print; draw a picture if asked."""
-    from fastvlm_mlx.app import bench_table
+    from fastvlm_mlx.app.bench import table
 
     _check(request)
     report = gather(request)
     if not request.as_json:
-        print(bench_table.table(report), end="\n\n")
+        print(table.table(report), end="\n\n")
     print(json.dumps(report))
     if request.plot is not None:
-        from fastvlm_mlx.app import bench_plot
+        from fastvlm_mlx.app.bench import plot
 
-        bench_plot.draw(report, request.plot)
+        plot.draw(report, request.plot)
 
 
 def compare(before: Path, after: Path, *, as_json: bool) -> None:
     """Print how the second of two reports compares with the first."""
-    from fastvlm_mlx.app import bench_table
+    from fastvlm_mlx.app.bench import table
 
     old, new = read(before), read(after)
-    ratios = bench_table.ratios(old, new)
+    ratios = table.ratios(old, new)
     if not ratios:
         raise OptionError(f"{before} and {after} have no resolution in common")
-    print(json.dumps(ratios) if as_json else bench_table.comparison(old, new, ratios))
+    print(json.dumps(ratios) if as_json else table.comparison(old, new, ratios))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def gather(request: Request) -> dict[str, Any]:
     import mlx.core as mx
 
     from fastvlm_mlx import device, hub, image, weights
-    from fastvlm_mlx.app import bench_stages
+    from fastvlm_mlx.app.bench import stages
 
     name = request.model or hub.choose_default()[0]
     with terminal.progress("converting") as update:
@@ -121,18 +122,18 @@ def gather(request: Request) -> dict[str, Any]:
     resolutions = sorted(set(request.resolutions)) or [model.config.image_size]
     speeds = [roofline.measure(dtype)]
     picture, kind = _picture(request.image)
-    results, missing = [], {"energy": bench_machine.energy()}
+    results, missing = [], {"energy": machine.energy()}
     rounds = (request.runs + request.warmup + request.cold * COLD_RUNS) * len(
         resolutions
     )
     with tempfile.TemporaryDirectory() as folder, _bar(rounds) as step:
-        files = bench_stages.variants(picture, Path(folder), kind)
+        files = stages.variants(picture, Path(folder), kind)
         for encoder in request.encoders or ("mlx",):
             if reason := _unavailable(encoder):
                 missing[f"encoder {encoder}"] = reason
                 continue
             for resolution in resolutions:
-                case = bench_stages.Case(
+                case = stages.Case(
                     resolution,
                     tiles,
                     request.prompt,
@@ -141,7 +142,7 @@ def gather(request: Request) -> dict[str, Any]:
                     request.warmup,
                 )
                 with coreml_encoder.in_use(model, name, encoder):
-                    found = bench_stages.measure(model, case, files, step)
+                    found = stages.measure(model, case, files, step)
                 if request.cold and encoder == "mlx":
                     _add_cold(found, name, case, next(files), step)
                     if "cold" in found:
@@ -178,7 +179,7 @@ def gather(request: Request) -> dict[str, Any]:
         "format": FORMAT,
         "model": str(name),
         "dtype": str(dtype).removeprefix("mlx.core."),
-        "machine": bench_machine.facts(),
+        "machine": machine.facts(),
         "speed": {"flops": speed.flops, "bytes": speed.bytes},
         "settings": {
             "runs": request.runs,
@@ -196,10 +197,10 @@ def gather(request: Request) -> dict[str, Any]:
 def _add_cold(
     found: dict[str, Any], model: str, case: Any, file: Path, step: Callable[[], None]
 ) -> None:
-    from fastvlm_mlx.app import bench_stages
+    from fastvlm_mlx.app.bench import stages
 
     for _ in range(COLD_RUNS):
-        result = bench_stages.cold(model, case, file)
+        result = stages.cold(model, case, file)
         step()
         if isinstance(result, str):
             found["cold"] = result
@@ -235,10 +236,10 @@ def p95(values: Sequence[float]) -> float:
 def _picture(path: str | None) -> tuple[Any, str]:
     """The picture to measure with, and the format its variants are saved in."""
     from fastvlm_mlx import image
-    from fastvlm_mlx.app import bench_stages
+    from fastvlm_mlx.app.bench import stages
 
     if path is None:
-        return bench_stages.example(), "JPEG"
+        return stages.example(), "JPEG"
     opened = image.open_image(path)
     lossy = path.lower().endswith((".jpg", ".jpeg"))
     return opened.convert("RGB"), "JPEG" if lossy else "PNG"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fastvlm_mlx.app import charts
+from fastvlm_mlx.app.bench import charts
 from fastvlm_mlx.errors import FastVLMError
 
 STAGES = ("decode", "preprocess", "encode", "project", "prefill", "first_token")

@@ -65,13 +65,13 @@ def bench(
     Prints a table, then the same as one line of JSON. Save it (`--json > a.json`) to
     compare it later: `bench --compare a.json b.json`.
     """
-    from fastvlm_mlx.app import bench
+    from fastvlm_mlx.app.bench import run
 
     if compare is not None:
-        bench.compare(*compare, as_json=as_json)
+        run.compare(*compare, as_json=as_json)
         return
-    bench.run(
-        bench.Request(
+    run.run(
+        run.Request(
             model=model,
             resolutions=tuple(resolutions or ()),
             encoders=tuple(encoders or ()),

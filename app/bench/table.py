@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastvlm_mlx.app import bench_machine
+from fastvlm_mlx.app.bench import machine
 from fastvlm_mlx.convert.staging import format_size
 
 # Rows of the table: the report's name, and what people read.
@@ -26,7 +26,7 @@ def table(report: dict[str, Any]) -> str:
     settings, speed = report["settings"], report["speed"]
     lines = [
         f"model     {report['model']}, {report['dtype']}",
-        f"machine   {bench_machine.line(report['machine'])}",
+        f"machine   {machine.line(report['machine'])}",
         f"limits    {speed['flops'] / 1e9:.0f} GFLOP/s in matrix products, "
         f"{speed['bytes'] / 1e9:.1f} GB/s copying, measured",
         f"runs      {settings['runs']} after {settings['warmup']} of warm-up; "
@@ -121,7 +121,7 @@ def comparison(
     lines = []
     for label, report in (("before", before), ("after", after)):
         lines.append(f"{label:<8}  {report['model']}, {report['dtype']}")
-        lines.append(f"{'':8}  {bench_machine.line(report['machine'])}")
+        lines.append(f"{'':8}  {machine.line(report['machine'])}")
     differing = [
         name
         for name in ("chip", "device", "blas")

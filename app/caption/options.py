@@ -101,10 +101,10 @@ def caption(
     ended, the same command goes on with it: pictures that have a caption are left,
     and those that failed are tried again.
     """
-    from fastvlm_mlx.app import caption
+    from fastvlm_mlx.app.caption import run
 
-    code = caption.run(
-        caption.Request(
+    code = run.run(
+        run.Request(
             paths=tuple(paths),
             out=out,
             form=form,

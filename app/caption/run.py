@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import chat, terminal
-from fastvlm_mlx.app.caption_lines import CSV, JSONLines, Record
-from fastvlm_mlx.app.caption_output import File, Output, Sidecars, Stdout
-from fastvlm_mlx.app.caption_pictures import find, identity
+from fastvlm_mlx.app.caption.lines import CSV, JSONLines, Record
+from fastvlm_mlx.app.caption.output import File, Output, Sidecars, Stdout
+from fastvlm_mlx.app.caption.pictures import find, identity
 from fastvlm_mlx.errors import FastVLMError
 from fastvlm_mlx.json_schema import read_schema
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from fastvlm_mlx.app.caption_batch import Captioner
+    from fastvlm_mlx.app.caption.batch import Captioner
 
 LISTED = 10  # failures named at the end; the others are in the output
 
@@ -63,7 +63,7 @@ def run(request: Request) -> int:
         if not todo:
             return 0
         _, model = chat.open_model(name)
-        from fastvlm_mlx.app.caption_batch import Captioner
+        from fastvlm_mlx.app.caption.batch import Captioner
 
         captioner = Captioner(model, request.prompt, view, sampling, schema)
         output.begin()
