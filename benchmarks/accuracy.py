@@ -64,7 +64,7 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", nargs="?", default="demo", help="name or folder")
     parser.add_argument("--pictures", type=int, default=100, help="for each kind")
     parser.add_argument("--kinds", nargs="*", default=list(questions.KINDS))

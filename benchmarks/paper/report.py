@@ -36,7 +36,8 @@ from benchmarks.paper.tables import (
     wanted,
 )
 from fastvlm_mlx import device
-from fastvlm_mlx.app.bench import charts, machine, roofline
+from fastvlm_mlx.app.bench import charts, roofline
+from fastvlm_mlx.app.bench import machine as this_machine
 
 OUT = Path("docs/paper")
 
@@ -95,7 +96,7 @@ def markdown(bench: Bench, machine: dict[str, Any], rounds: int, clock: str) -> 
     parts = [
         "# The paper's efficiency tables on this runtime",
         "Made by `python -m benchmarks.paper.report`; do not edit.",
-        f"Machine: {machine.line(machine)}. Weights are random"
+        f"Machine: {this_machine.line(machine)}. Weights are random"
         f" ({str(bench.dtype).removeprefix('mlx.core.')}). Medians of {rounds} runs"
         " after one of warm-up. Measured limits:"
         f" {speed.flops / 1e9:.0f} GFLOP/s in matrix products,"
@@ -198,7 +199,7 @@ def main() -> None:
     )
     options.out.mkdir(parents=True, exist_ok=True)
     conditions = {
-        "machine": machine.facts(),
+        "machine": this_machine.facts(),
         "speed": asdict(bench.speed),
         "rounds": options.rounds,
         "clock": options.clock,
