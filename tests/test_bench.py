@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fastvlm_mlx import weights
-from fastvlm_mlx.app.bench import charts, roofline, run, stages, table
+from fastvlm_mlx.app.bench import charts, machine, roofline, run, stages, table
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from tests.mock_model import MockModel
 
@@ -196,3 +196,8 @@ def test_help_imports_nothing_heavy():
     command = [sys.executable, "-c", script]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     assert shown.stdout == "[]\n"
+
+
+def test_the_commit_of_a_checkout_is_found():
+    if (Path(__file__).parents[1] / ".git").exists():
+        assert machine.facts()["commit"]

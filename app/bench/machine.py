@@ -59,8 +59,9 @@ def _chip() -> str:
 
 def _commit() -> str | None:
     """The short hash of the checkout this runs from, marked if it was changed."""
-    folder = Path(__file__).resolve().parents[1]
-    if not (folder / ".git").exists():
+    parents = Path(__file__).resolve().parents
+    folder = next((path for path in parents[:3] if (path / ".git").exists()), None)
+    if folder is None:
         return None
     commit = _output("git", "-C", str(folder), "rev-parse", "--short", "HEAD")
     changed = _output("git", "-C", str(folder), "status", "--porcelain", "-uno")
