@@ -9,7 +9,7 @@ chat: $(VENV)/installed
 	$(BIN)/fastvlm-mlx chat examples/shapes.png -p "Describe the image." --model demo
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Where tests find what lies outside the checkout."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,10 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.serving import Running
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and children
+# inherit that; some tests interrupt theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared"
 
