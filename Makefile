@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: chat test lint format clean
 
 chat: $(VENV)/installed
-	$(BIN)/fastvlm-mlx chat examples/shapes.png -p "Describe the image." --model demo
+	$(BIN)/fastvlm-mlx chat examples/number.png -p "Describe the image." --model demo
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
