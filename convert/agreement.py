@@ -60,15 +60,18 @@ def measure(
 ) -> Agreement | None:
     """Compares two language models; None where there is no encoder to show pictures.
 
-    Casts `original` in place, tensor by tensor: beside a second whole copy of it, a
-    conversion would need three times the checkpoint's memory.
+    Casts `original` in place, tensor by tensor, and empties it when it has spoken:
+    a second whole model beside it would need four times the checkpoint's memory.
     """
     if config.vision is None:
         return None
     for name, array in original.items():
         original[name] = array.astype(device_dtype())
         mx.eval(original[name])
+        mx.clear_cache()
     expected = _logits(_build(config, original), tokenizer)
+    original.clear()
+    mx.clear_cache()
     given = _logits(_build(quantized_config, quantized), tokenizer)
     same, kl = [], []
     for p, q in zip(expected, given, strict=True):
@@ -103,6 +106,7 @@ def _logits(model: FastVLM, tokenizer: Tokenizer) -> list[mx.array]:
             logits = model.logits(model.embed([*shown, ids]), cache, len(ids) + 1)
             found.append(logits.astype(mx.float32))
             mx.eval(found[-1])
+            mx.clear_cache()
     return found
 
 
