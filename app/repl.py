@@ -50,7 +50,7 @@ class Repl:
         self.schema = schema
         self.last: Chunk | None = None
         self.leaving = False
-        # Only files of this session are overwritten: /save cat.png must not be.
+        # Only files of this conversation are overwritten: /save cat.png must not be.
         self.own_files: set[Path] = set()
         self.commands: dict[str, Callable[[str], None]] = {
             "/image": self.add_images,
