@@ -29,6 +29,9 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 SYSTEM = "You are a helpful assistant."
 BEFORE = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
 AFTER = "<|im_end|>\n<|im_start|>assistant\n"
+# A token of an answer of n tokens weighs n ** -BALANCE: 0 would let captions, which are
+# long, outweigh all else; 1 would give a caption no more than a single word.
+BALANCE = 0.7
 NEXT_TURN = "\n<|im_start|>user\n"
 # Qwen2's rule for cutting text into pieces: digits stand alone, words keep a space.
 PIECES = (
@@ -145,10 +148,12 @@ class Packer:
         self, rng: np.random.Generator, pairs: list[questions.Pair], tokens: int
     ) -> dict[str, np.ndarray]:
         """One sequence: ids (-1 where the picture's tokens go), targets (-100 where
-        nothing is learned), positions, and the segment of each token (0 = shared)."""
+        nothing is learned), weights of the targets, positions, and the segment of each
+        token (0 = shared)."""
         talk = len(pairs) > 1 and rng.random() < self.talk
         ids = self.before + [-1] * tokens
         targets, segment = [-100] * len(ids), [0] * len(ids)
+        weight = [0.0] * len(ids)
         position = list(range(len(ids)))
         shared = len(ids)
         for turn, pair in enumerate(pairs):
@@ -156,16 +161,20 @@ class Packer:
             start = len(ids) if talk else shared
             ids += question + answer
             targets += [-100] * len(question) + answer
+            weight += [0.0] * len(question) + [len(answer) ** -BALANCE] * len(answer)
             position += range(start, start + len(question) + len(answer))
             segment += [0 if talk else 1 + turn] * (len(question) + len(answer))
-        out = {"ids": ids, "targets": targets, "position": position, "segment": segment}
+        out = {
+            "ids": ids, "targets": targets, "weight": np.float32(weight),
+            "position": position, "segment": segment,
+        }  # fmt: skip
         return {key: np.array(value) for key, value in out.items()}
 
 
 def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     """Pad sequences to one length and add `mask` (B, 1, L, L), True where one sees."""
     length = max(len(row["ids"]) for row in rows)
-    fill = {"ids": 0, "targets": -100, "position": 0, "segment": -1}
+    fill = {"ids": 0, "targets": -100, "weight": 0, "position": 0, "segment": -1}
     out = {
         key: torch.from_numpy(
             np.stack([

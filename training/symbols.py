@@ -131,7 +131,7 @@ class SymbolScenes(Dataset):
 def language_loss(
     model, batch: dict, visual: torch.Tensor
 ) -> tuple[torch.Tensor, dict]:
-    """Mean loss of the answers' tokens, and the share of tokens and answers right.
+    """Weighted mean loss of the answers' tokens, and the share of tokens right.
 
     `visual` (B, tokens, hidden) takes the places where ids are -1.
     """
@@ -149,7 +149,9 @@ def language_loss(
     learned = targets != -100
     logits, wanted = model.lm_head(hidden[:, :-1][learned]), targets[learned]
     right = logits.argmax(-1) == wanted
-    return F.cross_entropy(logits, wanted), {"token": right.float().mean()}
+    weight = batch["weight"][:, 1:][learned]
+    loss = F.cross_entropy(logits, wanted, reduction="none") @ weight / weight.sum()
+    return loss, {"token": right.float().mean()}
 
 
 def run(folder: Path, tokenizer: Tokenizer, budget: Budget):
