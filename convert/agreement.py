@@ -5,14 +5,15 @@ for the next token at every place of the answers. A quantisation that turned to
 garbage shows at once, before anyone ships it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx.config import ModelConfig
 from fastvlm_mlx.device import assign, device_dtype
-from fastvlm_mlx.language import mlx_lm_module
+from fastvlm_mlx.language import head, hidden
 from fastvlm_mlx.model import FastVLM
 from fastvlm_mlx.prompt import Picture, Tokenizer, turn
 from fastvlm_mlx.tensors import Tensors, number
@@ -37,6 +38,8 @@ CONVERSATIONS = (
 # well as a large one, and in a fraction of the time.
 PICTURE_SIZE = 256
 
+LANGUAGE = "language_model."
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -60,24 +63,23 @@ def measure(
 ) -> Agreement | None:
     """Compares two language models; None where there is no encoder to show pictures.
 
-    Casts `original` in place, tensor by tensor, and empties it when it has spoken:
-    a second whole model beside it would need four times the checkpoint's memory.
+    Takes the language model out of `original`. On a CPU both are float32, so each of
+    their layers exists only while it runs. What `quantized` makes of a layer is made
+    beside it, so that the originals are never in memory all at once.
     """
     if config.vision is None:
         return None
-    for name, array in original.items():
-        original[name] = array.astype(device_dtype())
-        mx.eval(original[name])
-        mx.clear_cache()
-    expected = _logits(_build(config, original), tokenizer)
-    original.clear()
-    mx.clear_cache()
-    given = _logits(_build(quantized_config, quantized), tokenizer)
+    visual = _visual(config, original)
+    words = {n: original.pop(n) for n in list(original) if n.startswith(LANGUAGE)}
+    expected = _logits(config, words, visual, tokenizer, made=quantized)
+    words = {n: a for n, a in quantized.items() if n.startswith(LANGUAGE)}
+    given = _logits(quantized_config, words, visual, tokenizer)
     same, kl = [], []
     for p, q in zip(expected, given, strict=True):
         same.append(mx.argmax(p, -1) == mx.argmax(q, -1))
         log_p, log_q = (x - mx.logsumexp(x, -1, keepdims=True) for x in (p, q))
         kl.append((mx.exp(log_p) * (log_p - log_q)).sum(-1))
+        mx.eval(same[-1], kl[-1])
     return Agreement(
         top1=number(mx.concatenate(same).mean()),
         kl=number(mx.concatenate(kl).mean()),
@@ -85,29 +87,73 @@ def measure(
     )
 
 
-def _build(config: ModelConfig, tensors: Tensors) -> FastVLM:
-    model = FastVLM(config)
-    assign(model, tensors, device_dtype())
-    return model
+def _visual(config: ModelConfig, tensors: Tensors) -> mx.array:
+    """The drawn pictures as the encoder sees them: (2, tokens, hidden)."""
+    model = FastVLM(replace(config, text=None))
+    seeing = {n: a for n, a in tensors.items() if not n.startswith(LANGUAGE)}
+    assign(model, seeing, device_dtype())
+    visual = model.encode_pixels(_pictures())
+    mx.eval(visual)
+    return visual
 
 
-def _logits(model: FastVLM, tokenizer: Tokenizer) -> list[mx.array]:
+def _logits(
+    config: ModelConfig,
+    tensors: Tensors,
+    visual: mx.array,
+    tokenizer: Tokenizer,
+    made: Tensors | None = None,
+) -> list[mx.array]:
     """The logits for every token of every answer and the one behind it:
-    (answer + 1, vocab) each, float32."""
-    found = []
-    for picture in model.encode_pixels(_pictures()):
+    (answer + 1, vocab) each, float32.
+
+    Empties `tensors`, and evaluates each layer's part of `made` as the layer runs.
+    """
+    model = FastVLM(replace(config, vision=None, projector=None))
+    assign(model, tensors, device_dtype())
+    tensors.clear()
+    layers = model.language_model.model.layers
+    for index, layer in enumerate(layers):
+        prefix = f"{LANGUAGE}model.layers.{index}."
+        beside = [a for n, a in (made or {}).items() if n.startswith(prefix)]
+        layers[index] = _Passing(layer, beside)
+    prompts, answers = [], []
+    for picture in visual:
         for question, answer in CONVERSATIONS:
-            pieces = turn(tokenizer, question, [0], template=model.config.template)
+            pieces = turn(tokenizer, question, [0], template=config.template)
             shown = [picture if isinstance(p, Picture) else p for p in pieces]
             ids = tokenizer.encode(answer)
-            cache = mlx_lm_module("models.cache").make_prompt_cache(
-                model.language_model
-            )
-            logits = model.logits(model.embed([*shown, ids]), cache, len(ids) + 1)
-            found.append(logits.astype(mx.float32))
-            mx.eval(found[-1])
-            mx.clear_cache()
+            prompts.append(model.embed([*shown, ids]))
+            answers.append(len(ids) + 1)
+    # All at once, since a layer runs once. No position sees the padding behind it.
+    ends = [prompt.shape[1] for prompt in prompts]
+    padded = [mx.pad(p, [(0, 0), (0, max(ends) - p.shape[1]), (0, 0)]) for p in prompts]
+    states = hidden(model.language_model, mx.concatenate(padded))
+    found = []
+    for row, end, count in zip(states, ends, answers, strict=True):
+        logits = head(model.language_model, row[end - count : end])
+        found.append(logits.astype(mx.float32))
+        mx.eval(found[-1])
     return found
+
+
+class _Passing:
+    """A layer that is let go as soon as it has run, its weights with it; `beside` is
+    evaluated with it."""
+
+    def __init__(self, layer: Any, beside: list[mx.array]):
+        self._layer: Any = layer
+        self._beside = beside
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
+
+    def __call__(self, *inputs: Any, **options: Any) -> mx.array:
+        states = self._layer(*inputs, **options)
+        mx.eval(states, self._beside)
+        self._layer, self._beside = None, []
+        mx.clear_cache()
+        return states
 
 
 def _pictures() -> np.ndarray:

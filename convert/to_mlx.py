@@ -126,10 +126,10 @@ def convert(
                 plain = tensors, config
                 tensors, config = _quantize(*plain, q_bits, q_group_size or 64)
                 check_tensors(FastVLM(config), tensors)
-                # Now, or the originals would be kept until these are saved.
-                _evaluate_packed(tensors)
                 agreement = measure(*plain, tensors, config, Tokenizer(read.folder))
                 del plain
+                # Now, or the originals would be kept until these are saved.
+                _evaluate_packed(tensors)
             if dtype is not None:
                 tensors = {n: _cast(a, DTYPES[dtype]) for n, a in tensors.items()}
             check_tensors(FastVLM(config), tensors)

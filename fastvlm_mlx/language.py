@@ -13,6 +13,7 @@ from threading import RLock
 from types import ModuleType
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 
 from fastvlm_mlx.config_checks import TEXT_MODELS
@@ -81,3 +82,17 @@ def build(config: dict[str, Any]) -> nn.Module:
         raise CheckpointError(
             f"config.json: mlx-lm cannot build this {model_type} ({fault})"
         ) from fault
+
+
+def hidden(model: Any, embeddings: mx.array, cache: Any = None) -> mx.array:
+    """The last layer's states, normalised: (B, L, hidden) to (B, L, hidden)."""
+    # Nobody looks at the ids, but mlx-lm wants some.
+    ids = mx.zeros(embeddings.shape[:2], dtype=mx.int32)
+    return model.model(ids, cache, input_embeddings=embeddings)
+
+
+def head(model: Any, states: mx.array) -> mx.array:
+    """The next token's logits: (..., hidden) to (..., vocab)."""
+    if "lm_head" in model:
+        return model.lm_head(states)
+    return model.model.embed_tokens.as_linear(states)

@@ -141,12 +141,8 @@ class FastVLM(nn.Module):
         Shapes:
             embeddings: (1, L, hidden); returns (last, vocab)
         """
-        ids = mx.zeros(embeddings.shape[:2], dtype=mx.int32)
-        hidden = self.language_model.model(ids, cache, input_embeddings=embeddings)
-        hidden = hidden[0, -last:]
-        if "lm_head" in self.language_model:
-            return self.language_model.lm_head(hidden)
-        return self.language_model.model.embed_tokens.as_linear(hidden)
+        states = language.hidden(self.language_model, embeddings, cache)
+        return language.head(self.language_model, states[0, -last:])
 
     def conversation(self, images: Any = (), **options: Any) -> "Conversation":
         """A conversation about `images`; see `conversation.Conversation`."""

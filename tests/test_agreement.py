@@ -8,7 +8,9 @@ import pytest
 from fastvlm_mlx.convert import agreement, to_mlx
 from fastvlm_mlx.convert.agreement import CONVERSATIONS
 from fastvlm_mlx.convert.checkpoint import opened
+from fastvlm_mlx.device import on_cpu
 from fastvlm_mlx.tokenizer import Tokenizer
+from tests import checkpoints
 
 
 @pytest.fixture
@@ -54,3 +56,18 @@ def test_a_language_model_without_an_encoder_is_not_compared(parts):
     tensors, config, tokenizer = parts
     blind = to_mlx.replace(config, vision=None)
     assert agreement.measure(tensors, blind, tensors, blind, tokenizer) is None
+
+
+@pytest.mark.skipif(not on_cpu(), reason="only a CPU compares in float32")
+def test_the_models_are_never_in_memory_whole(tmp_path: Path):
+    spec = checkpoints.Spec(
+        hidden=256, heads=4, layers=16, intermediate=1024, dtype="bfloat16"
+    )
+    checkpoints.write(tmp_path / "source", spec)
+    size = (tmp_path / "source" / "model.safetensors").stat().st_size
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    to_mlx.convert(tmp_path / "source", tmp_path / "out", q_bits=4)
+    # One float32 copy of the language model alone would be twice the checkpoint.
+    assert mx.get_peak_memory() - before < 1.5 * size
