@@ -1,0 +1,108 @@
+"""Accuracy of a converted model on the picture world, through the product's own path.
+
+    python -m benchmarks.accuracy demo
+    python -m benchmarks.accuracy FOLDER --pictures 1000 --resolution 512
+    python -m benchmarks.accuracy demo --variants              # a row for each of them
+    python -m benchmarks.accuracy demo --variants 4-bit tiles
+
+For each kind of question, N pictures that raise it are drawn from seeds that training
+never used, and one question of that kind is asked about each with `model.ask`, greedy.
+An answer counts when it equals the right one exactly. The second table ("unseen look")
+has a font, shades and words that training never showed. Every row is asked the same
+questions about the same pictures. Needs the fonts that training/README.md names. The
+last line of stdout is one JSON document.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.accuracy import table
+from benchmarks.accuracy.asking import LOOKS, answers, asked
+from benchmarks.accuracy.table import Tally
+from benchmarks.accuracy.variants import NAMES, SHIPPED, make
+from fastvlm_mlx import weights
+from fastvlm_mlx.app.bench import machine as this_machine
+from fastvlm_mlx.device import device_dtype, on_cpu
+from fastvlm_mlx.errors import FastVLMError
+from training import questions
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy",
+        description=(__doc__ or "").split("\n")[0],
+    )
+    parser.add_argument("model", nargs="?", default="demo", help="name or folder")
+    parser.add_argument("--pictures", type=positive, default=100, help="for each kind")
+    parser.add_argument(
+        "--kinds", nargs="+", default=list(questions.KINDS), choices=questions.KINDS
+    )
+    parser.add_argument(
+        "--resolution", type=int, help="pixels a side (default: model's)"
+    )
+    parser.add_argument(
+        "--variants",
+        nargs="*",
+        metavar="NAME",
+        choices=NAMES[1:],
+        help=f"ask these too, or all: {', '.join(NAMES[1:])}",
+    )
+    # A GPU is one; on a CPU a process per core is several times faster than threads.
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=(os.cpu_count() or 1) if on_cpu() else 1,
+        help="processes that ask (default: %(default)s)",
+    )
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Asks everything and prints the tables."""
+    chosen = NAMES[1:] if options.variants == [] else options.variants or ()
+    names = [SHIPPED, *(name for name in NAMES if name in chosen)]
+    with tempfile.TemporaryDirectory() as scratch:
+        source = weights.converted(options.model)
+        rows = make(names, source, Path(scratch), options.resolution)
+        tallies = [Tally(row) for row in rows]
+        to_ask = asked(options.kinds, options.pictures)
+        every = len(LOOKS) * len(options.kinds) * options.pictures
+        replies = answers(rows, to_ask, options.workers)
+        for done, (question, given) in enumerate(replies, start=1):
+            for tally, answer in zip(tallies, given, strict=True):
+                tally.count(question, answer, same_as=given[0])
+            if sys.stderr.isatty():
+                print(f"\r{done}/{every} ", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    machine = this_machine.facts()
+    dtype = str(device_dtype()).removeprefix("mlx.core.")
+    print("\n\n".join(table.markdown(tallies, options.kinds, options.pictures, dtype)))
+    print(f"\n{options.model} on {this_machine.line(machine)}")
+    settings = {"model": options.model, "pictures": options.pictures, "dtype": dtype}
+    report = {"rows": table.document(tallies, options.kinds), "machine": machine}
+    print(json.dumps(settings | report))
+
+
+def main() -> None:
+    options = arguments().parse_args()
+    try:
+        run(options)
+    except (FastVLMError, FileNotFoundError) as fault:  # a model, or a font
+        sys.exit(f"benchmarks.accuracy: {fault}")
+
+
+if __name__ == "__main__":
+    main()

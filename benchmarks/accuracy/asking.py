@@ -1,0 +1,138 @@
+"""Questions about drawn pictures, put to every variant by a pool of processes.
+
+A process draws a picture once and asks all variants about it. Its answers depend on
+nothing but the question: each process has one core, so sums are added in one order
+however many there are, and a model forgets what it was asked before.
+"""
+
+import functools
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.accuracy.variants import Variant, opened
+from fastvlm_mlx import cpu
+from fastvlm_mlx.device import on_cpu
+from fastvlm_mlx.errors import FastVLMError
+from fastvlm_mlx.memory import memory_of
+from training import drawing, questions, world
+
+FIRST_SEED = 2_000_000_000  # training ends far below
+MAX_TOKENS = 96
+# name: whether it is the look that training held back
+LOOKS = {"other seeds": False, "unseen look": True}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about the picture of `seed`, with its right answer."""
+
+    kind: str
+    look: str
+    seed: int
+    text: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a variant said and how long that took, or why it could not."""
+
+    text: str
+    seconds: float
+    fault: str = ""
+
+
+def asked(kinds: Sequence[str], number: int) -> Iterator[Question]:
+    """`number` pictures of each look and kind with one question of that kind each.
+
+    Numbers have two digits.
+    """
+    for look, held_out in LOOKS.items():
+        for kind in kinds:
+            seed = FIRST_SEED + 10_000_000 * questions.KINDS.index(kind)
+            found = 0
+            while found < number:
+                scene = world.sample(seed, held_out=held_out)
+                pairs = [pair for pair in questions.pairs(scene) if pair.kind == kind]
+                if kind == "number":
+                    pairs = [pair for pair in pairs if len(pair.answer) == 2]
+                if pairs:
+                    found += 1
+                    choice = np.random.default_rng(seed + 1).integers(len(pairs))
+                    pair = pairs[choice]
+                    yield Question(kind, look, seed, pair.question, pair.answer)
+                seed += 1
+
+
+def ask(variants: Sequence[Variant], question: Question) -> tuple[Answer, ...]:
+    """The answer of every variant to `question`."""
+    scene = world.sample(question.seed, held_out=LOOKS[question.look])
+    image = Image.fromarray(drawing.render(scene))
+    return tuple(_ask(variant, image, question.text) for variant in variants)
+
+
+def _ask(variant: Variant, image: Image.Image, text: str) -> Answer:
+    if variant.fault:
+        return Answer("", 0.0, variant.fault)
+    try:
+        model = opened(variant.folder, variant.dtype, variant.package)
+        started = time.perf_counter()
+        text = model.ask(
+            [image], text, resolution=variant.resolution, tiles=variant.tiles,
+            max_tokens=MAX_TOKENS, temperature=0.0,
+        )  # fmt: skip
+    except FastVLMError as fault:
+        return Answer("", 0.0, str(fault))
+    # No picture comes twice, and the beginning that prompts share is not to be
+    # computed in another way for the first of them.
+    memory_of(model).clear()
+    return Answer(text.strip(), time.perf_counter() - started)
+
+
+def answers(
+    variants: Sequence[Variant], asked: Iterable[Question], workers: int
+) -> Iterator[tuple[Question, tuple[Answer, ...]]]:
+    """Each question with the answers of all variants, in the order given."""
+    # Children inherit it; NumPy's BLAS counts the cores before `_settle` can.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if sys.platform == "linux" and on_cpu():
+        # Compiled now: small pictures alone would never be worth it, and an answer
+        # must not depend on when another process compiled them.
+        cpu.library()
+    # MLX does not survive a fork.
+    context = get_context("spawn")
+    cores = context.SimpleQueue()
+    for number in range(workers):
+        cores.put(number)
+    executor = ProcessPoolExecutor(workers, context, _settle, (cores,))
+    # Finding questions takes a while: the first are answered meanwhile.
+    sent, kept = itertools.tee(asked)
+    try:
+        replies = executor.map(functools.partial(ask, tuple(variants)), sent)
+        yield from zip(kept, replies, strict=True)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _settle(cores: Any) -> None:
+    """Gives this process a core of its own, where the system can (Linux).
+
+    The kernels and BLAS then start one thread. Two of them on arrays this small mostly
+    wait for each other: a question takes two to four times the CPU seconds.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops this process
+    number = cores.get()
+    if hasattr(os, "sched_setaffinity"):
+        usable = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {usable[number % len(usable)]})

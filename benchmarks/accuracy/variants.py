@@ -1,0 +1,111 @@
+"""The forms in which one model is asked: quantised, at other sizes, as Core ML."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from fastvlm_mlx import image, load
+from fastvlm_mlx.config import ModelConfig, read_json
+from fastvlm_mlx.convert import to_coreml, to_mlx
+from fastvlm_mlx.convert.coreml import mlpackage
+from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
+from fastvlm_mlx.convert.coreml.options import CoreMLOptions
+from fastvlm_mlx.errors import FastVLMError
+from fastvlm_mlx.model import FastVLM
+
+SHIPPED = "shipped"
+NAMES = (SHIPPED, "8-bit", "4-bit", "0.5x", "2x", "tiles", "coreml", "bfloat16")
+TILES = (2, 2)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model folder and how it is asked; `package` replaces its encoder.
+
+    `fault` says why it cannot be asked at all.
+    """
+
+    name: str
+    label: str
+    folder: str
+    resolution: int
+    tiles: tuple[int, int] | None = None
+    dtype: str | None = None
+    package: str | None = None
+    fault: str = ""
+
+
+def make(
+    names: Sequence[str], folder: Path, scratch: Path, resolution: int | None = None
+) -> list[Variant]:
+    """The variants of the converted model in `folder`; what they need goes to
+    `scratch`. One that cannot be had says why."""
+    config = ModelConfig.from_dict(read_json(folder / "config.json"))
+    size = image.check_resolution(resolution or config.image_size)
+    plain = Variant(SHIPPED, "as shipped", str(folder), size)
+    made = []
+    for name in names:
+        try:
+            made.append(_made(name, plain, scratch))
+        except FastVLMError as fault:
+            made.append(replace(plain, name=name, label=name, fault=str(fault)))
+    return made
+
+
+def _made(name: str, plain: Variant, scratch: Path) -> Variant:
+    if name in ("8-bit", "4-bit"):
+        out = scratch / name
+        to_mlx.convert(plain.folder, out, q_bits=int(name[0]))
+        return replace(plain, name=name, label=name, folder=str(out))
+    if name in ("0.5x", "2x"):
+        size = image.check_resolution(int(plain.resolution * float(name[:-1])))
+        return replace(plain, name=name, label=f"{name}: {size} px", resolution=size)
+    if name == "tiles":
+        label = f"tiles {TILES[0]}x{TILES[1]}"
+        return replace(plain, name=name, label=label, tiles=TILES)
+    if name == "coreml":
+        out = scratch / "encoder.mlpackage"
+        options = CoreMLOptions(resolutions=(plain.resolution,))
+        to_coreml.export(load(plain.folder, dtype="float32"), out, options)
+        return replace(plain, name=name, label="Core ML float16", package=str(out))
+    if name == "bfloat16":
+        return replace(plain, name=name, label="bfloat16", dtype="bfloat16")
+    return plain
+
+
+@functools.cache
+def opened(folder: str, dtype: str | None, package: str | None) -> FastVLM:
+    """The model of a variant, loaded once in each process."""
+    model = load(folder, dtype=dtype)
+    if package is not None:
+        _encode_with(model, Path(package))
+    return model
+
+
+def _encode_with(model: FastVLM, package: Path) -> None:
+    """As `coreml.attach`, but evaluated here, on any machine.
+
+    Every intermediate is rounded to float16, also the sums inside an operation: the
+    harshest of the evaluator's modes.
+    """
+    function = mlpackage.read(package).functions["main"]
+    (given,), (output,) = function.inputs, function.outputs
+    projector = model.projector
+    assert projector is not None  # a model without one was refused when exported
+
+    def encode_pixels(pixels: Any) -> mx.array:
+        # [N, R, R, 3] -> [N, 1, 3, R, R]
+        pictures = np.asarray(pixels, np.float32).transpose(0, 3, 1, 2)[:, None]
+        features = [
+            evaluate(function, {given.name: picture}, mode="strict")[output]
+            for picture in pictures
+        ]
+        dtype = projector.layers[0].weight.dtype
+        return projector(mx.array(np.concatenate(features)).astype(dtype))
+
+    model.encode_pixels = encode_pixels
