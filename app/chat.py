@@ -31,7 +31,7 @@ class Request:
     sampling: Mapping[str, Any]
     stats: bool
     as_json: bool
-    encoder: str = "mlx"
+    encoder: str = "auto"
     compute_units: str | None = None
     schema: Path | None = None
 
@@ -47,9 +47,11 @@ def run(request: Request) -> None:
     question = read_question(request)
     view = check(request)
     schema = read_schema(request.schema) if request.schema else None
-    use_coreml = coreml_encoder.check(request.encoder, request.compute_units)
+    may_use_coreml = coreml_encoder.check(request.encoder, request.compute_units)
     name, model = open_model(request.model)
-    if use_coreml:
+    if may_use_coreml and request.encoder == "auto":
+        coreml_encoder.use_faster(model, name, request.view["resolution"])
+    elif may_use_coreml:
         coreml_encoder.use(model, name, request.encoder, request.compute_units)
     if question is not None:
         answer(model.conversation(**view), question, request, name, schema)

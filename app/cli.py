@@ -150,10 +150,10 @@ def chat(
         str,
         typer.Option(
             "--encoder",
-            metavar="mlx|coreml|PATH",
-            help="On a Mac: encode with a Core ML package.",
+            metavar="auto|mlx|coreml|PATH",
+            help="On a Mac: encode with a Core ML package; auto: if faster.",
         ),
-    ] = "mlx",
+    ] = "auto",
     compute_units: Annotated[
         Literal["all", "cpu-ne", "cpu-gpu", "cpu"] | None,
         typer.Option("--compute-units", help="Where a Core ML package runs."),

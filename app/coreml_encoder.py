@@ -1,4 +1,4 @@
-"""`--encoder coreml`: pictures go through a Core ML package, on macOS."""
+"""`--encoder auto|coreml|PATH`: pictures go through a Core ML package, on macOS."""
 
 import sys
 from collections.abc import Iterator
@@ -14,19 +14,21 @@ if TYPE_CHECKING:
 
 
 def check(encoder: str, compute_units: str | None) -> bool:
-    """Whether a package is asked for; refuses before a model is loaded.
+    """Whether a package may be used; refuses before a model is loaded.
 
     Raises:
         OptionError: units without a package, no such package, or not a Mac.
     """
-    if encoder == "mlx":
+    if encoder in ("auto", "mlx"):
         if compute_units is not None:
             raise OptionError(
                 f"--compute-units {compute_units}: needs --encoder coreml or a package"
             )
-        return False
+        return encoder == "auto" and unavailable() is None
     if encoder != "coreml" and not Path(encoder).expanduser().is_dir():
-        raise OptionError(f"--encoder {encoder}: use mlx, coreml or an .mlpackage")
+        raise OptionError(
+            f"--encoder {encoder}: use auto, mlx, coreml or an .mlpackage"
+        )
     from fastvlm_mlx import coreml
 
     coreml.require_macos()
@@ -41,21 +43,63 @@ def use(model: "FastVLM", name: str, encoder: str, compute_units: str | None) ->
     coreml.attach(model, chosen, compute_units or "all")
 
 
-def own_package(name: str) -> Path:
-    """The package in the model's folder, or one exported once into the cache."""
-    from fastvlm_mlx import cache, weights
-    from fastvlm_mlx.config import read_json
-    from fastvlm_mlx.convert import to_coreml
+def use_faster(model: "FastVLM", name: str, resolution: int | None) -> None:
+    """`auto`: the model's package where one exists and beats MLX at `resolution`.
 
-    folder = weights.converted(name)
+    None is made for that. Only the model's own resolution is ever timed.
+    """
+    from fastvlm_mlx import coreml
+    from fastvlm_mlx.app import encoder_choice
+
+    package = existing_package(name)
+    if package is None:
+        return
+    if model.vision_tower is None:
+        coreml.attach(model, package)
+        return
+    if resolution not in (None, model.config.image_size):
+        return
+    if encoder_choice.remembered(package, model.config.image_size) is None:
+        terminal.note("timing the encoder with MLX and with Core ML, once")
+    encoder_choice.use_faster(model, package)
+
+
+def existing_package(name: str) -> Path | None:
+    """The package of a model by its name, which converts it if need be."""
+    from fastvlm_mlx import weights
+
+    return package_of(weights.converted(name))
+
+
+def package_of(folder: Path) -> Path | None:
+    """The package in a converted model's folder, or the one exported into the cache."""
+    from fastvlm_mlx.config import read_json
+
     inside = read_json(folder / "config.json").get("coreml_encoder")
     if inside and (folder / inside).is_dir():
         return folder / inside
-    out = cache.cache_dir() / "coreml" / f"{folder.name}.mlpackage"
-    if not out.exists():
-        terminal.note(f"exporting the encoder of {name}, once")
-        to_coreml.export(weights.load(name, dtype="float32"), out)
+    out = _exported(folder)
+    return out if out.exists() else None
+
+
+def own_package(name: str) -> Path:
+    """The model's existing package, or one exported once into the cache."""
+    from fastvlm_mlx import weights
+    from fastvlm_mlx.convert import to_coreml
+
+    found = existing_package(name)
+    if found is not None:
+        return found
+    out = _exported(weights.converted(name))
+    terminal.note(f"exporting the encoder of {name}, once")
+    to_coreml.export(weights.load(name, dtype="float32"), out)
     return out
+
+
+def _exported(folder: Path) -> Path:
+    from fastvlm_mlx.cache import cache_dir
+
+    return cache_dir() / "coreml" / f"{folder.name}.mlpackage"
 
 
 # What `bench --encoder` calls the compute units.

@@ -8,6 +8,7 @@ import json
 import platform
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def gather(model: str) -> dict[str, Any]:
             "parameters": parameters(tensors, config),
             **sizes(config),
             "memory": memory(tensors, config),
+            "encoder_choice": encoder_choice(source, read.layout is names.OURS, config),
             **machine(),
         }
 
@@ -91,6 +93,23 @@ def sizes(config: "ModelConfig") -> dict[str, Any]:
         "fit": config.fit,
         "visual_tokens": vision and {str(r): vision.tokens(r) for r in RESOLUTIONS},
     }
+
+
+def encoder_choice(
+    source: Path, is_converted: bool, config: "ModelConfig"
+) -> dict[str, Any] | None:
+    """What `--encoder auto` measured on this machine, if it ever did."""
+    from fastvlm_mlx import cache
+    from fastvlm_mlx.app import coreml_encoder, encoder_choice
+
+    folder = source if is_converted else cache.converted_dir(source)
+    if not (folder / "config.json").is_file():
+        return None
+    package = coreml_encoder.package_of(folder)
+    known = package and encoder_choice.remembered(package, config.image_size)
+    if not known:
+        return None
+    return {"encoder": known.encoder, "mlx_ms": known.mlx, "coreml_ms": known.coreml}
 
 
 def memory(tensors: "Tensors", config: "ModelConfig") -> dict[str, Any]:

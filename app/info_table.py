@@ -13,6 +13,7 @@ def table(facts: dict[str, Any]) -> str:
         "weights": f"{format_size(facts['bytes'])} on disk, "
         f"{_count(facts['parameters']['total'])} parameters",
         "encoder": _encoder(facts),
+        "runs on": _runs_on(facts["encoder_choice"]),
         "projector": _projector(facts),
         "language": _language(facts),
         "quantised": _quantised(facts["quantization"]),
@@ -36,6 +37,15 @@ def _encoder(facts: dict[str, Any]) -> str:
         f"{_row(vision['depths'])}, widths {_row(vision['widths'])}, "
         f"{vision['features']} features a token"
     )
+
+
+def _runs_on(choice: dict[str, Any] | None) -> str:
+    if choice is None:
+        return "MLX (Core ML not timed here)"
+    mlx_ms, coreml_ms = choice["mlx_ms"], choice["coreml_ms"]
+    if choice["encoder"] == "mlx":
+        return f"MLX: {mlx_ms:.1f} ms, Core ML {coreml_ms:.1f} ms"
+    return f"Core ML: {coreml_ms:.1f} ms, MLX {mlx_ms:.1f} ms"
 
 
 def _projector(facts: dict[str, Any]) -> str:

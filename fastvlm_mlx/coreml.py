@@ -139,7 +139,9 @@ def _side(feature: Any) -> int:
     return feature.type.multiArrayType.shape[-1]
 
 
-def attach(model: FastVLM, package: Path | str, compute_units: str = "all") -> None:
+def attach(
+    model: FastVLM, package: Path | str, compute_units: str = "all"
+) -> CoreMLEncoder:
     """Makes `model` encode pictures with `package` instead of its MLX encoder.
 
     Raises:
@@ -162,6 +164,7 @@ def attach(model: FastVLM, package: Path | str, compute_units: str = "all") -> N
 
     model.encode_pixels = encode_pixels
     model.coreml_encoder = encoder
+    return encoder
 
 
 def detach(model: FastVLM) -> None:

@@ -70,6 +70,6 @@ def test_a_mac_is_needed(capsys, tmp_path: Path, monkeypatch):
     code, _, err = run(capsys, "verify", package, "-m", "demo", "--device")
     assert code == 1 and "Core ML runs on macOS only" in err
     code, _, err = run(capsys, *asked, "--encoder", "onnx")
-    assert code == 1 and "--encoder onnx: use mlx, coreml or an .mlpackage" in err
+    assert code == 1 and "--encoder onnx: use auto, mlx, coreml or an .mlpackage" in err
     code, _, err = run(capsys, *asked, "--compute-units", "cpu")
     assert "--compute-units cpu: needs --encoder coreml" in err

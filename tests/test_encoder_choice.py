@@ -1,0 +1,132 @@
+"""`--encoder auto`: both encoders timed once, the faster used, the result kept.
+
+A stand-in plays Core ML: nothing here proves which is faster on a Mac.
+"""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from fastvlm_mlx import coreml
+from fastvlm_mlx.app import coreml_encoder, encoder_choice
+from fastvlm_mlx.app.encoder_choice import Choice
+
+
+class Model(SimpleNamespace):
+    """Encodes in `seconds`; Core ML's stand-in takes `package_seconds`."""
+
+    def __init__(self, seconds: float, package_seconds: float):
+        super().__init__()
+        self.config = SimpleNamespace(image_size=64)
+        self.vision_tower = object()
+        self.seconds, self.package_seconds = seconds, package_seconds
+        self.used: list[str] = []
+
+    def encode_pixels(self, pixels: mx.array) -> mx.array:
+        assert pixels.shape == (1, 64, 64, 3)
+        self.used.append("mlx")
+        time.sleep(self.seconds)
+        return mx.zeros(1)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch) -> Path:
+    def attach(model: Any, package: Path, units: str = "all") -> Any:
+        def encode(pixels: mx.array) -> mx.array:
+            model.used.append(f"coreml {units}")
+            time.sleep(model.package_seconds)
+            return mx.zeros(1)
+
+        model.encode_pixels = encode
+        side = 64 if package.stem == "x" else 128
+        model.coreml_encoder = SimpleNamespace(functions={side: None})
+        return model.coreml_encoder
+
+    def detach(model: Any) -> None:
+        del model.encode_pixels, model.coreml_encoder
+
+    monkeypatch.setattr(coreml, "attach", attach)
+    monkeypatch.setattr(coreml, "detach", detach)
+    monkeypatch.setenv("FASTVLM_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "x.mlpackage"
+    (path / "Data").mkdir(parents=True)
+    (path / "Data" / "weight.bin").write_bytes(b"1")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("mlx_seconds", "package_seconds", "winner"),
+    [(0.03, 0.0, "coreml cpu-ne"), (0.0, 0.03, "mlx")],
+)
+def test_the_faster_is_used_and_remembered(
+    package, mlx_seconds, package_seconds, winner
+):
+    model: Any = Model(mlx_seconds, package_seconds)
+    assert encoder_choice.remembered(package, 64) is None
+    choice = encoder_choice.use_faster(model, package)
+    assert choice is not None and choice == encoder_choice.remembered(package, 64)
+    assert choice.encoder == winner.split()[0]
+    assert model.used.count("mlx") == model.used.count("coreml cpu-ne") == 4
+    again: Any = Model(mlx_seconds, package_seconds)
+    encoder_choice.use_faster(again, package)
+    assert again.used == []  # nothing is timed a second time
+    for each in (model, again):
+        each.encode_pixels(mx.zeros((1, 64, 64, 3)))
+        assert each.used[-1] == winner
+
+
+def test_what_was_measured_holds_for_that_package_and_size_only(package):
+    model: Any = Model(0.01, 0.0)
+    encoder_choice.use_faster(model, package)
+    assert encoder_choice.remembered(package, 128) is None
+    (package / "Data" / "new.bin").write_bytes(b"2")
+    assert encoder_choice.remembered(package, 64) is None
+
+
+def test_a_package_without_the_resolution_is_not_used(package):
+    other = package.rename(package.with_name("other.mlpackage"))
+    model: Any = Model(0.01, 0.0)
+    assert encoder_choice.use_faster(model, other) is None
+    model.encode_pixels(mx.zeros((1, 64, 64, 3)))
+    assert model.used[-1] == "mlx"
+
+
+def test_a_spoilt_record_is_measured_anew(package, tmp_path):
+    record = tmp_path / "cache" / "encoders.json"
+    record.parent.mkdir()
+    record.write_text("[")
+    model: Any = Model(0.01, 0.0)
+    assert encoder_choice.use_faster(model, package) is not None
+    assert encoder_choice.remembered(package, 64) is not None
+
+
+def test_auto_makes_no_package_and_keeps_to_the_models_resolution(
+    package, monkeypatch, capsys
+):
+    model: Any = Model(0.01, 0.0)
+    monkeypatch.setattr(coreml_encoder, "existing_package", lambda name: None)
+    coreml_encoder.use_faster(model, "x", None)
+    monkeypatch.setattr(coreml_encoder, "existing_package", lambda name: package)
+    coreml_encoder.use_faster(model, "x", 128)
+    assert model.used == []
+    coreml_encoder.use_faster(model, "x", 64)
+    assert capsys.readouterr().err.count("once") == 1
+    coreml_encoder.use_faster(model, "x", None)
+    assert capsys.readouterr().err == ""
+    model.vision_tower = None  # nothing to compare with
+    coreml_encoder.use_faster(model, "x", 128)
+    model.encode_pixels(mx.zeros((1, 64, 64, 3)))
+    assert model.used[-1] == "coreml all"
+
+
+def test_auto_means_mlx_where_there_is_no_core_ml(monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    assert not coreml_encoder.check("auto", None)
+
+
+def test_ties_go_to_mlx():
+    assert Choice(1.0, 1.0).encoder == "mlx"
