@@ -11,24 +11,13 @@ from fastvlm_mlx.app.caption.batch import Caption, Captioner
 from tests.mock_model import picture
 
 
-@pytest.fixture(scope="module")
-def mini(reference):
-    """The name of a tiny checkpoint of the published form."""
-    return str(reference / "llava-mini")
-
-
-@pytest.fixture(scope="module")
-def model(mini):
-    return weights.load(mini)
-
-
 @pytest.fixture
-def run(capsys, monkeypatch, model, mini):
+def run(capsys, monkeypatch, tiny_model, tiny):
     """Calls `caption` in this process, with a model that is loaded once."""
-    monkeypatch.setattr(weights, "load", lambda name, **options: model)
+    monkeypatch.setattr(weights, "load", lambda name, **options: tiny_model)
 
     def call(*arguments: object, code: int = 0) -> tuple[str, str]:
-        options = ["-m", mini, "--max-tokens", "6"]
+        options = ["-m", tiny, "--max-tokens", "6"]
         with pytest.raises(SystemExit) as exit:
             cli.main(["caption", *options, *map(str, arguments)])
         shown = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Where tests find what lies outside the checkout."""
+"""What tests share: the folder outside the checkout, small models, tokenizers."""
 
 import signal
 from collections.abc import Iterator
@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.tokenizer import Tokenizer
+    from tests.mock_model import MockModel
     from tests.serving import Running
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and children
@@ -44,6 +47,24 @@ def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def coffee(shared: Path) -> Path:
+    return shared / "images" / "coffee.png"
+
+
+@pytest.fixture(scope="session")
+def tiny(reference: Path) -> str:
+    """The name of a tiny checkpoint of the published form."""
+    return str(reference / "llava-mini")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny: str) -> "FastVLM":
+    from fastvlm_mlx import load
+
+    return load(tiny)
+
+
+@pytest.fixture(scope="session")
 def server(reference: Path) -> "Iterator[Running]":
     """`fastvlm-mlx serve` with the tiny model, without a token."""
     pytest.importorskip("starlette")
@@ -51,3 +72,55 @@ def server(reference: Path) -> "Iterator[Running]":
 
     with running(reference / "llava-mini") as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def shared_model() -> "MockModel":
+    from tests.mock_model import MockModel
+
+    return MockModel()
+
+
+@pytest.fixture
+def model(shared_model: "MockModel") -> "MockModel":
+    """Random weights; it remembers no picture and no prompt of another test."""
+    from fastvlm_mlx.memory import memory_of
+
+    memory_of(shared_model).clear()
+    shared_model.encoded = 0
+    return shared_model
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    from tests.mock_model import picture
+
+    path = tmp_path / "photo.png"
+    picture(1).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def mini() -> "Tokenizer":
+    """1,539 tokens of Qwen2's kind."""
+    from fastvlm_mlx.tokenizer import Tokenizer
+    from tests.small_tokenizers import MINI
+
+    return Tokenizer(MINI)
+
+
+@pytest.fixture(scope="session")
+def qwen2(shared: Path) -> "Tokenizer":
+    from fastvlm_mlx.tokenizer import Tokenizer
+
+    return Tokenizer(shared / "tokenizer-qwen2")
+
+
+@pytest.fixture(scope="session")
+def vicuna(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer":
+    from fastvlm_mlx.tokenizer import Tokenizer
+    from tests.small_tokenizers import write_vicuna
+
+    folder = tmp_path_factory.mktemp("vicuna")
+    write_vicuna(folder)
+    return Tokenizer(folder)

@@ -6,14 +6,18 @@ hold it open, and it counts what was asked.
 
 import hashlib
 import json
+import os
 import re
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote
+
+import pytest
 
 _API = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/(.+))?")
 _FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
@@ -80,6 +84,20 @@ class Hub:
             if revision == one.commit or revision in one.branches:
                 return one
         return None
+
+
+def empty_machine(monkeypatch: pytest.MonkeyPatch, folder: Path, endpoint: str) -> None:
+    """A machine that has nothing yet, at work in `folder`; its hub is at `endpoint`."""
+    for key in [k for k in os.environ if k.startswith(("HF_", "HUGGING", "XDG_"))]:
+        monkeypatch.delenv(key)
+    monkeypatch.delenv("FASTVLM_MODEL", raising=False)
+    monkeypatch.setenv("HF_HOME", str(folder / "hf"))
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    monkeypatch.setenv("FASTVLM_CACHE", str(folder / "ours"))
+    for key in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.chdir(folder)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -13,6 +13,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import pytest
+
 from fastvlm_mlx.app.server import command
 from fastvlm_mlx.app.server.limits import Limits
 from fastvlm_mlx.app.server.question import Question
@@ -22,6 +24,12 @@ from fastvlm_mlx.generation import Chunk, Timings
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
+MARKS = [
+    pytest.mark.page,
+    pytest.mark.skipif(
+        not (BROWSER and DRIVER), reason="no chromium and chromedriver here"
+    ),
+]
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic"),
     *("--no-first-run", "--disable-background-networking", "--disable-sync"),

@@ -11,20 +11,13 @@ import pytest
 from fastvlm_mlx import cache, hub
 from fastvlm_mlx.cache import converted_dir, converted_of, drop_superseded, files_read
 from fastvlm_mlx.errors import CheckpointError
+from tests.hub_server import empty_machine
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch) -> Path:
     """An empty machine without a hub."""
-    for key in [k for k in os.environ if k.startswith(("HF_", "HUGGING", "XDG_"))]:
-        monkeypatch.delenv(key)
-    monkeypatch.delenv("FASTVLM_MODEL", raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("FASTVLM_CACHE", str(tmp_path / "ours"))
-    for key in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(key, raising=False)
-    monkeypatch.chdir(tmp_path)
+    empty_machine(monkeypatch, tmp_path, "http://127.0.0.1:9")
     return tmp_path
 
 

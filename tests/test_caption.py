@@ -64,14 +64,14 @@ def test_a_name_that_stands_for_nothing(folder, monkeypatch, run, name, message)
         {"repetition_penalty": 1.3},
     ],
 )
-def test_a_batch_answers_as_chat_does(model, options):
+def test_a_batch_answers_as_chat_does(tiny_model, options):
     options = {"max_tokens": 12, **options}
-    captioner = Captioner(model, PROMPT, {}, Sampling(**options))
+    captioner = Captioner(tiny_model, PROMPT, {}, Sampling(**options))
     images = [picture(seed) for seed in range(9)]
     pixels = [captioner.pixels(image) for image in images]  # type: ignore
     expected = []
     for image in images:
-        *_, last = chunks = list(model.stream(image, PROMPT, **options))
+        *_, last = chunks = list(tiny_model.stream(image, PROMPT, **options))
         text = "".join(chunk.text for chunk in chunks).strip()
         expected.append(Caption(text, last.finish_reason))
     assert captioner.captions(pixels) == expected
@@ -79,15 +79,15 @@ def test_a_batch_answers_as_chat_does(model, options):
     assert captioner.captions([]) == []
 
 
-def test_views_and_context(model, shared):
+def test_views_and_context(tiny_model, shared):
     view = {"tiles": (1, 2), "fit": "crop", "system": ""}
-    captioner = Captioner(model, PROMPT, view, Sampling(max_tokens=5))
+    captioner = Captioner(tiny_model, PROMPT, view, Sampling(max_tokens=5))
     image = open_image(shared / "images" / "coffee.png")
     pixels = captioner.pixels(image)  # type: ignore
     assert len(pixels) == 3
     (found,) = captioner.captions([pixels])
     assert isinstance(found, Caption)
-    assert found.content == model.ask(image, PROMPT, max_tokens=5, **view).strip()
+    assert found.content == tiny_model.ask(image, PROMPT, max_tokens=5, **view).strip()
     # Prompts of several lengths, and one that is too long, in one batch.
     found = captioner.captions([pixels, pixels[:1], pixels])
     assert found[0] == found[2] != found[1]
@@ -126,11 +126,11 @@ def test_rates(pictures, seconds, text):
     assert run.rate(pictures, seconds) == text
 
 
-def test_a_bar_on_a_terminal(folder, mini, tmp_path):
+def test_a_bar_on_a_terminal(folder, tiny, tmp_path):
     """The bar shows how many, how fast, how long; Ctrl-C ends with a line each."""
     code = "from fastvlm_mlx.app import cli; cli.main()"
     arguments = ["-c", code, "caption", str(folder), "-o", str(tmp_path / "a.jsonl")]
-    arguments += ["-m", mini, "--max-tokens", "30", "--batch", "1"]
+    arguments += ["-m", tiny, "--max-tokens", "30", "--batch", "1"]
     child = pexpect.spawn(
         sys.executable, arguments, timeout=20, encoding="utf-8", dimensions=(24, 100)
     )

@@ -30,14 +30,14 @@ def names(path: Path) -> list[str]:
     return [Path(line["image"]).name for line in lines(path)]
 
 
-def test_jsonl_on_standard_output(folder, run, model, mini):
+def test_jsonl_on_standard_output(folder, run, tiny_model, tiny):
     out, err = run(folder / "2.png", folder / "1.png")
     assert [json.loads(line) for line in out.splitlines()] == [
         {
             "image": str(folder / name),
-            "caption": model.ask(folder / name, PROMPT, max_tokens=6).strip(),
+            "caption": tiny_model.ask(folder / name, PROMPT, max_tokens=6).strip(),
             "finish_reason": "length",
-            "model": mini,
+            "model": tiny,
             "prompt": PROMPT,
         }
         for name in ("2.png", "1.png")
@@ -196,7 +196,7 @@ def test_one_run_at_a_time(folder, quick, tmp_path):
 @pytest.mark.parametrize(
     "times", [5, pytest.param(20, marks=pytest.mark.slow)], ids=str
 )
-def test_killed_at_any_moment(folder, mini, tmp_path, times):
+def test_killed_at_any_moment(folder, tiny, tmp_path, times):
     """However often it is killed, at the end there is one line for each picture."""
     for seed in range(13, 41):
         picture(seed).save(folder / f"{seed}.png")
@@ -205,7 +205,7 @@ def test_killed_at_any_moment(folder, mini, tmp_path, times):
     # Not through the shell script: its start takes longer than all the captions.
     code = "from fastvlm_mlx.app import cli; cli.main()"
     command = [sys.executable, "-c", code, "caption", str(folder), "-o", str(out)]
-    command += ["-m", mini, "--max-tokens", "4", "--batch", "2"]
+    command += ["-m", tiny, "--max-tokens", "4", "--batch", "2"]
     moments, kills, sizes = random.Random(6), 0, set()
     while kills < times:
         child = subprocess.Popen(command, stderr=subprocess.DEVNULL)

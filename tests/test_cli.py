@@ -64,11 +64,6 @@ def chat(run, reference, shared):
 
 
 @pytest.fixture
-def coffee(shared) -> Path:
-    return shared / "images" / "coffee.png"
-
-
-@pytest.fixture
 def answer(reference) -> str:
     """What the tiny model says about coffee.png, by the reference implementation."""
     import numpy as np

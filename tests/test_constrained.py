@@ -1,7 +1,6 @@
 """Answers of a given form: valid to the last token, whatever the model wants."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,13 +37,6 @@ LIST["$defs"]["node"] |= {  # type: ignore
 }
 
 
-@pytest.fixture(scope="module")
-def model(reference: Path) -> Any:
-    from fastvlm_mlx import load
-
-    return load(reference / "llava-mini")
-
-
 def answered(model: Any, schema: Any, **options: Any) -> tuple[Any, Any]:
     chunks = list(
         model.stream([], "Tell me.", constraint=JSONForm(model, schema), **options)
@@ -54,9 +46,11 @@ def answered(model: Any, schema: Any, **options: Any) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 8.0])
 @pytest.mark.parametrize("max_tokens", [70, 110])
-def test_an_answer_is_whole_however_little_room_it_has(model, max_tokens, temperature):
+def test_an_answer_is_whole_however_little_room_it_has(
+    tiny_model, max_tokens, temperature
+):
     said, last = answered(
-        model, PICTURE, max_tokens=max_tokens, temperature=temperature, seed=3
+        tiny_model, PICTURE, max_tokens=max_tokens, temperature=temperature, seed=3
     )
     assert sorted(said) == sorted(PICTURE["properties"])
     assert said["count"] >= 3 and said["tags"] and said["kind"] in ("photo", "drawing")
@@ -65,26 +59,26 @@ def test_an_answer_is_whole_however_little_room_it_has(model, max_tokens, temper
 
 @pytest.mark.parametrize("schema", [None, {"type": "object"}, LIST, {}])
 @pytest.mark.parametrize("seed", range(4))
-def test_answers_of_many_forms_are_json(model, schema, seed):
+def test_answers_of_many_forms_are_json(tiny_model, schema, seed):
     options = {"temperature": 2.0, "seed": seed, "max_tokens": 30}
-    said, last = answered(model, schema, **options)
+    said, last = answered(tiny_model, schema, **options)
     assert last.finish_reason == "stop"
     if schema != {}:
         assert isinstance(said, dict)
 
 
-def test_the_form_does_not_change_what_fits_it(model):
+def test_the_form_does_not_change_what_fits_it(tiny_model):
     """A model that says JSON anyway is left alone."""
-    said, last = answered(model, {"const": "yes"})
+    said, last = answered(tiny_model, {"const": "yes"})
     assert said == "yes" and last.finish_reason == "stop"
 
 
-def test_too_little_room_is_refused_before_anything_is_said(model):
+def test_too_little_room_is_refused_before_anything_is_said(tiny_model):
     with pytest.raises(OptionError, match="max_tokens 9: too few .* give at least"):
-        answered(model, PICTURE, max_tokens=9)
-    conversation = model.conversation()
+        answered(tiny_model, PICTURE, max_tokens=9)
+    conversation = tiny_model.conversation()
     with pytest.raises(OptionError):
-        conversation.ask("Hi", max_tokens=2, constraint=JSONForm(model, PICTURE))
+        conversation.ask("Hi", max_tokens=2, constraint=JSONForm(tiny_model, PICTURE))
     assert conversation.history == () and conversation.context_used == 0
 
 
@@ -92,29 +86,29 @@ def test_too_little_room_is_refused_before_anything_is_said(model):
     "schema",
     [{"type": "nothing"}, {"enum": []}, {"pattern": "("}, {"$ref": "http://a/b"}, []],
 )
-def test_schemas_that_cannot_be_followed(model, schema):
+def test_schemas_that_cannot_be_followed(tiny_model, schema):
     with pytest.raises(OptionError, match="^schema: "):
         json_schema.check_schema(schema)
     with pytest.raises(OptionError, match="^schema: "):
-        answered(model, schema)
+        answered(tiny_model, schema)
 
 
-def test_follow_ups_after_json(model):
-    conversation = model.conversation()
-    first = conversation.ask("Hi", max_tokens=40, constraint=JSONForm(model))
+def test_follow_ups_after_json(tiny_model):
+    conversation = tiny_model.conversation()
+    first = conversation.ask("Hi", max_tokens=40, constraint=JSONForm(tiny_model))
     assert json.loads(first) == {} or json.loads(first)
     plain = conversation.ask("And?", max_tokens=5)
-    again = model.conversation()
+    again = tiny_model.conversation()
     again._past.replay(conversation.history[0])
     again._past.replay(conversation.history[1])
     assert again.ask("And?", max_tokens=5) == plain
 
 
-def test_a_missing_library_is_one_line(model, monkeypatch):
+def test_a_missing_library_is_one_line(tiny_model, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "llguidance", None)
-    monkeypatch.delitem(vars(model), "llguidance", raising=False)
+    monkeypatch.delitem(vars(tiny_model), "llguidance", raising=False)
     with pytest.raises(FastVLMError, match=r"pip install 'fastvlm-mlx\[serve\]'"):
-        constrained.vocabulary_of(model)
+        constrained.vocabulary_of(tiny_model)
 
 
 def test_chat_answers_in_json_of_a_schema(reference, tmp_path, capsys):

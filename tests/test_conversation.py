@@ -18,25 +18,6 @@ from fastvlm_mlx.memory import memory_of
 from tests.mock_model import MockModel, check, picture, plain
 
 
-@pytest.fixture(scope="module")
-def shared_model() -> MockModel:
-    return MockModel()
-
-
-@pytest.fixture
-def model(shared_model: MockModel) -> MockModel:
-    memory_of(shared_model).clear()
-    shared_model.encoded = 0
-    return shared_model
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    picture(1).save(path)
-    return path
-
-
 def test_follow_up_reads_only_its_own_tokens(model):
     conversation = Conversation(model, picture())
     *_, first = conversation.stream("What is it?", max_tokens=9)

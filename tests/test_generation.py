@@ -15,16 +15,10 @@ from fastvlm_mlx.sampling import Sampling
 from tests.mock_model import (
     HIDDEN,
     VOCABULARY,
-    MockModel,
     ScriptedModel,
     greedy,
     sample,
 )
-
-
-@pytest.fixture(scope="module")
-def model() -> MockModel:
-    return MockModel()
 
 
 def start(model: ScriptedModel, **options: Any):

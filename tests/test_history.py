@@ -2,33 +2,12 @@
 
 import gc
 import threading
-from pathlib import Path
 
 import mlx.core as mx
 import pytest
 
 from fastvlm_mlx.conversation import Conversation
-from fastvlm_mlx.memory import memory_of
-from tests.mock_model import MockModel, check, picture, plain
-
-
-@pytest.fixture(scope="module")
-def shared_model() -> MockModel:
-    return MockModel()
-
-
-@pytest.fixture
-def model(shared_model: MockModel) -> MockModel:
-    memory_of(shared_model).clear()
-    shared_model.encoded = 0
-    return shared_model
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    picture(1).save(path)
-    return path
+from tests.mock_model import check, picture, plain
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

@@ -20,7 +20,7 @@ import pytest
 
 from fastvlm_mlx import hub
 from fastvlm_mlx.errors import DownloadError
-from tests.hub_server import Hub, Repository
+from tests.hub_server import Hub, Repository, empty_machine
 
 ROOT = Path(__file__).parent.parent
 APPLE = "apple/FastVLM-0.5B"
@@ -52,16 +52,7 @@ def server() -> Iterator[Hub]:
 @pytest.fixture
 def home(tmp_path: Path, server: Hub, monkeypatch) -> Iterator[Path]:
     """An empty machine whose hub is the stand-in."""
-    for key in [k for k in os.environ if k.startswith(("HF_", "HUGGING", "XDG_"))]:
-        monkeypatch.delenv(key)
-    monkeypatch.delenv("FASTVLM_MODEL", raising=False)
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-    monkeypatch.setenv("FASTVLM_CACHE", str(tmp_path / "ours"))
-    for key in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(key, raising=False)
-    monkeypatch.chdir(tmp_path)
+    empty_machine(monkeypatch, tmp_path, server.url)
     yield tmp_path
     if "huggingface_hub" in sys.modules:
         sys.modules["huggingface_hub"].close_session()

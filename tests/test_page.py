@@ -22,13 +22,7 @@ from tests.mock_model import picture  # noqa: E402
 from tests.page_browser import Script  # noqa: E402
 
 pytest_plugins = ["tests.page_person"]
-pytestmark = [
-    pytest.mark.page,
-    pytest.mark.skipif(
-        not (page_browser.BROWSER and page_browser.DRIVER),
-        reason="no chromium and chromedriver here",
-    ),
-]
+pytestmark = page_browser.MARKS
 
 PROMPT = "Describe the image in English."
 SUFFIX = "Output should be brief, about 15 words or less."

@@ -11,13 +11,7 @@ from tests import page_browser  # noqa: E402
 from tests.page_browser import resize  # noqa: E402
 
 pytest_plugins = ["tests.page_person"]
-pytestmark = [
-    pytest.mark.page,
-    pytest.mark.skipif(
-        not (page_browser.BROWSER and page_browser.DRIVER),
-        reason="no chromium and chromedriver here",
-    ),
-]
+pytestmark = page_browser.MARKS
 
 
 def test_keyboard_alone(page, cat):

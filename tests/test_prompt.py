@@ -11,7 +11,7 @@ from fastvlm_mlx import prompt
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.prompt import TEMPLATES, Picture, turn
 from fastvlm_mlx.tokenizer import Tokenizer
-from tests.small_tokenizers import CONTROL, MINI, TEXTS, library, write_vicuna
+from tests.small_tokenizers import CONTROL, MINI, TEXTS, library
 
 LAYOUTS = [
     "hf-mini",
@@ -20,23 +20,6 @@ LAYOUTS = [
     "mlx-community-mini",
     "mlx-community-mini-4bit",
 ]
-
-
-@pytest.fixture(scope="module")
-def mini() -> Tokenizer:
-    return Tokenizer(MINI)
-
-
-@pytest.fixture(scope="module")
-def qwen2(shared: Path) -> Tokenizer:
-    return Tokenizer(shared / "tokenizer-qwen2")
-
-
-@pytest.fixture(scope="module")
-def vicuna(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    folder = tmp_path_factory.mktemp("vicuna")
-    write_vicuna(folder)
-    return Tokenizer(folder)
 
 
 def marked_up(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -3,26 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from fastvlm_mlx.attachment import attach
 from fastvlm_mlx.conversation import Conversation
-from fastvlm_mlx.memory import memory_of
 from fastvlm_mlx.recent import Recent
 from fastvlm_mlx.transcript import Turn
 from tests.mock_model import MockModel, picture
-
-
-@pytest.fixture(scope="module")
-def shared_model() -> MockModel:
-    return MockModel()
-
-
-@pytest.fixture
-def model(shared_model: MockModel) -> MockModel:
-    memory_of(shared_model).clear()
-    shared_model.encoded = 0
-    return shared_model
 
 
 def ask(recent: Recent, turns: list[Turn], text: str, *images: Any, **options: Any):

@@ -8,12 +8,7 @@ import pytest
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.language import mlx_lm_module
 from fastvlm_mlx.sampling import Sampling, filtered, penalised
-from tests.mock_model import MockModel, sample
-
-
-@pytest.fixture(scope="module")
-def model() -> MockModel:
-    return MockModel()
+from tests.mock_model import sample
 
 
 def test_seed_makes_sampling_repeatable(model):

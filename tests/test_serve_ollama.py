@@ -1,7 +1,6 @@
 """The real `ollama` package against the server."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,19 +12,6 @@ from tests.serving import Running  # noqa: E402
 PROMPT = "Describe the image."
 
 
-@pytest.fixture(scope="module")
-def model(reference: Path) -> Any:
-    """The same model in this process, for what `chat` would say."""
-    from fastvlm_mlx import load
-
-    return load(reference / "llava-mini")
-
-
-@pytest.fixture(scope="module")
-def coffee(shared: Path) -> Path:
-    return shared / "images" / "coffee.png"
-
-
 @pytest.fixture
 def llama(server: Running) -> Iterator[Any]:
     client = ollama.Client(host=server.url)
@@ -33,8 +19,8 @@ def llama(server: Running) -> Iterator[Any]:
     client._client.close()
 
 
-def test_ollama_chat_says_what_chat_says(llama, model, coffee):
-    wanted = model.ask(coffee, PROMPT, max_tokens=16)
+def test_ollama_chat_says_what_chat_says(llama, tiny_model, coffee):
+    wanted = tiny_model.ask(coffee, PROMPT, max_tokens=16)
     question = {"role": "user", "content": PROMPT, "images": [str(coffee)]}
     asked = {"model": "tiny:latest", "messages": [question]}
     options = {"num_predict": 16, "num_ctx": 4096}
@@ -49,8 +35,8 @@ def test_ollama_chat_says_what_chat_says(llama, model, coffee):
     assert pieces[-1].eval_count == 16
 
 
-def test_ollama_generate_says_what_chat_says(llama, model, coffee):
-    wanted = model.ask(coffee, PROMPT, system="Be brief.", max_tokens=16)
+def test_ollama_generate_says_what_chat_says(llama, tiny_model, coffee):
+    wanted = tiny_model.ask(coffee, PROMPT, system="Be brief.", max_tokens=16)
     asked = {
         "model": "tiny",
         "prompt": PROMPT,

@@ -17,19 +17,6 @@ from tests.serving import Running  # noqa: E402
 PROMPT = "Describe the image."
 
 
-@pytest.fixture(scope="module")
-def model(reference: Path) -> Any:
-    """The same model in this process, for what `chat` would say."""
-    from fastvlm_mlx import load
-
-    return load(reference / "llava-mini")
-
-
-@pytest.fixture(scope="module")
-def coffee(shared: Path) -> Path:
-    return shared / "images" / "coffee.png"
-
-
 @pytest.fixture
 def gpt(server: Running) -> Iterator[Any]:
     with openai.OpenAI(
@@ -55,8 +42,8 @@ def about(path: Path, text: str = PROMPT) -> list[dict[str, Any]]:
     return [{"role": "user", "content": parts}]
 
 
-def test_openai_says_what_chat_says(gpt, model, coffee):
-    wanted = model.ask(coffee, PROMPT, max_tokens=16)
+def test_openai_says_what_chat_says(gpt, tiny_model, coffee):
+    wanted = tiny_model.ask(coffee, PROMPT, max_tokens=16)
     whole = gpt.create(model="tiny", messages=about(coffee), max_tokens=16)
     assert whole.choices[0].message.content == wanted
     assert whole.choices[0].finish_reason == "length"
@@ -67,8 +54,8 @@ def test_openai_says_what_chat_says(gpt, model, coffee):
     assert 0 < whole.timings["ttft"] < 30 and "cached_tokens" in whole.timings
 
 
-def test_openai_streams_what_chat_says(gpt, model, coffee):
-    wanted = model.ask(coffee, PROMPT, max_tokens=16)
+def test_openai_streams_what_chat_says(gpt, tiny_model, coffee):
+    wanted = tiny_model.ask(coffee, PROMPT, max_tokens=16)
     chunks = list(
         gpt.create(
             model="tiny",
@@ -101,8 +88,8 @@ def test_openai_without_usage_ends_with_its_answer(gpt):
     assert all(chunk.choices for chunk in chunks)
 
 
-def test_openai_follow_ups_are_cached(gpt, model, coffee):
-    conversation = model.conversation(coffee, system="Be brief.")
+def test_openai_follow_ups_are_cached(gpt, tiny_model, coffee):
+    conversation = tiny_model.conversation(coffee, system="Be brief.")
     messages = [{"role": "system", "content": "Be brief."}, *about(coffee)]
     cached = []
     for question in (PROMPT, "And why?", "Since when?"):
@@ -118,23 +105,23 @@ def test_openai_follow_ups_are_cached(gpt, model, coffee):
     assert cached[1] < 30 and cached[2] < 30
 
 
-def test_an_edited_question_keeps_what_came_before(gpt, model, coffee):
+def test_an_edited_question_keeps_what_came_before(gpt, tiny_model, coffee):
     messages = about(coffee)
     first = gpt.create(model="tiny", messages=messages, max_tokens=9)
     messages.append(first.choices[0].message.model_dump())
     for question in ("What else?", "Anything more?"):
         asked = [*messages, {"role": "user", "content": question}]
         answer = gpt.create(model="tiny", messages=asked, max_tokens=9)
-        conversation = model.conversation(coffee)
+        conversation = tiny_model.conversation(coffee)
         conversation.ask(PROMPT, max_tokens=9)
         wanted = conversation.ask(question, max_tokens=9)
         assert answer.choices[0].message.content == wanted
         assert answer.usage.prompt_tokens_details.cached_tokens > 50
 
 
-def test_several_pictures_and_messages_of_one_side(gpt, model, coffee, shared):
+def test_several_pictures_and_messages_of_one_side(gpt, tiny_model, coffee, shared):
     other = shared / "images" / "astronaut.png"
-    wanted = model.ask([coffee, other], "First.\n\nSecond.", max_tokens=9)
+    wanted = tiny_model.ask([coffee, other], "First.\n\nSecond.", max_tokens=9)
     messages = [
         {"role": "user", "content": [picture_part(coffee), picture_part(other)]},
         {"role": "user", "content": "First."},
@@ -146,7 +133,7 @@ def test_several_pictures_and_messages_of_one_side(gpt, model, coffee, shared):
 
 
 @pytest.mark.parametrize("seed", [0, -5, 2**40 + 7])
-def test_a_seed_makes_openai_sampling_repeatable(gpt, model, seed):
+def test_a_seed_makes_openai_sampling_repeatable(gpt, tiny_model, seed):
     options = {"temperature": 0.9, "top_p": 0.95, "seed": seed}
     said = [
         gpt.create(
@@ -160,11 +147,11 @@ def test_a_seed_makes_openai_sampling_repeatable(gpt, model, seed):
         for _ in range(2)
     ]
     options["seed"] = seed % 2**32
-    assert said == [model.ask([], "Hello", max_tokens=12, **options)] * 2
+    assert said == [tiny_model.ask([], "Hello", max_tokens=12, **options)] * 2
 
 
-def test_stop_texts(gpt, model):
-    full = model.ask([], "Hello", max_tokens=24)
+def test_stop_texts(gpt, tiny_model):
+    full = tiny_model.ask([], "Hello", max_tokens=24)
     stop = full[6:9]
     answer = gpt.create(
         model="tiny",

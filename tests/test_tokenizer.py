@@ -11,25 +11,7 @@ from tokenizers import decoders, models
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.prompt import turn
 from fastvlm_mlx.tokenizer import Tokenizer
-from tests.small_tokenizers import CONTROL, MINI, TEXTS, library, write_vicuna
-
-
-@pytest.fixture(scope="module")
-def mini() -> Tokenizer:
-    return Tokenizer(MINI)
-
-
-@pytest.fixture(scope="module")
-def qwen2(shared: Path) -> Tokenizer:
-    return Tokenizer(shared / "tokenizer-qwen2")
-
-
-@pytest.fixture(scope="module")
-def vicuna(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    folder = tmp_path_factory.mktemp("vicuna")
-    write_vicuna(folder)
-    return Tokenizer(folder)
-
+from tests.small_tokenizers import CONTROL, MINI, TEXTS, library
 
 # Decoding
 
