@@ -2,7 +2,7 @@
 
 Greedy decoding gives the right answer exactly when every token of it is the likeliest
 one after the right tokens before it. So one pass over a packed sequence scores all
-questions about a picture. The product's own path is scored by benchmarks/accuracy.py.
+questions about a picture. The product's own path is scored by benchmarks/accuracy.
 """
 
 import argparse

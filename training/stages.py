@@ -50,7 +50,7 @@ STAGES = (
     ),
     Stage(
         "stage2", 40_000_000,
-        {"encoder": 6e-4, "projector": 1e-3, "language": 1e-3, "heads": 1e-3},
+        {"encoder": 4e-4, "projector": 6e-4, "language": 6e-4, "heads": 1e-3},
         {256: 0.88, 320: 0.06, 384: 0.06}, 0.0, 0.1,
     ),
 )  # fmt: skip
