@@ -5,19 +5,16 @@ MLX and the model are imported inside the commands (tests/test_cli.py checks).
 """
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from fastvlm_mlx._version import __version__
-from fastvlm_mlx.app import convert_command, terminal
+from fastvlm_mlx.app import convert_command, options, terminal
 from fastvlm_mlx.app.bench import options as bench
 from fastvlm_mlx.app.caption import options as caption
 from fastvlm_mlx.app.server import options as server
-
-MODELS = ("demo", "0.5b", "1.5b", "7b")
 
 
 class Program(TyperGroup):
@@ -43,10 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     invoke_without_command=True,
 )
-
-
-def _complete_model(incomplete: str) -> list[str]:
-    return [name for name in MODELS if name.startswith(incomplete)]
 
 
 def _print_version(wanted: bool) -> None:
@@ -83,54 +76,17 @@ def chat(
         str | None,
         typer.Option("--prompt", "-p", metavar="TEXT", help="The question."),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help="demo, 0.5b, 1.5b, 7b, a hub id, a folder or a zip.",
-            autocompletion=_complete_model,
-        ),
-    ] = None,
-    system: Annotated[
-        str | None,
-        typer.Option("--system", metavar="TEXT", help="Replace the system prompt."),
-    ] = None,
-    fit: Annotated[
-        Literal["pad", "crop", "stretch"] | None,
-        typer.Option("--fit", help="How a picture becomes square."),
-    ] = None,
-    resolution: Annotated[
-        int | None,
-        typer.Option("--resolution", help="Side of the square; a multiple of 64."),
-    ] = None,
-    tiles: Annotated[
-        str | None,
-        typer.Option(
-            "--tiles", metavar="RxC", help="Add R rows of C tiles for small print."
-        ),
-    ] = None,
-    temperature: Annotated[
-        float, typer.Option("--temperature", help="0 always takes the likeliest token.")
-    ] = 0.0,
-    top_p: Annotated[
-        float,
-        typer.Option("--top-p", help="Sample from this much probability; 1: all."),
-    ] = 1.0,
-    top_k: Annotated[
-        int, typer.Option("--top-k", help="Sample from the K likeliest; 0: all.")
-    ] = 0,
-    min_p: Annotated[
-        float, typer.Option("--min-p", help="Drop tokens below this share of the best.")
-    ] = 0.0,
-    repetition_penalty: Annotated[
-        float | None,
-        typer.Option("--repetition-penalty", help="Above 1, repeat less."),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Make sampling repeatable.")
-    ] = None,
+    model: options.Model = None,
+    system: options.System = None,
+    fit: options.Fit = None,
+    resolution: options.Resolution = None,
+    tiles: options.Tiles = None,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.RepetitionPenalty = None,
+    seed: options.Seed = None,
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", help="End the answer after this many tokens.")
     ] = 512,
@@ -140,12 +96,7 @@ def chat(
             "--stop", metavar="TEXT", help="End the answer at this; repeatable."
         ),
     ] = None,
-    schema: Annotated[
-        Path | None,
-        typer.Option(
-            "--schema", metavar="FILE", help="Answer in JSON of this JSON schema."
-        ),
-    ] = None,
+    schema: options.Schema = None,
     encoder: Annotated[
         str,
         typer.Option(
@@ -213,8 +164,8 @@ def info(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="demo, 0.5b, 1.5b, 7b, a hub id, a folder or a zip.",
-            autocompletion=_complete_model,
+            help=options.MODEL_HELP,
+            autocompletion=options.complete_model,
         ),
     ],
     as_json: Annotated[

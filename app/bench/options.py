@@ -5,14 +5,11 @@ from typing import Annotated
 
 import typer
 
+from fastvlm_mlx.app import options
+
 
 def bench(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", help="demo, 0.5b, 1.5b, 7b, a hub id, a folder or a zip."
-        ),
-    ] = None,
+    model: options.Model = None,
     resolutions: Annotated[
         list[int] | None,
         typer.Option(

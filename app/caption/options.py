@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from fastvlm_mlx.app import options
+
 
 def caption(
     paths: Annotated[
@@ -32,59 +34,21 @@ def caption(
     prompt: Annotated[
         str, typer.Option("--prompt", "-p", metavar="TEXT", help="The question.")
     ] = "Describe the image.",
-    schema: Annotated[
-        Path | None,
-        typer.Option(
-            "--schema", metavar="FILE", help="Answer in JSON of this JSON schema."
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", help="demo, 0.5b, 1.5b, 7b, a hub id, a folder or a zip."
-        ),
-    ] = None,
+    schema: options.Schema = None,
+    model: options.Model = None,
     batch: Annotated[
         int, typer.Option("--batch", help="Pictures to caption at the same time.")
     ] = 8,
-    system: Annotated[
-        str | None,
-        typer.Option("--system", metavar="TEXT", help="Replace the system prompt."),
-    ] = None,
-    fit: Annotated[
-        Literal["pad", "crop", "stretch"] | None,
-        typer.Option("--fit", help="How a picture becomes square."),
-    ] = None,
-    resolution: Annotated[
-        int | None,
-        typer.Option("--resolution", help="Side of the square; a multiple of 64."),
-    ] = None,
-    tiles: Annotated[
-        str | None,
-        typer.Option(
-            "--tiles", metavar="RxC", help="Add R rows of C tiles for small print."
-        ),
-    ] = None,
-    temperature: Annotated[
-        float, typer.Option("--temperature", help="0 always takes the likeliest token.")
-    ] = 0.0,
-    top_p: Annotated[
-        float,
-        typer.Option("--top-p", help="Sample from this much probability; 1: all."),
-    ] = 1.0,
-    top_k: Annotated[
-        int, typer.Option("--top-k", help="Sample from the K likeliest; 0: all.")
-    ] = 0,
-    min_p: Annotated[
-        float, typer.Option("--min-p", help="Drop tokens below this share of the best.")
-    ] = 0.0,
-    repetition_penalty: Annotated[
-        float | None,
-        typer.Option("--repetition-penalty", help="Above 1, repeat less."),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Make sampling repeatable.")
-    ] = None,
+    system: options.System = None,
+    fit: options.Fit = None,
+    resolution: options.Resolution = None,
+    tiles: options.Tiles = None,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.RepetitionPenalty = None,
+    seed: options.Seed = None,
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", help="End a caption after this many tokens.")
     ] = 256,

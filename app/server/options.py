@@ -4,14 +4,11 @@ from typing import Annotated
 
 import typer
 
+from fastvlm_mlx.app import options
+
 
 def serve(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", help="demo, 0.5b, 1.5b, 7b, a hub id, a folder or a zip."
-        ),
-    ] = None,
+    model: options.Model = None,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; others need --token.")
     ] = "127.0.0.1",

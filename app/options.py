@@ -1,0 +1,69 @@
+"""Options that several commands share. Imports nothing heavy, as `cli.py`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+MODELS = ("demo", "0.5b", "1.5b", "7b")
+MODEL_HELP = "demo, 0.5b, 1.5b, 7b, a hub id, a folder or a zip."
+
+
+def complete_model(incomplete: str) -> list[str]:
+    return [name for name in MODELS if name.startswith(incomplete)]
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help=MODEL_HELP,
+        autocompletion=complete_model,
+    ),
+]
+
+# Of a conversation: None stands for "as the model's config says".
+System = Annotated[
+    str | None,
+    typer.Option("--system", metavar="TEXT", help="Replace the system prompt."),
+]
+Fit = Annotated[
+    Literal["pad", "crop", "stretch"] | None,
+    typer.Option("--fit", help="How a picture becomes square."),
+]
+Resolution = Annotated[
+    int | None,
+    typer.Option("--resolution", help="Side of the square; a multiple of 64."),
+]
+Tiles = Annotated[
+    str | None,
+    typer.Option(
+        "--tiles", metavar="RxC", help="Add R rows of C tiles for small print."
+    ),
+]
+
+# Of an answer.
+Temperature = Annotated[
+    float, typer.Option("--temperature", help="0 always takes the likeliest token.")
+]
+TopP = Annotated[
+    float, typer.Option("--top-p", help="Sample from this much probability; 1: all.")
+]
+TopK = Annotated[
+    int, typer.Option("--top-k", help="Sample from the K likeliest; 0: all.")
+]
+MinP = Annotated[
+    float, typer.Option("--min-p", help="Drop tokens below this share of the best.")
+]
+RepetitionPenalty = Annotated[
+    float | None, typer.Option("--repetition-penalty", help="Above 1, repeat less.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Make sampling repeatable.")]
+Schema = Annotated[
+    Path | None,
+    typer.Option(
+        "--schema", metavar="FILE", help="Answer in JSON of this JSON schema."
+    ),
+]
