@@ -5,17 +5,11 @@ root, and Hugging Face's tokenizer files.
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
-from fastvlm_mlx import tokenizer as tokenizers
-from fastvlm_mlx import weights
+from fastvlm_mlx import tokenizer, weights
 from fastvlm_mlx.config import ModelConfig, read_json
-from fastvlm_mlx.convert import to_mlx
-from fastvlm_mlx.convert.staging import check_free_space
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.quantization import BITS, GROUP_SIZES, is_quantized, quantized
 from fastvlm_mlx.tensors import Tensors, load_tensors, weight_files
@@ -35,8 +29,6 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-
-LICENCES = ("LICENSE*", "ACKNOWLEDGEMENTS*", "MODEL_CARD*")
 
 
 def read_model(source: Path | str, target: str) -> tuple[Path, ModelConfig, Tensors]:
@@ -146,7 +138,7 @@ def write_tokenizer(source: Path, folder: Path, *, add_image: bool) -> tuple[int
         the id of `<image>`, or -1 without `add_image`, and the id that ends a turn.
     """
     # Apple's release has only vocab.json and merges.txt; Swift reads tokenizer.json.
-    state = json.loads(tokenizers._read(source).to_str())
+    state = json.loads(tokenizer.read(source).to_str())
     file = source / "tokenizer_config.json"
     settings = read_json(file) if file.is_file() else {}
     added = {token["content"]: token["id"] for token in state["added_tokens"]}
@@ -178,28 +170,5 @@ def write_tokenizer(source: Path, folder: Path, *, add_image: bool) -> tuple[int
     return image_id, stop_id
 
 
-def save_tensors(folder: Path, tensors: Tensors) -> int:
-    """Writes `model.safetensors`, or shards and an index; returns the bytes of weights.
-
-    Empties `tensors`: whoever else holds them keeps a large model in memory.
-    """
-    check_free_space(folder, sum(array.nbytes for array in tensors.values()))
-    return to_mlx._save(folder, tensors, None)
-
-
-def copy_licences(source: Path, folder: Path) -> None:
-    for pattern in LICENCES:
-        for file in source.glob(pattern):
-            if file.is_file():
-                shutil.copyfile(file, folder / file.name)
-
-
 def write_json(file: Path, value: dict[str, Any]) -> None:
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-def cast(tensors: Tensors, dtype: mx.Dtype) -> Tensors:
-    return {
-        name: a.astype(dtype) if mx.issubdtype(a.dtype, mx.floating) else a
-        for name, a in tensors.items()
-    }

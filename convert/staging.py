@@ -7,11 +7,9 @@ the next run does.
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from fastvlm_mlx.convert.partial import (
     stem,
     sync,
 )
-from fastvlm_mlx.errors import CheckpointError, FastVLMError, OptionError
+from fastvlm_mlx.errors import FastVLMError, OptionError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # Only writing fails with these, whatever path the error names.
@@ -31,7 +29,6 @@ _WRITING = _FULL | {errno.EROFS, errno.EFBIG}
 # MLX reports a failed write as RuntimeError, without errno (0.32: "[write] Unable to
 # write N bytes to file.", "[save_safetensors] Failed to open file PATH").
 _MLX_WRITE = re.compile(r"^\[(write|save_\w+)\]")
-_BAD_HEADER = (ValueError, struct.error, LookupError, TypeError, AttributeError)
 
 
 @contextlib.contextmanager
@@ -79,24 +76,6 @@ def check_free_space(folder: str | Path, needed: int) -> None:
         raise OptionError(
             f"{folder}: {format_size(needed)} needed, {format_size(free)} free; "
             "free some space or choose another place"
-        )
-
-
-def check_safetensors(path: Path) -> None:
-    """Raise CheckpointError unless the header and the length of the file agree."""
-    size = path.stat().st_size
-    whole = None
-    with path.open("rb") as file, contextlib.suppress(*_BAD_HEADER):
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length <= size:
-            header = json.loads(file.read(length))
-            tensors = [v for k, v in header.items() if k != "__metadata__"]
-            ends = [tensor["data_offsets"][1] for tensor in tensors]
-            whole = 8 + length + max(ends, default=0)
-    if whole != size:
-        wanted = "a whole header" if whole is None else f"{whole} bytes"
-        raise CheckpointError(
-            f"{path}: {size} bytes where {wanted} should be; write or fetch it again"
         )
 
 

@@ -26,11 +26,12 @@ from fastvlm_mlx.convert.coreml import check, mlpackage
 from fastvlm_mlx.convert.coreml.check import Reference, Verdict
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.phone_memory import Estimate, estimate
+from fastvlm_mlx.convert.saving import LICENCES, copy_files, save_tensors
 from fastvlm_mlx.convert.staging import staged_folder
 from fastvlm_mlx.convert.to_coreml import write_package
 from fastvlm_mlx.coreml import import_coremltools
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.tensors import Tensors
+from fastvlm_mlx.tensors import Tensors, cast
 
 PACKAGE = "fastvithd.mlpackage"
 PROCESSOR = "LlavaProcessor"
@@ -99,7 +100,7 @@ def export(
         named = with_rows(app_tensors(tensors, config), image_id + 1)
         vocabulary = named["language_model.model.embed_tokens.weight"].shape[0]
         del tensors, model
-        text_bytes = llava_layout.save_tensors(partial, named)
+        text_bytes = save_tensors(partial, named)
         written = llava_layout.config_of(config, stop_id)
         written["image_token_index"] = image_id
         written["vocab_size"] = vocabulary
@@ -115,7 +116,7 @@ def export(
             "patch_size": config.vision.stride if config.vision else 64,
         }
         llava_layout.write_json(partial / "processor_config.json", processor)
-        llava_layout.copy_licences(folder, partial)
+        copy_files(folder, LICENCES, partial)
         package_bytes = mlpackage.read(package).bytes
         total = sum(f.stat().st_size for f in partial.rglob("*") if f.is_file())
     memory = estimate(config, text_bytes, package_bytes, sizes[0])
@@ -143,7 +144,7 @@ def app_tensors(tensors: Tensors, config: ModelConfig) -> Tensors:
             named[f"multi_modal_projector.linear_{2 * int(index)}.{field}"] = array
         elif name.startswith("language_model."):
             named[name] = array
-    return llava_layout.cast(named, mx.float16)
+    return cast(named, mx.float16)
 
 
 def with_rows(tensors: Tensors, needed: int) -> Tensors:

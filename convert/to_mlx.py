@@ -12,7 +12,6 @@ dtype is asked for: the encoder then gives what the checkpoint's authors trained
 
 import json
 import shutil
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +22,8 @@ from fastvlm_mlx.config import ModelConfig
 from fastvlm_mlx.convert import checkpoint
 from fastvlm_mlx.convert.agreement import Agreement, measure
 from fastvlm_mlx.convert.assembly import assemble, with_encoder_of
-from fastvlm_mlx.convert.staging import (
-    check_free_space,
-    check_safetensors,
-    staged_folder,
-)
+from fastvlm_mlx.convert.saving import LICENCES, Progress, copy_files, save_tensors
+from fastvlm_mlx.convert.staging import staged_folder
 from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model import FastVLM, check_tensors
@@ -37,11 +33,8 @@ from fastvlm_mlx.quantization import (
     is_quantized,
     quantized,
 )
-from fastvlm_mlx.tensors import INDEX, Tensors
+from fastvlm_mlx.tensors import Tensors, cast
 from fastvlm_mlx.tokenizer import Tokenizer
-
-# Bounds the memory a conversion needs beside the checkpoint itself.
-SHARD_BYTES = 1 << 30
 
 # Copied beside the weights: the tokenizer's files, and the terms they came under.
 COMPANIONS = (
@@ -51,12 +44,8 @@ COMPANIONS = (
     "merges.txt",
     "added_tokens.json",
     "special_tokens_map.json",
-    "LICENSE*",
-    "ACKNOWLEDGEMENTS*",
-    "MODEL_CARD*",
+    *LICENCES,
 )
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -131,10 +120,9 @@ def convert(
                 # Now, or the originals would be kept until these are saved.
                 _evaluate_packed(tensors)
             if dtype is not None:
-                tensors = {n: _cast(a, DTYPES[dtype]) for n, a in tensors.items()}
+                tensors = cast(tensors, DTYPES[dtype])
             check_tensors(FastVLM(config), tensors)
-            check_free_space(folder, sum(a.nbytes for a in tensors.values()))
-            size = _save(folder, tensors, on_progress)
+            size = save_tensors(folder, tensors, on_progress)
             _copy_companions(read.folder, config.coreml_encoder, folder)
             (folder / "config.json").write_text(
                 json.dumps(config.to_dict(), indent=2) + "\n"
@@ -181,50 +169,8 @@ def _evaluate_packed(tensors: Tensors) -> None:
             mx.eval([tensors[f"{layer}{f}"] for f in ("weight", "scales", "biases")])
 
 
-def _cast(array: mx.array, dtype: mx.Dtype) -> mx.array:
-    return array.astype(dtype) if mx.issubdtype(array.dtype, mx.floating) else array
-
-
-def _save(folder: Path, tensors: Tensors, on_progress: Progress | None) -> int:
-    """Writes the tensors in shards and forgets each, so that memory stays bounded."""
-    total, done = sum(array.nbytes for array in tensors.values()), 0
-    shards: list[list[str]] = [[]]
-    size = 0
-    for name in sorted(tensors):
-        if size + tensors[name].nbytes > SHARD_BYTES and shards[-1]:
-            shards.append([])
-            size = 0
-        shards[-1].append(name)
-        size += tensors[name].nbytes
-    weight_map = {}
-    for number, shard in enumerate(shards, start=1):
-        file = (
-            f"model-{number:05}-of-{len(shards):05}.safetensors"
-            if len(shards) > 1
-            else "model.safetensors"
-        )
-        arrays = {name: tensors.pop(name) for name in shard}
-        for name in shard:
-            mx.eval(arrays[name])
-            done += arrays[name].nbytes
-            if on_progress is not None:
-                on_progress(done, total)
-        mx.save_safetensors(str(folder / file), arrays, metadata={"format": "mlx"})
-        del arrays
-        mx.clear_cache()
-        check_safetensors(folder / file)
-        weight_map |= dict.fromkeys(shard, file)
-    if len(shards) > 1:
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-    return total
-
-
 def _copy_companions(source: Path, package: str | None, folder: Path) -> None:
-    for pattern in COMPANIONS:
-        for file in source.glob(pattern):
-            if file.is_file():
-                shutil.copyfile(file, folder / file.name)
+    copy_files(source, COMPANIONS, folder)
     if package is not None:
         shutil.copytree(source / package, folder / package)
 

@@ -16,9 +16,11 @@ import numpy as np
 
 from fastvlm_mlx.config import VisionConfig
 from fastvlm_mlx.convert import llava_layout
+from fastvlm_mlx.convert.saving import LICENCES, copy_files, save_tensors
 from fastvlm_mlx.convert.staging import staged_folder
+from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.tensors import Tensors
+from fastvlm_mlx.tensors import Tensors, cast
 
 PROCESSOR = "FastVLMProcessor"
 TOWER = "vision_tower.vision_model."
@@ -31,8 +33,6 @@ BATCH_NORM_EPS = 1e-5
 
 # CLIP's head, which both readers allocate and neither uses.
 HEAD_DIM = 768
-
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 # What mlx-vlm hard-codes; mlx-swift-lm reads the sizes from config.json.
 RELEASED = VisionConfig()
@@ -83,10 +83,10 @@ def export(
             named[f"mm_projector.{layer}{field}"] = array
         elif name.startswith("language_model."):
             named[name] = array
-    named = llava_layout.cast(named, DTYPES[dtype])
+    named = cast(named, DTYPES[dtype])
     del tensors
     with staged_folder(out, overwrite=overwrite, source=folder) as partial:
-        llava_layout.save_tensors(partial, named)
+        save_tensors(partial, named)
         _, stop_id = llava_layout.write_tokenizer(folder, partial, add_image=False)
         written = llava_layout.config_of(config, stop_id)
         written |= {
@@ -99,7 +99,7 @@ def export(
         llava_layout.write_json(partial / "config.json", written)
         processor = llava_layout.image_processor(config, PROCESSOR)
         llava_layout.write_json(partial / "preprocessor_config.json", processor)
-        llava_layout.copy_licences(folder, partial)
+        copy_files(folder, LICENCES, partial)
         total = sum(f.stat().st_size for f in partial.rglob("*") if f.is_file())
     warnings = []
     if (vision.depths, vision.embed_dims) != (RELEASED.depths, RELEASED.embed_dims):

@@ -11,7 +11,7 @@ import mlx.nn as nn
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model import FastVLM
 from fastvlm_mlx.quantization import dequantized, layer_settings
-from fastvlm_mlx.tensors import Tensors
+from fastvlm_mlx.tensors import Tensors, cast
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -36,12 +36,8 @@ def assign(model: FastVLM, tensors: Tensors, dtype: mx.Dtype) -> None:
         tensors = dequantized(tensors, settings, dtype)
     elif settings is not None:
         _quantize_layers(model, tensors, settings)
-    cast = {
-        name: array.astype(dtype) if mx.issubdtype(array.dtype, mx.floating) else array
-        for name, array in tensors.items()
-    }
     try:
-        model.load_weights(list(cast.items()), strict=True)
+        model.load_weights(list(cast(tensors, dtype).items()), strict=True)
     except ValueError as fault:
         raise CheckpointError(
             f"the weights do not fit config.json ({str(fault).splitlines()[0]});"

@@ -132,17 +132,16 @@ class FastVLM(nn.Module):
         )
         return mx.concatenate([part.astype(dtype) for part in parts])[None]
 
-    def logits(self, embeddings: mx.array, cache: list[Any], last: int = 1) -> mx.array:
-        """The next token's logits after each of the `last` positions; the cache takes
-        in all of them.
+    def logits(self, embeddings: mx.array, cache: list[Any]) -> mx.array:
+        """The next token's logits after each row; the cache takes in all of it.
 
-        Only those positions are multiplied with the vocabulary.
+        Only the last position is multiplied with the vocabulary.
 
         Shapes:
-            embeddings: (1, L, hidden); returns (last, vocab)
+            embeddings: (B, L, hidden); returns (B, vocab)
         """
         states = language.hidden(self.language_model, embeddings, cache)
-        return language.head(self.language_model, states[0, -last:])
+        return language.head(self.language_model, states[:, -1])
 
     def conversation(self, images: Any = (), **options: Any) -> "Conversation":
         """A conversation about `images`; see `conversation.Conversation`."""

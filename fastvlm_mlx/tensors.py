@@ -32,6 +32,14 @@ def number(array: mx.array) -> float:
     return array.item()  # pyright: ignore
 
 
+def cast(tensors: Tensors, dtype: mx.Dtype) -> Tensors:
+    """Gives what is of floating point another dtype; packed weights pass through."""
+    return {
+        name: array.astype(dtype) if mx.issubdtype(array.dtype, mx.floating) else array
+        for name, array in tensors.items()
+    }
+
+
 def weight_files(source: Path) -> list[Path]:
     """The files that hold a checkpoint's weights: those the index names, or else
     every safetensors file, or else every pickle.

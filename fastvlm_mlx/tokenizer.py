@@ -35,7 +35,7 @@ class Tokenizer:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self._tokenizer = _read(self.folder)
+        self._tokenizer = read(self.folder)
         added = self._tokenizer.get_added_tokens_decoder()
         self._special = frozenset(id for id, token in added.items() if token.special)
         self.stop_ids = self._find_stops()
@@ -79,7 +79,7 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json into `folder`, whatever form it was read from."""
-        _read(self.folder).save(str(Path(folder) / "tokenizer.json"))
+        read(self.folder).save(str(Path(folder) / "tokenizer.json"))
 
     def to_json(self) -> str:
         """The content of a tokenizer.json that makes this tokenizer."""
@@ -165,7 +165,12 @@ def _as_special(token: AddedToken) -> AddedToken:
     )
 
 
-def _read(folder: Path) -> tokenizers.Tokenizer:
+def read(folder: Path) -> tokenizers.Tokenizer:
+    """The library's tokenizer, as the folder's files describe it.
+
+    Raises:
+        CheckpointError: they are missing or damaged.
+    """
     whole, vocab, merges = (
         folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
     )

@@ -15,12 +15,12 @@ import pytest
 from fastvlm_mlx.convert.partial import partial_name, remove_stale, temporary_folder
 from fastvlm_mlx.convert.staging import (
     check_free_space,
-    check_safetensors,
     format_size,
     staged_file,
     staged_folder,
 )
 from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.safetensors_file import check_file
 
 ROOT = Path(__file__).parent.parent
 
@@ -323,17 +323,6 @@ def test_mlx_cannot_open(tmp_path: Path):
             mx.save_safetensors(str(path), {"a": mx.zeros(1)})
 
 
-def test_check_safetensors(tmp_path: Path):
-    path = tmp_path / "a.safetensors"
-    mx.save_safetensors(str(path), {"a": mx.zeros((4, 4)), "b": mx.zeros(3)})
-    check_safetensors(path)
-    whole = path.read_bytes()
-    for broken in (whole[:-1], whole + b"0", whole[:40], b"", b"\0" * 8 + b"x"):
-        path.write_bytes(broken)
-        with pytest.raises(CheckpointError, match=r"^.*: \d+ bytes where .* again$"):
-            check_safetensors(path)
-
-
 def test_messages_name_the_output_not_its_hidden_name(tmp_path: Path):
     out = tmp_path / "model"
     with pytest.raises(OptionError, match=f"^{re.escape(str(out))}: 10000"):
@@ -342,7 +331,7 @@ def test_messages_name_the_output_not_its_hidden_name(tmp_path: Path):
     with pytest.raises(CheckpointError, match=f"^{re.escape(str(out))}/a.safetensors:"):
         with staged_folder(out) as partial:
             (partial / "a.safetensors").touch()
-            check_safetensors(partial / "a.safetensors")
+            check_file(partial / "a.safetensors")
 
 
 def test_free_space(tmp_path: Path):

@@ -112,10 +112,10 @@ class Captioner:
             self.model.language_model
         )
         while embeddings.shape[1] > generation.PREFILL_STEP:
-            self._logits(embeddings[:, : generation.PREFILL_STEP], cache)
+            self.model.logits(embeddings[:, : generation.PREFILL_STEP], cache)
             mx.eval([layer.state for layer in cache])
             embeddings = embeddings[:, generation.PREFILL_STEP :]
-        tokens = _choose(rows, self._logits(embeddings, cache))
+        tokens = _choose(rows, self.model.logits(embeddings, cache))
         embed = self.model.language_model.model.embed_tokens
         captions: dict[int, Caption | FastVLMError] = {}
         for step in range(1, sampling.max_tokens + 1):
@@ -124,7 +124,9 @@ class Captioner:
             # The next tokens are under way before these are looked at.
             following = tokens
             if step < sampling.max_tokens:
-                following = _choose(rows, self._logits(embed(tokens[:, None]), cache))
+                following = _choose(
+                    rows, self.model.logits(embed(tokens[:, None]), cache)
+                )
             going: list[int] = []
             for at, token in enumerate(tokens.tolist()):  # type: ignore
                 row = rows[at]
@@ -155,15 +157,6 @@ class Captioner:
                 for piece in self._pieces
             ]
         )
-
-    def _logits(self, embeddings: mx.array, cache: generation.Cache) -> mx.array:
-        """As `FastVLM.logits`, for rows: (B, L, hidden) to (B, vocab)."""
-        text = self.model.language_model
-        ids = mx.zeros(embeddings.shape[:2], dtype=mx.int32)
-        hidden = text.model(ids, cache, input_embeddings=embeddings)[:, -1]
-        if "lm_head" in text:
-            return text.lm_head(hidden)
-        return text.model.embed_tokens.as_linear(hidden)
 
     def _chooser(self, sampling: Sampling) -> Draw | None:
         """How a row chooses; None where the likeliest token is always taken."""

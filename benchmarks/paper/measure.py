@@ -138,11 +138,7 @@ class Bench:
 def prefill(model: Any, embeddings: mx.array) -> mx.array:
     """The logits after the last of `embeddings`, (1, L, hidden), as we compute them."""
     cache = language.mlx_lm_module("models.cache").make_prompt_cache(model)
-    ids = mx.zeros(embeddings.shape[:2], dtype=mx.int32)
-    hidden = model.model(ids, cache, input_embeddings=embeddings)[:, -1]
-    if "lm_head" in model:
-        return model.lm_head(hidden)
-    return model.model.embed_tokens.as_linear(hidden)
+    return language.head(model, language.hidden(model, embeddings, cache)[:, -1])
 
 
 def randomise(model: nn.Module, dtype: mx.Dtype) -> None:

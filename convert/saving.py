@@ -1,0 +1,88 @@
+"""Weights in shards, and the files that go with them, into a folder being written."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import mlx.core as mx
+
+from fastvlm_mlx.convert.staging import check_free_space
+from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.safetensors_file import check_file
+from fastvlm_mlx.tensors import INDEX, Tensors
+
+# Bounds the memory a conversion needs beside the checkpoint itself.
+SHARD_BYTES = 1 << 30
+
+LICENCES = ("LICENSE*", "ACKNOWLEDGEMENTS*", "MODEL_CARD*")
+
+Progress = Callable[[int, int], None]
+
+
+def save_tensors(
+    folder: Path, tensors: Tensors, on_progress: Progress | None = None
+) -> int:
+    """Writes `model.safetensors`, or shards and an index; returns the bytes of weights.
+
+    Empties `tensors` as it writes, so that memory stays bounded: whoever else holds
+    them keeps a large model there. `on_progress` is called with (bytes done, in all).
+
+    Raises:
+        OptionError: they do not fit on the disk.
+    """
+    total, done = sum(array.nbytes for array in tensors.values()), 0
+    check_free_space(folder, total)
+    shards = _shards(tensors)
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        file = (
+            f"model-{number:05}-of-{len(shards):05}.safetensors"
+            if len(shards) > 1
+            else "model.safetensors"
+        )
+        arrays = {name: tensors.pop(name) for name in shard}
+        for name in shard:
+            mx.eval(arrays[name])
+            done += arrays[name].nbytes
+            if on_progress is not None:
+                on_progress(done, total)
+        mx.save_safetensors(str(folder / file), arrays, metadata={"format": "mlx"})
+        del arrays
+        mx.clear_cache()
+        _check_written(folder / file)
+        weight_map |= dict.fromkeys(shard, file)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    return total
+
+
+def copy_files(source: Path, patterns: Iterable[str], folder: Path) -> None:
+    """Copies the files of `source` that match; folders are left."""
+    for pattern in patterns:
+        for file in source.glob(pattern):
+            if file.is_file():
+                shutil.copyfile(file, folder / file.name)
+
+
+def _shards(tensors: Tensors) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name in sorted(tensors):
+        if size + tensors[name].nbytes > SHARD_BYTES and shards[-1]:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += tensors[name].nbytes
+    return shards
+
+
+def _check_written(file: Path) -> None:
+    """A failed write that nobody noticed must not become a model."""
+    try:
+        check_file(file)
+    except CheckpointError as fault:
+        raise CheckpointError(
+            f"{file}: was not written whole; convert again, or to another disk"
+        ) from fault
