@@ -91,7 +91,7 @@ def read(source: Path, name: str) -> Checkpoint:
             )
         stored |= tensors
     has_config = (folder / "config.json").exists()
-    config = read_json(folder / "config.json") if has_config else {}
+    config = read_json(folder / "config.json", optional=True)
     if config.get("model_type") == FORMAT:
         layout, renamed = names.OURS, {name: name for name in stored}
     else:

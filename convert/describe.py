@@ -235,10 +235,8 @@ def context_length(config: dict[str, Any], folder: Path, text: dict[str, Any]) -
     built for and what the checkpoint was tuned with."""
     limits = [text.get("max_position_embeddings")]
     limits.append(config.get("tokenizer_model_max_length"))
-    if (folder / "tokenizer_config.json").exists():
-        limits.append(
-            read_json(folder / "tokenizer_config.json").get("model_max_length")
-        )
+    tokenizer = read_json(folder / "tokenizer_config.json", optional=True)
+    limits.append(tokenizer.get("model_max_length"))
     # Tokenizers without a limit carry 1e30, as a float or as an integer.
     return min(
         (n for n in limits if type(n) is int and 0 < n < 10**9),

@@ -139,8 +139,7 @@ def write_tokenizer(source: Path, folder: Path, *, add_image: bool) -> tuple[int
     """
     # Apple's release has only vocab.json and merges.txt; Swift reads tokenizer.json.
     state = json.loads(tokenizer.read(source).to_str())
-    file = source / "tokenizer_config.json"
-    settings = read_json(file) if file.is_file() else {}
+    settings = read_json(source / "tokenizer_config.json", optional=True)
     added = {token["content"]: token["id"] for token in state["added_tokens"]}
     ids = set(state["model"]["vocab"].values()) | set(added.values())
     image_id = -1

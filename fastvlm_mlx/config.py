@@ -148,8 +148,8 @@ def _known(kind: type, values: Any) -> dict[str, Any]:
     }
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads one JSON object from `path`.
+def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    """Reads one JSON object from `path`; an `optional` file that is not there is {}.
 
     Raises:
         CheckpointError: the file is missing, not JSON, or not an object.
@@ -157,6 +157,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as fault:
+        if optional:
+            return {}
         raise CheckpointError(
             f"{path}: no such file; a model folder needs it"
         ) from fault

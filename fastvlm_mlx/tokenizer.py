@@ -5,7 +5,6 @@ tokenizer.json; vocab.json and merges.txt then make the same Qwen2 byte-level BP
 """
 
 import codecs
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
+from fastvlm_mlx.config import read_json
 from fastvlm_mlx.errors import CheckpointError
 
 # Qwen2's word boundaries: contractions, words, single digits, punctuation, spaces.
@@ -107,12 +107,14 @@ class Tokenizer:
     def _find_stops(self) -> frozenset[int]:
         """Ids that end an answer, from the vocabulary and the folder's own word."""
         stops = {self.id(token) for token in _STOPS} & self._special
-        eos = _read_json(self.folder / "tokenizer_config.json").get("eos_token")
+        settings = read_json(self.folder / "tokenizer_config.json", optional=True)
+        eos = settings.get("eos_token")
         if isinstance(eos, dict):
             eos = eos.get("content")
         if isinstance(eos, str):
             stops.add(self.id(eos))
-        eos = _read_json(self.folder / "generation_config.json").get("eos_token_id")
+        settings = read_json(self.folder / "generation_config.json", optional=True)
+        eos = settings.get("eos_token_id")
         stops.update(eos if isinstance(eos, list) else [eos])
         return frozenset(id for id in stops if isinstance(id, int))
 
@@ -223,30 +225,16 @@ def _qwen2(bpe: models.BPE, folder: Path) -> tokenizers.Tokenizer:
 
 def _added_tokens(folder: Path) -> dict[int, dict[str, Any]]:
     path = folder / "tokenizer_config.json"
-    entries = _read_json(path).get("added_tokens_decoder")
+    entries = read_json(path, optional=True).get("added_tokens_decoder")
     try:
         if entries:
             added = {int(id): {**entry} for id, entry in entries.items()}
         else:
             path = folder / "added_tokens.json"
-            added = {int(id): {"content": t} for t, id in _read_json(path).items()}
+            entries = read_json(path, optional=True)
+            added = {int(id): {"content": t} for t, id in entries.items()}
         if all(isinstance(entry["content"], str) for entry in added.values()):
             return added
     except (AttributeError, KeyError, TypeError, ValueError):
         pass
     raise CheckpointError(f"{path}: the added tokens are malformed; download it again")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, {} if there is no such file."""
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: damaged ({' '.join(str(error).split())}); download it again"
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: not a JSON object; download it again")
-    return content

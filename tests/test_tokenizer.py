@@ -135,7 +135,7 @@ def test_stop_ids(tmp_path: Path, eos: dict, expected: set[int]):
         ({"vocab.json": "[", "merges.txt": "a b"}, "{}/vocab.json: damaged ("),
         (
             {"vocab.json": '{"a": 0}', "merges.txt": "", "added_tokens.json": "[]"},
-            "{}/added_tokens.json: not a JSON object",
+            "{}/added_tokens.json: holds a list, not an object",
         ),
         (
             {
@@ -155,11 +155,11 @@ def test_stop_ids(tmp_path: Path, eos: dict, expected: set[int]):
         ),
         (
             {"mini": "", "tokenizer_config.json": "{"},
-            "{}/tokenizer_config.json: dam",
+            "{}/tokenizer_config.json: not valid JSON (",
         ),
         (
             {"mini": "", "generation_config.json": "7"},
-            "{}/generation_config.json: not",
+            "{}/generation_config.json: holds a int, not an object",
         ),
     ],
 )
