@@ -199,7 +199,7 @@ def choose(
     One question in ten is typed carelessly: small letters, no mark.
     """
     weight = {
-        "describe": 0.5, "word": 1.3, "position": 1.3, "largest": 2.0, "count": 1.6,
+        "describe": 0.5, "yes/no": 1.5, "count": 1.6, "largest": 2.0,
     }  # fmt: skip
     p = np.array([weight.get(pair.kind, 1.0) for pair in pairs])
     number = min(number, len(pairs))

@@ -4,9 +4,9 @@
 1.5  everything learns on captions, at several resolutions (resolution scaling).
 2    everything learns on questions of every kind (visual instruction tuning).
 
-Two aids that the paper does not have, because its parts arrive already trained: in
-stage 1 the connector also follows the symbols' embedding, and in 1.5 and 2 the dense
-heads of the pre-training keep a small share of the loss.
+Two aids that the paper does not have, because its parts arrive already trained: the
+connector's tokens also follow the symbols' embedding, in stage 1 above all, and in 1.5
+and 2 the dense heads of the pre-training keep a small share of the loss.
 """
 
 from dataclasses import dataclass
@@ -34,24 +34,24 @@ class Stage:
     resolutions: dict[int, float]  # side in pixels: share of the batches
     captions: float  # share of batches that hold nothing but captions
     dense: float  # weight of the dense heads' loss
-    follows: bool = False  # the connector also follows the symbols' embedding
+    follow: float  # weight of the distance from the symbols' embedding
     batch: int = 16
 
 
-# While the connector follows, the frozen language model is heard one step in this.
+# A language model that does not learn is heard one step in this.
 LISTEN = 4
 # First seeds lie apart, so that no stage sees a picture of another.
 STAGES = (
-    Stage("stage1", 20_000_000, {"projector": 3e-3}, {256: 1.0}, 0.0, 0.0, True),
+    Stage("stage1", 20_000_000, {"projector": 3e-3}, {256: 1.0}, 0.0, 0.0, 1.0),
     Stage(
         "stage1.5", 30_000_000,
         {"encoder": 3e-4, "projector": 1e-3, "language": 5e-4, "heads": 1e-3},
-        {256: 0.5, 320: 0.25, 384: 0.25}, 0.5, 0.1,
+        {256: 0.5, 320: 0.25, 384: 0.25}, 0.5, 0.1, 1.0,
     ),
     Stage(
         "stage2", 40_000_000,
         {"encoder": 4e-4, "projector": 6e-4, "language": 6e-4, "heads": 1e-3},
-        {256: 0.88, 320: 0.06, 384: 0.06}, 0.0, 0.1,
+        {256: 0.88, 320: 0.06, 384: 0.06}, 0.0, 0.1, 0.3,
     ),
 )  # fmt: skip
 
@@ -125,13 +125,13 @@ def run(
             tokens, stages = model.encoder.forward_stages(pixels)
         visual = model.projector(tokens)
         loss, shown = torch.zeros(()), {}
-        if not stage.follows or training.step % LISTEN == 0:
+        if "language" in stage.rates or training.step % LISTEN == 0:
             loss, shown = symbols.language_loss(model.language, batch, visual)
-        if stage.follows:
-            words = model.language.get_input_embeddings().weight
+        if stage.follow and side == IMAGE_SIZE:
+            words = model.language.get_input_embeddings().weight.detach()
             wanted = embed(words, batch["labels"])
             gap = F.mse_loss(visual, wanted) / wanted.var()
-            loss, shown = loss + gap, shown | {"gap": gap}
+            loss, shown = loss + stage.follow * gap, shown | {"gap": gap}
         if stage.dense and side == IMAGE_SIZE:
             fine, coarse, _ = heads(tokens, stages[3])
             dense, seen = pretrain.dense_loss(fine, batch)
