@@ -127,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="where checkpoints go")
     parser.add_argument(
-        "--steps", type=int, default=3000, help="batches of 16 pictures"
+        "--steps", type=int, default=7200, help="batches of 16 pictures"
     )
     parser.add_argument("--minutes", type=float, help="stop after this much wall time")
     parser.add_argument("--threads", type=int, default=2)
