@@ -6,36 +6,32 @@ import numpy as np
 import pytest
 
 from fastvlm_mlx import weights
-from fastvlm_mlx.app import cli
 from fastvlm_mlx.app.caption.batch import Caption, Captioner
 from tests.mock_model import picture
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tiny_model, tiny):
+def caption(run, monkeypatch, tiny_model, tiny):
     """Calls `caption` in this process, with a model that is loaded once."""
     monkeypatch.setattr(weights, "load", lambda name, **options: tiny_model)
 
     def call(*arguments: object, code: int = 0) -> tuple[str, str]:
-        options = ["-m", tiny, "--max-tokens", "6"]
-        with pytest.raises(SystemExit) as exit:
-            cli.main(["caption", *options, *map(str, arguments)])
-        shown = capsys.readouterr()
-        assert exit.value.code == code, shown.err
+        shown = run("caption", "-m", tiny, "--max-tokens", "6", *arguments)
+        assert shown.code == code, shown.err
         return shown.out, shown.err
 
     return call
 
 
 @pytest.fixture
-def quick(run, monkeypatch):
-    """As `run`, with captions that cost nothing: the mean of what the model sees."""
+def quick(caption, monkeypatch):
+    """As `caption`, at no cost: a caption is the mean of what the model sees."""
 
     def captions(self: Captioner, pixels: list[np.ndarray]) -> list[Caption]:
         return [Caption(f"{each.mean():.6f}", "stop") for each in pixels]
 
     monkeypatch.setattr(Captioner, "captions", captions)
-    return run
+    return caption
 
 
 @pytest.fixture

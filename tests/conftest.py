@@ -1,9 +1,11 @@
-"""What tests share: the folder outside the checkout, small models, tokenizers."""
+"""What tests share: the folder outside the checkout, the program, small models."""
 
+import io
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -44,6 +46,37 @@ def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTVLM_CACHE", str(cache))
         yield cache
+
+
+class Result(NamedTuple):
+    """What a call of the program came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path_factory) -> Callable[..., Result]:
+    """Calls the program with arguments and a piped standard input."""
+    from fastvlm_mlx.app import cli
+
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("FASTVLM_CACHE", str(cache))
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("FASTVLM_MODEL", raising=False)
+
+    def call(*arguments: object, stdin: bytes | str = b"") -> Result:
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        with pytest.raises(SystemExit) as exit:
+            cli.main([str(argument) for argument in arguments])
+        shown = capsys.readouterr()
+        assert isinstance(exit.value.code, int)
+        return Result(exit.value.code, shown.out, shown.err)
+
+    return call
 
 
 @pytest.fixture(scope="session")

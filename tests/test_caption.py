@@ -48,10 +48,10 @@ def test_folders_patterns_and_files_in_order(folder, monkeypatch):
         ("hollow", "hollow: no pictures in this folder; -r looks into its folders too"),
     ],
 )
-def test_a_name_that_stands_for_nothing(folder, monkeypatch, run, name, message):
+def test_a_name_that_stands_for_nothing(folder, monkeypatch, caption, name, message):
     monkeypatch.chdir(folder)
     (folder / "hollow").mkdir()
-    assert run(name, code=1) == ("", f"error: {message}\n")
+    assert caption(name, code=1) == ("", f"error: {message}\n")
 
 
 @pytest.mark.parametrize(

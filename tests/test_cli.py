@@ -1,20 +1,14 @@
-"""The command line: streams, exit codes, one-line errors, and what it imports."""
+"""The command line: help, convert and info, one-line errors, what it imports."""
 
 import errno
-import io
 import json
-import os
-import signal
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer
 
 from fastvlm_mlx._version import __version__
-from fastvlm_mlx.app import cli, terminal
+from fastvlm_mlx.app import terminal
 from fastvlm_mlx.errors import ImageError
 from tests.impossible_options import IMPOSSIBLE
 
@@ -24,57 +18,8 @@ HEAVY = (
 )
 
 
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path_factory):
-    """Calls the program with arguments and a piped standard input."""
-    cache = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("FASTVLM_CACHE", str(cache))
-    monkeypatch.setenv("HF_HUB_CACHE", str(cache / "hub"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.delenv("FASTVLM_MODEL", raising=False)
-
-    def call(*arguments: object, stdin: bytes | str = b"") -> Result:
-        data = stdin.encode() if isinstance(stdin, str) else stdin
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-        with pytest.raises(SystemExit) as exit:
-            cli.main([str(argument) for argument in arguments])
-        shown = capsys.readouterr()
-        assert isinstance(exit.value.code, int)
-        return Result(exit.value.code, shown.out, shown.err)
-
-    return call
-
-
-@pytest.fixture
-def chat(run, reference, shared):
-    """Calls `chat` with a tiny model; its answers about coffee.png are known."""
-
-    def call(*arguments: object, stdin: bytes | str = b"") -> Result:
-        options = ("-m", reference / "llava-mini", "--max-tokens", "16")
-        return run("chat", *options, *arguments, stdin=stdin)
-
-    return call
-
-
-@pytest.fixture
-def answer(reference) -> str:
-    """What the tiny model says about coffee.png, by the reference implementation."""
-    import numpy as np
-
-    with np.load(reference / "llava-mini" / "golden.npz") as golden:
-        ids = golden["chat/coffee.png"].tolist()
-    return Tokenizer.from_file(str(reference / "llava-mini/tokenizer.json")).decode(ids)
-
-
 def test_version_and_help(run):
-    assert run("--version") == Result(0, f"fastvlm-mlx {__version__}\n", "")
+    assert run("--version") == (0, f"fastvlm-mlx {__version__}\n", "")
     for arguments in ([], ["-h"], ["--help"]):
         shown = run(*arguments)
         assert (shown.code, shown.err) == (0, "")
@@ -98,84 +43,6 @@ def test_help_imports_nothing_heavy(command):
     )
     assert shown.stdout.startswith("Usage: ")
     assert shown.stderr == "[]\n"
-
-
-def test_an_answer_about_a_picture(chat, coffee, answer):
-    assert chat(coffee, "-p", "Describe the image.") == Result(0, answer + "\n", "")
-
-
-def test_the_pipe_is_the_question(chat, coffee, answer):
-    shown = chat(coffee, stdin="Describe the image.\n")
-    assert shown == Result(0, answer + "\n", "")
-
-
-def test_the_pipe_is_the_picture(chat, coffee, answer):
-    shown = chat("-", "-p", "Describe the image.", stdin=coffee.read_bytes())
-    assert shown == Result(0, answer + "\n", "")
-
-
-def test_a_question_without_pictures(chat):
-    shown = chat("-p", "Say something.")
-    assert (shown.code, shown.err) == (0, "") and shown.out.strip()
-
-
-def test_statistics_go_to_stderr(chat, coffee, answer):
-    shown = chat(coffee, "-p", "Describe the image.", "--stats")
-    assert (shown.code, shown.out) == (0, answer + "\n")
-    first, prompt, speed, memory = shown.err.splitlines()
-    stages = ("decode", "preprocess", "encode", "prefill", "first token")
-    assert first.startswith("time to first token: ")
-    assert all(f"{stage} " in first for stage in stages)
-    assert prompt.startswith("prompt: 51 tokens, 16 of them visual")
-    assert speed.startswith("answer: 16 tokens, ") and "per second" in speed
-    assert memory.startswith("peak memory: ")
-
-
-def test_json_is_one_object(chat, coffee, answer):
-    shown = chat(coffee, "-p", "Describe the image.", "--json")
-    assert (shown.code, shown.err, shown.out.count("\n")) == (0, "", 1)
-    said = json.loads(shown.out)
-    assert said["answer"] == answer and said["finish_reason"] == "length"
-    assert said["images"] == [str(coffee)]
-    assert said["prompt"] == "Describe the image."
-    assert (said["prompt_tokens"], said["visual_tokens"]) == (51, 16)
-    assert said["generated_tokens"] == 16
-    assert 0 < said["ttft"] < 60 and said["timings"]["decode"] > 0
-    assert said["peak_memory"] > 1e6
-
-
-def test_sampling_options_arrive(chat, coffee, answer):
-    question = (coffee, "-p", "Describe the image.", "--json")
-    stop = answer.strip()[2:5]
-    shown = json.loads(chat(*question, "--stop", stop).out)
-    assert shown["answer"] == answer[: answer.index(stop)]
-    assert shown["finish_reason"] == "stop"
-    warm = ("--temperature", "5", "--seed", "7", "--top-k", "50", "--min-p", "0.001")
-    drawn = [json.loads(chat(*question, *warm).out)["answer"] for _ in range(2)]
-    assert drawn[0] == drawn[1] != answer
-    penalty = ("--repetition-penalty", "1.8", "--top-p", "0.9")
-    assert json.loads(chat(*question, *penalty).out)["answer"] != answer
-
-
-def test_picture_options_arrive(chat, coffee):
-    question = (coffee, "-p", "Describe the image.", "--json")
-    for options, tokens in (
-        (("--resolution", "512"), 64),
-        (("--tiles", "1x2"), 48),
-        (("--fit", "crop", "--resolution", "128"), 4),
-    ):
-        assert json.loads(chat(*question, *options).out)["visual_tokens"] == tokens
-    brief = json.loads(chat(*question).out)["prompt_tokens"]
-    system = ("--system", "You are a very thorough and long-winded assistant.")
-    assert json.loads(chat(*question, *system).out)["prompt_tokens"] > brief
-
-
-def test_the_default_model_is_announced(run, reference, coffee, monkeypatch):
-    model = str(reference / "llava-mini")
-    monkeypatch.setenv("FASTVLM_MODEL", model)
-    shown = run("chat", coffee, "-p", "Hi", "--max-tokens", "2")
-    assert shown.code == 0
-    assert shown.err == f"model: {model} (named by FASTVLM_MODEL)\n"
 
 
 def test_convert_and_info(run, reference, tmp_path):
@@ -226,11 +93,6 @@ def test_impossible_options_are_one_line(run, arguments, code, named):
     assert named in shown.err
 
 
-def test_a_pipe_that_is_no_text(run):
-    shown = run("chat", stdin=b"\x89PNG\r\n\x1a\n")
-    assert shown.code == 2 and "use '-' and -p PROMPT" in shown.err
-
-
 @pytest.mark.parametrize(
     ("error", "line"),
     [
@@ -261,37 +123,3 @@ def test_a_terminal_is_not_driven_by_an_answer(monkeypatch):
     assert terminal.printable(text) == text
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert terminal.printable(text) == "a[31mb\n\tcé"
-
-
-def program(tmp_path: Path, *arguments: object) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "fastvlm_mlx", *map(str, arguments)],
-        env={**os.environ, "FASTVLM_CACHE": str(tmp_path)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-@pytest.fixture
-def endless(reference, coffee):
-    """Arguments of an answer that takes its time."""
-    model = reference / "llava-mini"
-    return ("chat", coffee, "-p", "Hi", "-m", model, "--max-tokens", 8000)
-
-
-def test_ctrl_c_ends_an_answer(endless, tmp_path):
-    with program(tmp_path, *endless) as child:
-        assert child.stdout and child.stdout.read(1)
-        child.send_signal(signal.SIGINT)
-        rest, errors = child.communicate(timeout=20)
-    assert child.returncode == 130
-    assert rest.endswith(b"\n") and errors == b""
-
-
-def test_a_reader_that_leaves(endless, tmp_path):
-    with program(tmp_path, *endless) as child:
-        assert child.stdout and child.stderr and child.stdout.read(1)
-        child.stdout.close()
-        assert child.stderr.read() == b""
-    assert child.returncode == 1

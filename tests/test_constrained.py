@@ -8,7 +8,6 @@ import pytest
 pytest.importorskip("llguidance")
 
 from fastvlm_mlx import constrained, json_schema  # noqa: E402
-from fastvlm_mlx.app import cli  # noqa: E402
 from fastvlm_mlx.constrained import JSONForm  # noqa: E402
 from fastvlm_mlx.errors import FastVLMError, OptionError  # noqa: E402
 
@@ -111,15 +110,12 @@ def test_a_missing_library_is_one_line(tiny_model, monkeypatch):
         constrained.vocabulary_of(tiny_model)
 
 
-def test_chat_answers_in_json_of_a_schema(reference, tmp_path, capsys):
+def test_chat_answers_in_json_of_a_schema(run, tiny, tmp_path):
     file = tmp_path / "schema.json"
     file.write_text(json.dumps(PICTURE))
 
-    def chat(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit:
-            cli.main(["chat", "-m", str(reference / "llava-mini"), *arguments])
-        shown = capsys.readouterr()
-        return int(exit.value.code or 0), shown.out, shown.err
+    def chat(*arguments: str):
+        return run("chat", "-m", tiny, *arguments)
 
     asked = ("-p", "Describe it.", "--max-tokens", "90", "--schema", str(file))
     code, out, err = chat(*asked)

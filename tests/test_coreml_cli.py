@@ -6,15 +6,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fastvlm_mlx.app import cli
-
-
-def run(capsys, *arguments: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as left:
-        cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return int(left.value.code or 0), out, err
-
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -28,19 +19,19 @@ def run(capsys, *arguments: object) -> tuple[int, str, str]:
         ("--coreml --resolution big", "--resolution big: use sizes such as 1024 or"),
     ],
 )
-def test_wrong_combinations_are_one_line(capsys, tmp_path, arguments, message):
+def test_wrong_combinations_are_one_line(run, tmp_path, arguments, message):
     out = tmp_path / "x.mlpackage"
-    code, printed, err = run(capsys, "convert", "demo", out, *arguments.split())
+    code, printed, err = run("convert", "demo", out, *arguments.split())
     assert (code, printed) == (2, "")
     assert message in err and err.count("\n") == 1
     assert not out.exists()
 
 
-def test_export_and_verify(capsys, tmp_path: Path, reference: Path):
+def test_export_and_verify(run, tmp_path: Path, reference: Path):
     pytest.importorskip("coremltools")
     source, out = reference / "llava-mini", tmp_path / "fastvithd.mlpackage"
     small = ("--resolution", "128", "--compress", "int8")
-    code, printed, err = run(capsys, "convert", source, out, "--coreml", *small)
+    code, printed, err = run("convert", source, out, "--coreml", *small)
     assert code == 0, err
     assert re.fullmatch(
         r"\S+fastvithd.mlpackage: \d+.\d kB\n"
@@ -48,28 +39,28 @@ def test_export_and_verify(capsys, tmp_path: Path, reference: Path):
         printed,
     )
     assert "building the program of 128 px\ncomparing it with the MLX enc" in err
-    code, printed, err = run(capsys, "convert", source, out, "--coreml")
+    code, printed, err = run("convert", source, out, "--coreml")
     assert (code, printed) == (1, "") and "exists already" in err
-    code, printed, err = run(capsys, "verify", out, "--model", source, "--strict")
+    code, printed, err = run("verify", out, "--model", source, "--strict")
     assert code == 0 and "(strict" in printed
     other = reference / "hf-mini"
-    code, printed, err = run(capsys, "verify", out, "--model", other)
+    code, printed, err = run("verify", out, "--model", other)
     assert code == 1 and "dB PSNR at 128 px is below 25 dB; it does not hold" in err
 
 
-def test_a_mac_is_needed(capsys, tmp_path: Path, monkeypatch):
+def test_a_mac_is_needed(run, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
     package = tmp_path / "x.mlpackage"
     package.mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     asked = ("chat", tmp_path / "a.png", "-p", "x")
     for encoder in ("coreml", package):
-        code, _, err = run(capsys, *asked, "--encoder", encoder)
+        code, _, err = run(*asked, "--encoder", encoder)
         assert code == 1
         assert "Core ML runs on macOS only" in err and err.count("\n") == 1
-    code, _, err = run(capsys, "verify", package, "-m", "demo", "--device")
+    code, _, err = run("verify", package, "-m", "demo", "--device")
     assert code == 1 and "Core ML runs on macOS only" in err
-    code, _, err = run(capsys, *asked, "--encoder", "onnx")
+    code, _, err = run(*asked, "--encoder", "onnx")
     assert code == 1 and "--encoder onnx: use auto, mlx, coreml or an .mlpackage" in err
-    code, _, err = run(capsys, *asked, "--compute-units", "cpu")
+    code, _, err = run(*asked, "--compute-units", "cpu")
     assert "--compute-units cpu: needs --encoder coreml" in err
