@@ -12,6 +12,9 @@ from training import language
 from training.encoder import EncoderConfig, FastViTHD
 
 PREFIX = "model.vision_tower.vision_tower.model."
+# LLaVA's connector is as wide inside as the language model. Ours is narrow, and a token
+# must tell 36 characters, nine colours and four squares apart.
+INNER = 512
 IMAGE_SIZE = 256
 
 
@@ -25,7 +28,7 @@ class DemoFastVLM(nn.Module):
         self.language = language.language_model(tokenizer)
         hidden = self.language.config.hidden_size
         self.projector = nn.Sequential(
-            nn.Linear(config.output_dim, hidden), nn.GELU(), nn.Linear(hidden, hidden)
+            nn.Linear(config.output_dim, INNER), nn.GELU(), nn.Linear(INNER, hidden)
         )
 
     def tensors(self) -> dict[str, torch.Tensor]:
