@@ -117,25 +117,29 @@ def test_many_clients_at_once(server: Running, asked: list[tuple[dict[str, Any],
     assert server.ask().status == 200
 
 
-def test_requests_are_answered_in_order(server: Running):
-    ends: list[int] = []
+def test_requests_are_answered_in_order(server: Running, monkeypatch):
+    worker = server.worker
+    serve, served = worker._serve, []
+    everyone_waits = threading.Event()
 
-    def one(number: int):
-        assert server.ask(f"Number {number}", max_tokens=8).status == 200
-        ends.append(number)
+    def recorded(desk: Any, answer: Any):
+        assert everyone_waits.wait(30)
+        served.append(answer)
+        serve(desk, answer)
 
-    long = threading.Thread(target=lambda: server.ask("Go on", max_tokens=600))
-    long.start()
-    while not server.worker.waiting:
-        time.sleep(0.005)
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(6)]
-    for number, thread in enumerate(threads):
-        thread.start()
-        while server.worker.waiting < number + 2 and long.is_alive():
+    monkeypatch.setattr(worker, "_serve", recorded)
+    with ThreadPoolExecutor(6) as pool:
+        replies = []
+        for number in range(6):
+            replies.append(pool.submit(server.ask, f"Number {number}", max_tokens=8))
+            while worker.waiting <= number:
+                time.sleep(0.005)
+        while worker._current is None:
             time.sleep(0.005)
-    for thread in [long, *threads]:
-        thread.join()
-    assert ends == sorted(ends) and len(ends) == 6
+        arrived = [worker._current, *worker._queue]
+        everyone_waits.set()
+        assert [reply.result().status for reply in replies] == 6 * [200]
+    assert served == arrived
 
 
 def test_a_full_queue_refuses_and_recovers(reference: Path):
