@@ -33,8 +33,8 @@ def test_folded_picture_tokens_equal_the_unfused(demo, golden, name: str) -> Non
     ours = np.array(demo.encode_image([EXAMPLES / name]))[0].astype(np.float32)
     wanted = golden[f"embeds/{name}"]
     gap = np.abs(ours - wanted).max() / wanted.std()
-    # The package stores bfloat16 (8 bits of mantissa); in float32 the gap is 1e-4.
-    assert gap < 0.15, f"{name}: largest difference {gap:.3f} of the deviation"
+    # The package stores float16; in float32 the gap is 1e-4.
+    assert gap < 0.02, f"{name}: largest difference {gap:.3f} of the deviation"
 
 
 def test_folding_does_not_change_the_answers(demo, golden) -> None:
@@ -44,7 +44,7 @@ def test_folding_does_not_change_the_answers(demo, golden) -> None:
         for name, answers in unfused.items()
         for question, answer in answers.items()
     ]
-    # The package stores bfloat16, which may turn a near tie.
+    # The package stores float16, which may turn a near tie.
     assert sum(same) >= 0.97 * len(same), f"{sum(same)} of {len(same)}"
 
 
@@ -59,5 +59,5 @@ def test_it_is_as_right_as_its_card_says(demo) -> None:
         demo.ask([EXAMPLES / name], pair["question"], temperature=0.0) == pair["answer"]
         for name, pair in asked
     ]
-    # 36 of 76 when it was shipped: training was cut short (MODEL_CARD.md).
-    assert sum(right) >= 0.45 * len(right), f"{sum(right)} of {len(right)}"
+    # 67 of 76 when it was shipped; comparisons are its weak side (MODEL_CARD.md).
+    assert sum(right) >= 0.85 * len(right), f"{sum(right)} of {len(right)}"
