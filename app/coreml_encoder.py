@@ -1,5 +1,6 @@
 """`--encoder auto|coreml|PATH`: pictures go through a Core ML package, on macOS."""
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +62,13 @@ def use_faster(model: "FastVLM", name: str, resolution: int | None) -> None:
         return
     if encoder_choice.remembered(package, model.config.image_size) is None:
         terminal.note("timing the encoder with MLX and with Core ML, once")
-    encoder_choice.use_faster(model, package)
+    try:
+        encoder_choice.use_faster(model, package)
+    # Nobody asked for this package: whatever Core ML says of it, MLX can encode.
+    except Exception as fault:
+        coreml.detach(model)
+        reason = terminal.describe(fault)
+        terminal.note(f"{package} cannot be used, so MLX encodes: {reason}")
 
 
 def existing_package(name: str) -> Path | None:
@@ -97,9 +104,13 @@ def own_package(name: str) -> Path:
 
 
 def _exported(folder: Path) -> Path:
+    """Where the cache keeps the package of these very weights."""
     from fastvlm_mlx.cache import cache_dir
 
-    return cache_dir() / "coreml" / f"{folder.name}.mlpackage"
+    files = sorted(folder.resolve().glob("*.safetensors"))
+    stamp = "".join(f"{file}{file.stat().st_mtime_ns}" for file in files)
+    digest = hashlib.sha256(stamp.encode()).hexdigest()[:12]
+    return cache_dir() / "coreml" / f"{folder.name}-{digest}.mlpackage"
 
 
 # What `bench --encoder` calls the compute units.

@@ -13,7 +13,7 @@ def table(facts: dict[str, Any]) -> str:
         "weights": f"{format_size(facts['bytes'])} on disk, "
         f"{_count(facts['parameters']['total'])} parameters",
         "encoder": _encoder(facts),
-        "runs on": _runs_on(facts["encoder_choice"]),
+        "runs on": _runs_on(facts),
         "projector": _projector(facts),
         "language": _language(facts),
         "quantised": _quantised(facts["quantization"]),
@@ -39,13 +39,14 @@ def _encoder(facts: dict[str, Any]) -> str:
     )
 
 
-def _runs_on(choice: dict[str, Any] | None) -> str:
+def _runs_on(facts: dict[str, Any]) -> str:
+    choice = facts["encoder_choice"]
     if choice is None:
-        return "MLX (Core ML not timed here)"
-    mlx_ms, coreml_ms = choice["mlx_ms"], choice["coreml_ms"]
-    if choice["encoder"] == "mlx":
-        return f"MLX: {mlx_ms:.1f} ms, Core ML {coreml_ms:.1f} ms"
-    return f"Core ML: {coreml_ms:.1f} ms, MLX {mlx_ms:.1f} ms"
+        return "MLX" if facts["vision"] else "Core ML, on macOS"
+    times = {"mlx": f"MLX {choice['mlx_ms']:.1f} ms"}
+    times["coreml"] = f"Core ML {choice['coreml_ms']:.1f} ms"
+    chosen = times.pop(choice["encoder"])
+    return f"{chosen} ({', '.join(times.values())})"
 
 
 def _projector(facts: dict[str, Any]) -> str:

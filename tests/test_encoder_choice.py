@@ -3,6 +3,7 @@
 A stand-in plays Core ML: nothing here proves which is faster on a Mac.
 """
 
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx import coreml
-from fastvlm_mlx.app import coreml_encoder, encoder_choice
+from fastvlm_mlx.app import coreml_encoder, encoder_choice, info_table
 from fastvlm_mlx.app.encoder_choice import Choice
 
 
@@ -121,6 +122,52 @@ def test_auto_makes_no_package_and_keeps_to_the_models_resolution(
     coreml_encoder.use_faster(model, "x", 128)
     model.encode_pixels(mx.zeros((1, 64, 64, 3)))
     assert model.used[-1] == "coreml all"
+
+
+def test_a_package_that_core_ml_refuses_leaves_mlx(package, monkeypatch, capsys):
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("Error compiling model")
+
+    monkeypatch.setattr(coreml, "attach", refuse)
+    monkeypatch.setattr(coreml, "detach", lambda model: None)
+    monkeypatch.setattr(coreml_encoder, "existing_package", lambda name: package)
+    model: Any = Model(0.0, 0.0)
+    coreml_encoder.use_faster(model, "x", None)
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "x.mlpackage cannot be used, so MLX encodes" in message
+    assert "Error compiling model" in message
+    model.encode_pixels(mx.zeros((1, 64, 64, 3)))
+    assert model.used[-1] == "mlx"
+
+
+def test_models_in_folders_of_one_name_have_packages_of_their_own(tmp_path):
+    found = set()
+    for place in "ab":
+        folder = tmp_path / place / "model"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        weights = folder / "model.safetensors"
+        weights.write_bytes(b"1")
+        found.add(coreml_encoder._exported(folder))
+        os.utime(weights, (1, 1))  # converted anew
+        found.add(coreml_encoder._exported(folder))
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    ("vision", "choice", "line"),
+    [
+        ({}, None, "Core ML, on macOS"),
+        ({"depths": [1]}, None, "MLX"),
+        ({"depths": [1]}, Choice(3.0, 2.0), "Core ML 2.0 ms (MLX 3.0 ms)"),
+        ({"depths": [1]}, Choice(1.0, 2.0), "MLX 1.0 ms (Core ML 2.0 ms)"),
+    ],
+)
+def test_info_says_what_encodes(vision, choice, line):
+    facts = choice and {
+        "encoder": choice.encoder, "mlx_ms": choice.mlx, "coreml_ms": choice.coreml
+    }  # fmt: skip
+    assert info_table._runs_on({"vision": vision, "encoder_choice": facts}) == line
 
 
 def test_auto_means_mlx_where_there_is_no_core_ml(monkeypatch):
