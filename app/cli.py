@@ -87,15 +87,8 @@ def chat(
     min_p: options.MinP = 0.0,
     repetition_penalty: options.RepetitionPenalty = None,
     seed: options.Seed = None,
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", help="End the answer after this many tokens.")
-    ] = 512,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stop", metavar="TEXT", help="End the answer at this; repeatable."
-        ),
-    ] = None,
+    max_tokens: options.MaxTokens = 512,
+    stop: options.Stop = None,
     schema: options.Schema = None,
     encoder: Annotated[
         str,

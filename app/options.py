@@ -61,6 +61,13 @@ RepetitionPenalty = Annotated[
     float | None, typer.Option("--repetition-penalty", help="Above 1, repeat less.")
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Make sampling repeatable.")]
+MaxTokens = Annotated[
+    int, typer.Option("--max-tokens", help="End the answer after this many tokens.")
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option("--stop", metavar="TEXT", help="End the answer at this; repeatable."),
+]
 Schema = Annotated[
     Path | None,
     typer.Option(

@@ -49,15 +49,8 @@ def caption(
     min_p: options.MinP = 0.0,
     repetition_penalty: options.RepetitionPenalty = None,
     seed: options.Seed = None,
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", help="End a caption after this many tokens.")
-    ] = 256,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stop", metavar="TEXT", help="End a caption at this; repeatable."
-        ),
-    ] = None,
+    max_tokens: options.MaxTokens = 256,
+    stop: options.Stop = None,
 ) -> None:
     """Caption pictures.
 
