@@ -1,5 +1,7 @@
 """The picture world: reproducible, and its questions agree with its scenes."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -86,6 +88,57 @@ def test_yes_and_no_are_about_as_frequent() -> None:
         if pair.kind == "yes/no"
     ]
     assert 0.38 < answers.count("Yes") / len(answers) < 0.62
+
+
+SIDES = {
+    "left of": lambda a, b: a[0] < b[0],
+    "right of": lambda a, b: a[0] > b[0],
+    "above": lambda a, b: a[1] < b[1],
+    "below": lambda a, b: a[1] > b[1],
+}
+
+
+def test_what_a_comparison_names_settles_its_answer() -> None:
+    seen = set()
+    for seed in range(300):
+        for pair in questions.pairs(world.sample(seed, "shapes")):
+            side = next((s for s in SIDES if s in pair.question), None)
+            if side is None:
+                continue
+            first, second = pair.mentions
+            assert pair.question[: first.end].split()[-1] in world.SHAPES
+            assert pair.question[second.end :] == "?"
+            truth = SIDES[side](first.place, second.place)
+            assert pair.answer == ("Yes" if truth else "No")
+            seen.add((side, truth))
+    assert len(seen) == 8
+
+
+def test_each_character_of_a_claim_is_there_or_not() -> None:
+    answers = set()
+    for seed in range(200):
+        scene = world.sample(seed, "sign")
+        text = scene.signs[0].text
+        for pair in questions.pairs(scene):
+            claimed = re.search(r"[A-Z]{2,}|\d+", pair.question)
+            if pair.kind != "yes/no" or not claimed:
+                continue
+            claim, ends = claimed[0], range(claimed.start() + 1, claimed.end() + 1)
+            assert [mention.end for mention in pair.mentions] == list(ends)
+            there = [text[i : i + 1] == letter for i, letter in enumerate(claim)]
+            assert [mention.there for mention in pair.mentions] == there
+            answers.add(pair.answer)
+    assert answers == {"Yes", "No"}
+
+
+def test_many_asks_each_question_once_and_keeps_the_answers() -> None:
+    scene = world.sample(3, "shapes")
+    many = questions.many(scene)
+    answers = {pair.question: pair.answer for pair in many}
+    assert len(answers) == len(many) > len(questions.pairs(scene))
+    assert {pair.question: pair.answer for pair in questions.pairs(scene)}.items() <= (
+        answers.items()
+    )
 
 
 def test_an_unknown_kind_is_refused() -> None:

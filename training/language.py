@@ -7,6 +7,7 @@ letter and the model can read words that it never saw.
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ AFTER = "<|im_end|>\n<|im_start|>assistant\n"
 # A token of an answer of n tokens weighs n ** -BALANCE: 0 would let captions, which are
 # long, outweigh all else; 1 would give a caption no more than a single word.
 BALANCE = 0.7
+UNNAMED = np.full(3, -1, np.float32)  # a token at which no name ends
 NEXT_TURN = "\n<|im_start|>user\n"
 # Qwen2's rule for cutting text into pieces: digits stand alone, words keep a space.
 PIECES = (
@@ -106,7 +108,7 @@ def language_config(tokenizer: Tokenizer) -> Qwen2Config:
         vocab_size=-(-tokenizer.get_vocab_size() // 64) * 64,
         hidden_size=128,
         intermediate_size=384,
-        num_hidden_layers=4,
+        num_hidden_layers=6,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=2048,
@@ -138,35 +140,47 @@ class Packer:
         self.tokenizer, self.talk = tokenizer, talk
         self.before = tokenizer.encode(BEFORE).ids
 
-    def pair_ids(self, pair: questions.Pair, turn: int) -> tuple[list[int], list[int]]:
-        """Token ids of the question's part and of the answer with its end mark."""
+    def pair_ids(
+        self, pair: questions.Pair, turn: int
+    ) -> tuple[list[int], list[int], list[np.ndarray]]:
+        """Token ids of the question's part and of the answer with its end mark; for
+        each token of the question, what is known of the name that ends there: (3,)
+        is it there, x, y, and -1 for what is not known."""
         lead = NEXT_TURN if turn else "\n"
-        question = self.tokenizer.encode(lead + pair.question + AFTER).ids
-        return question, self.tokenizer.encode(pair.answer + "<|im_end|>").ids
+        question = self.tokenizer.encode(lead + pair.question + AFTER)
+        named = [UNNAMED] * len(question.ids)
+        ends = [end - len(lead) for _, end in question.offsets]
+        for mention in pair.mentions:
+            known = (mention.there, *(mention.place or (-1, -1)))
+            named[ends.index(mention.end)] = np.float32(known)
+        answer = self.tokenizer.encode(pair.answer + "<|im_end|>").ids
+        return question.ids, answer, named
 
     def pack(
         self, rng: np.random.Generator, pairs: list[questions.Pair], tokens: int
     ) -> dict[str, np.ndarray]:
         """One sequence: ids (-1 where the picture's tokens go), targets (-100 where
-        nothing is learned), weights of the targets, positions, and the segment of each
-        token (0 = shared)."""
+        nothing is learned), weights of the targets, positions, the segment of each
+        token (0 = shared), and what is known of the names (see `pair_ids`)."""
         talk = len(pairs) > 1 and rng.random() < self.talk
         ids = self.before + [-1] * tokens
         targets, segment = [-100] * len(ids), [0] * len(ids)
         weight = [0.0] * len(ids)
         position = list(range(len(ids)))
         shared = len(ids)
+        named = [UNNAMED] * shared
         for turn, pair in enumerate(pairs):
-            question, answer = self.pair_ids(pair, turn if talk else 0)
+            question, answer, found = self.pair_ids(pair, turn if talk else 0)
             start = len(ids) if talk else shared
             ids += question + answer
+            named += [*found, *[UNNAMED] * len(answer)]
             targets += [-100] * len(question) + answer
             weight += [0.0] * len(question) + [len(answer) ** -BALANCE] * len(answer)
             position += range(start, start + len(question) + len(answer))
             segment += [0 if talk else 1 + turn] * (len(question) + len(answer))
         out = {
             "ids": ids, "targets": targets, "weight": np.float32(weight),
-            "position": position, "segment": segment,
+            "position": position, "segment": segment, "named": np.stack(named),
         }  # fmt: skip
         return {key: np.array(value) for key, value in out.items()}
 
@@ -175,20 +189,31 @@ def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     """Pad sequences to one length and add `mask` (B, 1, L, L), True where one sees."""
     length = max(len(row["ids"]) for row in rows)
     fill = {"ids": 0, "targets": -100, "weight": 0, "position": 0, "segment": -1}
+    fill |= {"named": -1}
+
+    def pad(value: np.ndarray, fill: int) -> np.ndarray:
+        missing = [(0, length - len(value))] + [(0, 0)] * (value.ndim - 1)
+        return np.pad(value, missing, constant_values=fill)
+
     out = {
-        key: torch.from_numpy(
-            np.stack([
-                np.pad(row[key], (0, length - len(row[key])), constant_values=value)
-                for row in rows
-            ])
-        )
+        key: torch.from_numpy(np.stack([pad(row[key], value) for row in rows]))
         for key, value in fill.items()
-    }  # fmt: skip
+    }
     segment = out["segment"]
     same = segment[:, :, None] == segment[:, None, :]
     earlier = torch.ones(length, length).tril().bool()
     out["mask"] = ((same | (segment[:, None, :] == 0)) & earlier)[:, None]
     return out
+
+
+def with_picture(
+    model: Qwen2ForCausalLM, ids: torch.Tensor, visual: torch.Tensor
+) -> torch.Tensor:
+    """Embeddings (B, L, hidden) of `ids` with `visual` (B, tokens, hidden) where the
+    ids are -1, which is the same place in every row."""
+    embeds = model.get_input_embeddings()(ids.clamp(min=0))
+    at = int((ids[0] == -1).nonzero()[0, 0])
+    return torch.cat([embeds[:, :at], visual, embeds[:, at + visual.shape[1] :]], 1)
 
 
 def choose(
@@ -198,16 +223,16 @@ def choose(
 
     One question in ten is typed carelessly: small letters, no mark.
     """
-    weight = {
-        "describe": 0.3, "yes/no": 3.0, "count": 1.3,
-    }  # fmt: skip
+    weight = {"describe": 0.3, "count": 1.5, "largest": 2.0}
     p = np.array([weight.get(pair.kind, 1.0) for pair in pairs])
+    p[[len(pair.mentions) > 1 for pair in pairs]] = 2.0  # comparisons: learned last
+    p = p / p.sum()
     number = min(number, len(pairs))
-    picked = rng.choice(len(pairs), number, replace=False, p=p / p.sum())
+    picked = rng.choice(len(pairs), number, replace=False, p=p)
     out = []
     for pair in (pairs[i] for i in picked):
         question = pair.question
         if rng.random() < 0.1 and not re.search("[A-Z]{2,}", question):
             question = question.lower().rstrip("?.")
-        out.append(questions.Pair(pair.kind, question, pair.answer))
+        out.append(replace(pair, question=question))
     return out

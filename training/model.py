@@ -14,7 +14,7 @@ from training.encoder import EncoderConfig, FastViTHD
 PREFIX = "model.vision_tower.vision_tower.model."
 # LLaVA's connector is as wide inside as the language model. Ours is narrow, and a token
 # must tell 36 characters, nine colours and four squares apart.
-INNER = 512
+INNER = 1024
 IMAGE_SIZE = 256
 
 

@@ -5,10 +5,9 @@ the circle", a clear margin for places and sizes. Each pair carries its kind, th
 in which accuracy is reported.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from training.asking import Asker, Pair, at, found
 from training.words import HELD_OUT_WORDS, TRAINING_WORDS
 from training.world import COLOUR_NAMES, SHAPES, SIZE, Scene, Shape, Sign
 
@@ -26,15 +25,6 @@ DESCRIBE = (
     "What's in this picture?",
     "Write a caption for this image.",
 )
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A question, its answer, and the kind it counts under."""
-
-    kind: str
-    question: str
-    answer: str
 
 
 def place(x: float, y: float) -> str:
@@ -71,29 +61,13 @@ def _a(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-class _Asker:
-    """Collects pairs about one scene; `rng` picks the wording."""
-
-    def __init__(self, rng: np.random.Generator, held_out: bool):
-        self.rng, self.held_out, self.pairs = rng, held_out, []
-
-    def ask(self, kind: str, answer: str, *wordings: str) -> None:
-        question = wordings[self.rng.integers(len(wordings))]
-        if self.rng.random() < 0.5:
-            question = question.replace("colour", "color")
-        self.pairs.append(Pair(kind, question, answer))
-
-    def yes_no(self, truth: bool, *wordings: str) -> None:
-        self.ask("yes/no", "Yes" if truth else "No", *wordings)
-
-
 def pairs(scene: Scene, seed: int = 0) -> list[Pair]:
     """Every question that this module can ask about the scene, in fixed order.
 
     Wording and the made-up halves of yes/no questions follow `seed`.
     """
     rng = np.random.default_rng([scene.seed, seed, 2])
-    asker = _Asker(rng, scene.held_out)
+    asker = Asker(rng, scene.held_out)
     asker.ask("describe", describe(scene), *DESCRIBE)
     if scene.shapes:
         _single_shapes(asker, scene.shapes)
@@ -105,6 +79,12 @@ def pairs(scene: Scene, seed: int = 0) -> list[Pair]:
     return asker.pairs
 
 
+def many(scene: Scene, wordings: int = 3) -> list[Pair]:
+    """The pairs of several seeds, each question once: more to learn from a picture."""
+    asked = (pair for seed in range(wordings) for pair in pairs(scene, seed))
+    return list({pair.question: pair for pair in asked}.values())
+
+
 def _named(shapes: tuple[Shape, ...], shape: Shape) -> str | None:
     """The shortest name that fits this shape alone: "circle", then "red circle"."""
     if sum(s.kind == shape.kind for s in shapes) == 1:
@@ -113,19 +93,21 @@ def _named(shapes: tuple[Shape, ...], shape: Shape) -> str | None:
     return f"{shape.colour} {shape.kind}" if both == 1 else None
 
 
-def _single_shapes(asker: _Asker, shapes: tuple[Shape, ...]) -> None:
+def _single_shapes(asker: Asker, shapes: tuple[Shape, ...]) -> None:
     for shape in shapes:
         name = _named(shapes, shape)
         if name == shape.kind:
             asker.ask(
                 "colour", shape.colour, f"What colour is the {name}?",
                 f"Which colour is the {name}?", f"What is the colour of the {name}?",
+                names={name: at(shape)},
             )  # fmt: skip
         if sum(s.colour == shape.colour for s in shapes) == 1:
             asker.ask(
                 "shape", shape.kind, f"What shape is {shape.colour}?",
                 f"Which shape is {shape.colour}?",
                 f"What is the shape of the {shape.colour} object?",
+                names={shape.colour: at(shape)},
             )  # fmt: skip
         if name and settled(shape.x, shape.y):
             full = f"{shape.colour} {shape.kind}"
@@ -133,7 +115,7 @@ def _single_shapes(asker: _Asker, shapes: tuple[Shape, ...]) -> None:
             asker.ask(
                 "position", place(shape.x, shape.y), f"Where is the {chosen}?",
                 f"Where in the picture is the {chosen}?",
-                f"Where can you find the {chosen}?",
+                f"Where can you find the {chosen}?", names={chosen: at(shape)},
             )  # fmt: skip
     if len(shapes) == 1:
         asker.ask(
@@ -153,7 +135,7 @@ def _single_shapes(asker: _Asker, shapes: tuple[Shape, ...]) -> None:
         )  # fmt: skip
 
 
-def _counts(asker: _Asker, scene: Scene) -> None:
+def _counts(asker: Asker, scene: Scene) -> None:
     shapes, rng = scene.shapes, asker.rng
     asker.ask(
         "count", str(len(shapes)), "How many shapes are there?",
@@ -175,7 +157,7 @@ def _counts(asker: _Asker, scene: Scene) -> None:
     )  # fmt: skip
 
 
-def _relations(asker: _Asker, shapes: tuple[Shape, ...]) -> None:
+def _relations(asker: Asker, shapes: tuple[Shape, ...]) -> None:
     """Left of, right of, above, below: asked of one pair, with a clear margin."""
     rng = asker.rng
     named = [(s, n) for s in shapes if (n := _named(shapes, s))]
@@ -183,23 +165,23 @@ def _relations(asker: _Asker, shapes: tuple[Shape, ...]) -> None:
         return
     first, second = (named[i] for i in rng.permutation(len(named))[:2])
     (a, a_name), (b, b_name) = first, second
+    names = {a_name: at(a), b_name: at(b)}
     if abs(a.x - b.x) > 24:
         side = str(rng.choice(["left", "right"]))
         truth = (a.x < b.x) == (side == "left")
         asker.yes_no(
             truth, f"Is the {a_name} to the {side} of the {b_name}?",
-            f"Is the {a_name} {side} of the {b_name}?",
+            f"Is the {a_name} {side} of the {b_name}?", names=names,
         )  # fmt: skip
     if abs(a.y - b.y) > 24:
         side = str(rng.choice(["above", "below"]))
         truth = (a.y < b.y) == (side == "above")
-        asker.yes_no(truth, f"Is the {a_name} {side} the {b_name}?")
+        asker.yes_no(truth, f"Is the {a_name} {side} the {b_name}?", names=names)
 
 
-def _existence(asker: _Asker, scene: Scene) -> None:
+def _existence(asker: Asker, scene: Scene) -> None:
     """Is there a red circle, a circle, a sign? Many are near misses."""
     rng, shapes = asker.rng, scene.shapes
-    held = {(s.colour, s.kind) for s in shapes}
     for _ in range(2):
         colour, kind = str(rng.choice(COLOUR_NAMES)), str(rng.choice(SHAPES))
         if shapes:
@@ -211,17 +193,19 @@ def _existence(asker: _Asker, scene: Scene) -> None:
                 kind = some.kind
             elif roll < 0.9:
                 colour = some.colour
+        same = [s for s in shapes if (s.colour, s.kind) == (colour, kind)]
         asker.yes_no(
-            (colour, kind) in held, f"Is there {_a(colour)} {kind}?",
+            bool(same), f"Is there {_a(colour)} {kind}?",
             f"Is there {_a(colour)} {kind} in the image?",
-            f"Do you see {_a(colour)} {kind}?",
+            f"Do you see {_a(colour)} {kind}?", names={f"{colour} {kind}": found(same)},
         )  # fmt: skip
     kind = str(rng.choice(SHAPES))
     if shapes and rng.random() < 0.4:
         kind = shapes[rng.integers(len(shapes))].kind
+    same = [s for s in shapes if s.kind == kind]
     asker.yes_no(
-        any(s.kind == kind for s in shapes), f"Is there {_a(kind)} in the picture?",
-        f"Is there {_a(kind)}?", f"Can you see {_a(kind)}?",
+        bool(same), f"Is there {_a(kind)} in the picture?",
+        f"Is there {_a(kind)}?", f"Can you see {_a(kind)}?", names={kind: found(same)},
     )  # fmt: skip
     if rng.random() < 0.5:
         asker.yes_no(
@@ -230,7 +214,7 @@ def _existence(asker: _Asker, scene: Scene) -> None:
         )  # fmt: skip
 
 
-def _sign(asker: _Asker, sign: Sign) -> None:
+def _sign(asker: Asker, sign: Sign) -> None:
     rng = asker.rng
     general = (
         "What does it say?", "What does the sign say?", "Read the sign.",
@@ -257,9 +241,13 @@ def _sign(asker: _Asker, sign: Sign) -> None:
     claim = sign.text
     if rng.random() < 0.5:
         claim = _near_miss(rng, sign.text, asker.held_out)
+    right = [t == c for t, c in zip(sign.text, claim, strict=False)]
+    places = [(x / SIZE, y / SIZE) for x, y in sign.centres()]
+    letters = list(zip(right, places, strict=False))
+    letters += [(False, None)] * (len(claim) - len(letters))
     asker.yes_no(
         claim == sign.text, f"Does the sign say {claim}?", f"Does it say {claim}?",
-        f"Is {claim} written on the sign?",
+        f"Is {claim} written on the sign?", names={claim: letters},
     )  # fmt: skip
     if settled(sign.x, sign.y):
         asker.ask(

@@ -17,6 +17,7 @@ import torch
 from training import pretrain, stages, symbols
 from training.curves import draw
 from training.encoder import EncoderConfig
+from training.grounding import Grounding
 from training.loop import Budget
 from training.model import DemoFastVLM
 from training.score import score
@@ -48,8 +49,10 @@ def run(
     model.language.load_state_dict(state["language"])
     embed = symbols.SymbolEmbedding(tokenizer, model.language.config.hidden_size)
     embed.load_state_dict(state["embed"])
+    ground = Grounding(model.language.config.hidden_size)
+    ground.load_state_dict(state["ground"])
     for stage in stages.STAGES:
-        stages.run(folder, stage, model, heads, embed, budget[stage.name])
+        stages.run(folder, stage, model, heads, embed, ground, budget[stage.name])
         model.save(folder / "checkpoint")
         draw(folder)
     return model

@@ -45,12 +45,8 @@ def score(
 
 def _hits(model, packed: dict, visual: torch.Tensor) -> list[list[bool]]:
     """For each sequence, whether each pair's answer is right in every token."""
-    ids = packed["ids"]
-    embeds = model.get_input_embeddings()(ids.clamp(min=0))
-    at = int((ids[0] == -1).nonzero()[0, 0])
-    embeds = torch.cat([embeds[:, :at], visual, embeds[:, at + visual.shape[1] :]], 1)
     logits = model(
-        inputs_embeds=embeds,
+        inputs_embeds=language.with_picture(model, packed["ids"], visual),
         attention_mask=packed["mask"],
         position_ids=packed["position"],
         use_cache=False,
@@ -63,7 +59,7 @@ def _hits(model, packed: dict, visual: torch.Tensor) -> list[list[bool]]:
             not wrong[row][segment[row] == turn + 1].any()
             for turn in range(segment[row].max())
         ]
-        for row in range(len(ids))
+        for row in range(len(targets))
     ]
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from training import drawing, language, pretrain, questions, symbols, world
+from training.grounding import Grounding
 from training.loop import Budget, Run
 from training.model import IMAGE_SIZE, DemoFastVLM
 
@@ -45,12 +46,18 @@ STAGES = (
     Stage("stage1", 20_000_000, {"projector": 3e-3}, {256: 1.0}, 0.0, 0.0, 1.0),
     Stage(
         "stage1.5", 30_000_000,
-        {"encoder": 3e-4, "projector": 1e-3, "language": 5e-4, "heads": 1e-3},
+        {
+            "encoder": 3e-4, "projector": 1e-3, "language": 5e-4, "heads": 1e-3,
+            "ground": 1e-3,
+        },
         {256: 0.5, 320: 0.25, 384: 0.25}, 0.5, 0.1, 1.0,
     ),
     Stage(
         "stage2", 40_000_000,
-        {"encoder": 4e-4, "projector": 6e-4, "language": 6e-4, "heads": 1e-3},
+        {
+            "encoder": 4e-4, "projector": 6e-4, "language": 6e-4, "heads": 1e-3,
+            "ground": 1e-3,
+        },
         {256: 0.88, 320: 0.06, 384: 0.06}, 0.0, 0.1, 0.3,
     ),
 )  # fmt: skip
@@ -76,7 +83,7 @@ class Instructions(Dataset):
         rows, pixels, visual, found = [], [], [], []
         for seed in range(first, first + stage.batch):
             scene = world.sample(seed)
-            asked = questions.pairs(scene)
+            asked = questions.many(scene)
             if captions:
                 asked = [pair for pair in asked if pair.kind == "describe"]
             asked = language.choose(rng, asked, symbols.PAIRS)
@@ -99,12 +106,13 @@ def run(
     model: DemoFastVLM,
     heads: nn.Module,
     embed: nn.Module,
+    ground: Grounding,
     budget: Budget,
 ) -> None:
     """Train `model` through one stage, or go on where a checkpoint lies."""
     modules = {
         "encoder": model.encoder, "projector": model.projector,
-        "language": model.language, "heads": heads,
+        "language": model.language, "heads": heads, "ground": ground,
     }  # fmt: skip
     training = Run(stage.name, folder, modules, stage.rates, budget, save_every=50)
     # BatchNorm keeps the statistics of the pre-training: they are what will be folded.
@@ -126,11 +134,14 @@ def run(
         visual = model.projector(tokens)
         loss, shown = torch.zeros(()), {}
         if "language" in stage.rates or training.step % LISTEN == 0:
-            loss, shown = symbols.language_loss(model.language, batch, visual)
+            loss, shown = symbols.language_loss(model.language, ground, batch, visual)
         if stage.follow and side == IMAGE_SIZE:
             words = model.language.get_input_embeddings().weight.detach()
             wanted = embed(words, batch["labels"])
-            gap = F.mse_loss(visual, wanted) / wanted.var()
+            # Most tokens show nothing: the others decide what can be read.
+            busy = 1 + 3 * (batch["labels"]["thing"] > 0).any(-1)
+            gap = ((visual - wanted) ** 2).mean(-1) / wanted.var()
+            gap = (gap * busy).sum() / busy.sum()
             loss, shown = loss + stage.follow * gap, shown | {"gap": gap}
         if stage.dense and side == IMAGE_SIZE:
             fine, coarse, _ = heads(tokens, stages[3])

@@ -16,12 +16,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from training import language, pretrain, questions, world
+from training import grounding, language, pretrain, questions, world
+from training.grounding import Grounding
 from training.loop import Budget, Run
 
 BATCH = 8  # small: what is missing at first is steps, not examples
-PAIRS = 8  # questions asked of one scene
+PAIRS = 10  # questions asked of one scene
 TOKENS = 16
+GROUND = 1.0  # weight of what the names in the questions stand for
 COLOURS = len(world.COLOUR_NAMES)
 # Up to these batches, scenes hold at most so many things and no caption is asked.
 LESSONS = ((400, 1), (2000, 3))
@@ -119,7 +121,7 @@ class SymbolScenes(Dataset):
         for seed in range(first, first + BATCH):
             rng = np.random.default_rng([seed, 3])
             scene = _small(seed, most) if most else world.sample(seed)
-            asked = questions.pairs(scene)
+            asked = questions.many(scene)
             if most or rng.random() < 0.6:  # captions are long: fewer of them
                 asked = [pair for pair in asked if pair.kind != "describe"]
             asked = language.choose(rng, asked, PAIRS)
@@ -129,29 +131,25 @@ class SymbolScenes(Dataset):
 
 
 def language_loss(
-    model, batch: dict, visual: torch.Tensor
+    model, ground: Grounding, batch: dict, visual: torch.Tensor
 ) -> tuple[torch.Tensor, dict]:
-    """Weighted mean loss of the answers' tokens, and the share of tokens right.
-
-    `visual` (B, tokens, hidden) takes the places where ids are -1.
-    """
-    ids = batch["ids"]
-    embeds = model.get_input_embeddings()(ids.clamp(min=0))
-    at = int((ids[0] == -1).nonzero()[0, 0])
-    embeds = torch.cat([embeds[:, :at], visual, embeds[:, at + visual.shape[1] :]], 1)
-    hidden = model.model(
-        inputs_embeds=embeds,
+    """Weighted mean loss of the answers' tokens with the grounding's share, and what
+    to watch. `visual` (B, tokens, hidden) takes the places where ids are -1."""
+    states = model.model(
+        inputs_embeds=language.with_picture(model, batch["ids"], visual),
         attention_mask=batch["mask"],
         position_ids=batch["position"],
         use_cache=False,
-    ).last_hidden_state
+        output_hidden_states=True,
+    )
     targets = batch["targets"][:, 1:]
     learned = targets != -100
-    logits, wanted = model.lm_head(hidden[:, :-1][learned]), targets[learned]
-    right = logits.argmax(-1) == wanted
-    weight = batch["weight"][:, 1:][learned]
+    logits = model.lm_head(states.last_hidden_state[:, :-1][learned])
+    wanted, weight = targets[learned], batch["weight"][:, 1:][learned]
     loss = F.cross_entropy(logits, wanted, reduction="none") @ weight / weight.sum()
-    return loss, {"token": right.float().mean()}
+    grounded, shown = ground(states.hidden_states[grounding.LAYER], batch["named"])
+    shown["token"] = (logits.argmax(-1) == wanted).float().mean()
+    return loss + GROUND * grounded, shown
 
 
 def run(folder: Path, tokenizer: Tokenizer, budget: Budget):
@@ -159,8 +157,9 @@ def run(folder: Path, tokenizer: Tokenizer, budget: Budget):
     torch.manual_seed(1)
     model = language.language_model(tokenizer)
     embed = SymbolEmbedding(tokenizer, model.config.hidden_size)
-    modules = {"language": model, "embed": embed}
-    rates = {"language": 1e-3, "embed": 1e-3}
+    ground = Grounding(model.config.hidden_size)
+    modules = {"language": model, "embed": embed, "ground": ground}
+    rates = {"language": 1e-3, "embed": 1e-3, "ground": 1e-3}
     training = Run("symbols", folder, modules, rates, budget, save_every=200)
     if training.finished:
         return model
@@ -170,7 +169,7 @@ def run(folder: Path, tokenizer: Tokenizer, budget: Budget):
         batch = next(batches)
         visual = embed(model.get_input_embeddings().weight, batch["labels"])
         visual = visual + 0.02 * torch.randn_like(visual)
-        loss, shown = language_loss(model, batch, visual)
+        loss, shown = language_loss(model, ground, batch, visual)
         training.update(loss, **shown)
     return model
 
