@@ -59,5 +59,5 @@ def test_it_is_as_right_as_its_card_says(demo) -> None:
         demo.ask([EXAMPLES / name], pair["question"], temperature=0.0) == pair["answer"]
         for name, pair in asked
     ]
-    # 67 of 76 when it was shipped; comparisons are its weak side (MODEL_CARD.md).
-    assert sum(right) >= 0.85 * len(right), f"{sum(right)} of {len(right)}"
+    # 72 of 76 when it was shipped; long descriptions are its weak side (MODEL_CARD.md).
+    assert sum(right) >= 0.9 * len(right), f"{sum(right)} of {len(right)}"

@@ -23,7 +23,7 @@ from training.model import DemoFastVLM
 from training.score import score
 
 STEPS = {
-    "pretrain": 7200, "symbols": 14000, "stage1": 500, "stage1.5": 100, "stage2": 2900,
+    "pretrain": 7200, "symbols": 18000, "stage1": 2000, "stage1.5": 100, "stage2": 6000,
 }  # fmt: skip
 MODEL_CARD = Path(__file__).parent / "MODEL_CARD.md"
 

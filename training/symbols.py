@@ -185,7 +185,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="where checkpoints go")
-    parser.add_argument("--steps", type=int, default=14000, help="batches of 8 scenes")
+    parser.add_argument("--steps", type=int, default=18000, help="batches of 8 scenes")
     parser.add_argument("--minutes", type=float, help="stop after this much wall time")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
