@@ -22,14 +22,16 @@ class Grounding(nn.Module):
         self.head = nn.Linear(hidden, 3)
 
     def forward(
-        self, hidden: torch.Tensor, named: torch.Tensor
+        self, states: tuple[torch.Tensor, ...], named: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Loss of the states (B, L, hidden) where names end, and what to watch: how
-        often "is it there" is right, and the mean distance in x and y, in sides of the
-        picture. `named` (B, L, 3) is what `Packer.pair_ids` tells of each token."""
+        """Loss where names end, and what to watch: how often "is it there" is right,
+        and the mean distance in x and y, in sides of the picture. `states` holds
+        (B, L, hidden) before the first layer and after each; `named` (B, L, 3) is what
+        `Packer.pair_ids` tells of each token."""
         ends = named[..., 0] >= 0
-        states = F.rms_norm(hidden[ends], hidden.shape[-1:])
-        there, place = self.head(states).split((1, 2), dim=-1)
+        hidden = states[LAYER][ends]
+        normed = F.rms_norm(hidden, hidden.shape[-1:])
+        there, place = self.head(normed).split((1, 2), dim=-1)
         wanted, placed = named[ends].split((1, 2), dim=-1)
         loss = F.binary_cross_entropy_with_logits(there, wanted, reduction="sum")
         right = ((there > 0) == (wanted > 0.5)).float().sum()

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from training import grounding, language, pretrain, questions, world
+from training import language, pretrain, questions, world
 from training.grounding import Grounding
 from training.loop import Budget, Run
 
@@ -147,7 +147,7 @@ def language_loss(
     logits = model.lm_head(states.last_hidden_state[:, :-1][learned])
     wanted, weight = targets[learned], batch["weight"][:, 1:][learned]
     loss = F.cross_entropy(logits, wanted, reduction="none") @ weight / weight.sum()
-    grounded, shown = ground(states.hidden_states[grounding.LAYER], batch["named"])
+    grounded, shown = ground(states.hidden_states, batch["named"])
     shown["token"] = (logits.argmax(-1) == wanted).float().mean()
     return loss + GROUND * grounded, shown
 
