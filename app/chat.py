@@ -57,7 +57,7 @@ def run(request: Request) -> None:
         answer(model.conversation(**view), question, request, name, schema)
         return
     from fastvlm_mlx.app.repl import Repl
-    from fastvlm_mlx.hub import cache_dir
+    from fastvlm_mlx.files.cache_dir import cache_dir
 
     conversation = model.conversation(request.images, **view)
     repl = Repl(

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_mlx.app import terminal
+from fastvlm_mlx.files import disk_space
 
 
 def run(source: str, out: Path, *, encoder_from: str | None, **options: Any) -> None:
     """Convert with a progress bar, then say the sizes and, if quantised, the drift."""
     from fastvlm_mlx import hub
-    from fastvlm_mlx.convert import staging, to_mlx
+    from fastvlm_mlx.convert import to_mlx
 
     donor = None if encoder_from is None else hub.locate(encoder_from)
     with terminal.progress("converting") as update:
@@ -20,8 +21,8 @@ def run(source: str, out: Path, *, encoder_from: str | None, **options: Any) -> 
             on_progress=update,
             **options,
         )
-    before = staging.format_size(report.source_bytes)
-    after = staging.format_size(report.bytes)
+    before = disk_space.format_size(report.source_bytes)
+    after = disk_space.format_size(report.bytes)
     print(f"{report.out}: {report.layout} layout, weights {before} -> {after}")
     if report.agreement is not None:
         same, drift = report.agreement.top1, report.agreement.kl

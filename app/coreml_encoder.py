@@ -80,7 +80,7 @@ def existing_package(name: str) -> Path | None:
 
 def package_of(folder: Path) -> Path | None:
     """The package in a converted model's folder, or the one exported into the cache."""
-    from fastvlm_mlx.config import read_json
+    from fastvlm_mlx.files.json_file import read_json
 
     inside = read_json(folder / "config.json").get("coreml_encoder")
     if inside and (folder / inside).is_dir():
@@ -105,7 +105,7 @@ def own_package(name: str) -> Path:
 
 def _exported(folder: Path) -> Path:
     """Where the cache keeps the package of these very weights."""
-    from fastvlm_mlx.cache import cache_dir
+    from fastvlm_mlx.files.cache_dir import cache_dir
 
     files = sorted(folder.resolve().glob("*.safetensors"))
     stamp = "".join(f"{file}{file.stat().st_mtime_ns}" for file in files)

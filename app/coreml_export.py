@@ -109,7 +109,7 @@ def _write_package(
 ) -> None:
     from fastvlm_mlx import weights
     from fastvlm_mlx.convert import to_coreml
-    from fastvlm_mlx.convert.staging import format_size
+    from fastvlm_mlx.files.disk_space import format_size
 
     report = to_coreml.export(
         weights.load(source, dtype="float32"),
@@ -134,7 +134,7 @@ def _write_ios(
     overwrite: bool,
 ) -> None:
     from fastvlm_mlx.convert import to_ios
-    from fastvlm_mlx.convert.staging import format_size
+    from fastvlm_mlx.files.disk_space import format_size
 
     given = {k: v for k, v in weights.items() if k.startswith("q_") and v is not None}
     report = to_ios.export(
@@ -149,7 +149,7 @@ def _write_mlx_vlm(
     source: str, out: Path, weights: Mapping[str, Any], overwrite: bool
 ) -> None:
     from fastvlm_mlx.convert import to_mlx_vlm
-    from fastvlm_mlx.convert.staging import format_size
+    from fastvlm_mlx.files.disk_space import format_size
 
     given = {name: value for name, value in weights.items() if value is not None}
     report = to_mlx_vlm.export(source, out, overwrite=overwrite, **given)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_mlx.cache import cache_dir
+from fastvlm_mlx.files.cache_dir import cache_dir
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model import FastVLM

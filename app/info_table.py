@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastvlm_mlx.convert.staging import format_size
+from fastvlm_mlx.files.disk_space import format_size
 
 
 def table(facts: dict[str, Any]) -> str:

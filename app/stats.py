@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_mlx.convert.staging import format_size
+from fastvlm_mlx.files.disk_space import format_size
 
 if TYPE_CHECKING:
     from fastvlm_mlx.generation import Chunk

@@ -32,7 +32,7 @@ from typing import Any
 from benchmarks import random_checkpoint
 from benchmarks.peer import contenders, report
 from fastvlm_mlx.app.bench import machine, stages
-from fastvlm_mlx.cache import cache_dir
+from fastvlm_mlx.files.cache_dir import cache_dir
 
 PROMPT = "Describe the image."
 FOLLOW_UP = "What else is in it?"

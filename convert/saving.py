@@ -7,8 +7,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from fastvlm_mlx.convert.staging import check_free_space
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.files.disk_space import check_free_space
 from fastvlm_mlx.safetensors_file import check_file
 from fastvlm_mlx.tensors import INDEX, Tensors
 

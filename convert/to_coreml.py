@@ -30,9 +30,9 @@ from fastvlm_mlx.convert.coreml.mil_encoder import (
 )
 from fastvlm_mlx.convert.coreml.mil_weights import Weights
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.convert.staging import staged_folder
 from fastvlm_mlx.coreml import import_coremltools
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.model import FastVLM
 
 SUFFIX = ".mlpackage"

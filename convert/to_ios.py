@@ -27,10 +27,10 @@ from fastvlm_mlx.convert.coreml.check import Reference, Verdict
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.phone_memory import Estimate, estimate
 from fastvlm_mlx.convert.saving import LICENCES, copy_files, save_tensors
-from fastvlm_mlx.convert.staging import staged_folder
 from fastvlm_mlx.convert.to_coreml import write_package
 from fastvlm_mlx.coreml import import_coremltools
 from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.tensors import Tensors, cast
 
 PACKAGE = "fastvithd.mlpackage"

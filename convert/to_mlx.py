@@ -23,9 +23,9 @@ from fastvlm_mlx.convert import checkpoint
 from fastvlm_mlx.convert.agreement import Agreement, measure
 from fastvlm_mlx.convert.assembly import assemble, with_encoder_of
 from fastvlm_mlx.convert.saving import LICENCES, Progress, copy_files, save_tensors
-from fastvlm_mlx.convert.staging import staged_folder
 from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.model import FastVLM, check_tensors
 from fastvlm_mlx.quantization import (
     BITS,

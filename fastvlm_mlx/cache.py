@@ -6,7 +6,6 @@ not needed: a cached model starts without it and without the network.
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.files.cache_dir import cache_dir, hub_cache_dir
 
 FORMAT_VERSION = 1  # raised whenever convert/ writes something else than before
 
@@ -31,21 +31,6 @@ _READ = (
 )
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 _SNAPSHOT = re.compile(r"models--(?P<repo>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})$")
-
-
-def cache_dir() -> Path:
-    """Where conversions are kept: `FASTVLM_CACHE`, or ~/.cache/fastvlm-mlx."""
-    chosen = os.environ.get("FASTVLM_CACHE") or "~/.cache/fastvlm-mlx"
-    return Path(chosen).expanduser().absolute()
-
-
-def hub_cache_dir() -> Path:
-    """Where huggingface_hub keeps its downloads, by the variables it reads itself."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("HF_HOME") or os.path.join(home, "huggingface")
-    chosen = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    chosen = chosen or os.path.join(home, "hub")
-    return Path(os.path.expandvars(os.path.expanduser(chosen))).absolute()
 
 
 def files_read(names: Iterable[str]) -> list[str]:

@@ -23,8 +23,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx.cache import cache_dir
 from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.files.cache_dir import cache_dir
 from fastvlm_mlx.model import FastVLM
 
 # The names of `--compute-units`, and coremltools' `ComputeUnit`.

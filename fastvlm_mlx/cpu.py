@@ -22,7 +22,7 @@ from typing import Any, cast
 import mlx.core as mx
 
 from fastvlm_mlx import blas
-from fastvlm_mlx.cache import cache_dir
+from fastvlm_mlx.files.cache_dir import cache_dir
 
 _SOURCES = [Path(__file__).with_name(n) for n in ("cpu_kernels.cpp", "cpu_math.h")]
 _FLAGS = (

@@ -14,18 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fastvlm_mlx import cache
-from fastvlm_mlx.cache import cache_dir, converted_dir
 from fastvlm_mlx.errors import CheckpointError, DownloadError
-
-__all__ = [
-    "ALIASES",
-    "cache_dir",
-    "choose_default",
-    "converted_dir",
-    "hub_answers",
-    "is_cached",
-    "locate",
-]
+from fastvlm_mlx.files.cache_dir import cache_dir, hub_cache_dir
 
 ALIASES = {
     "0.5b": "apple/FastVLM-0.5B",
@@ -198,7 +188,7 @@ def _download(
 def _fetch(repo: str, revision: str, label: str, notify: Callable[[str], None]) -> Path:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
-    store, endpoint = cache.hub_cache_dir(), _endpoint()
+    store, endpoint = hub_cache_dir(), _endpoint()
     info = HfApi(endpoint=endpoint).model_info(
         repo, revision=revision, files_metadata=True, timeout=10
     )

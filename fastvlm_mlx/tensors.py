@@ -10,8 +10,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from fastvlm_mlx.config import read_json
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.safetensors_file import check_file
 
 Tensors = dict[str, mx.array]

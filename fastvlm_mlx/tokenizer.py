@@ -13,8 +13,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-from fastvlm_mlx.config import read_json
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.files.json_file import read_json
 
 # Qwen2's word boundaries: contractions, words, single digits, punctuation, spaces.
 _QWEN2_WORDS = (

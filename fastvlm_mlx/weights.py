@@ -5,11 +5,12 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from fastvlm_mlx import hub
+from fastvlm_mlx import cache, hub
 from fastvlm_mlx.cache import drop_superseded
-from fastvlm_mlx.config import FORMAT, ModelConfig, read_json
+from fastvlm_mlx.config import FORMAT, ModelConfig
 from fastvlm_mlx.device import DTYPES, assign, device_dtype
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.model import FastVLM, check_tensors
 from fastvlm_mlx.tensors import Tensors, load_tensors, weight_files
 from fastvlm_mlx.tokenizer import Tokenizer
@@ -64,7 +65,7 @@ def converted(name: str | Path, *, on_progress: Progress | None = None) -> Path:
     source = hub.locate(name)
     if is_converted(source):
         return source
-    out = hub.converted_dir(source)
+    out = cache.converted_dir(source)
     if not is_converted(out):
         # Here, not above: a converted model needs none of the converter.
         from fastvlm_mlx.convert import to_mlx

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fastvlm_mlx import cache, hub
+from fastvlm_mlx import hub
 from fastvlm_mlx.cache import converted_dir, converted_of, drop_superseded, files_read
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.files.cache_dir import cache_dir, hub_cache_dir
 from tests.hub_server import empty_machine
 
 
@@ -70,21 +71,21 @@ def test_snapshots_of_older_libraries(fake: Fake):
 
 
 def test_cache_dir(home: Path, monkeypatch):
-    assert cache.cache_dir() == home / "ours"
+    assert cache_dir() == home / "ours"
     monkeypatch.delenv("FASTVLM_CACHE")
-    assert cache.cache_dir() == Path.home() / ".cache" / "fastvlm-mlx"
+    assert cache_dir() == Path.home() / ".cache" / "fastvlm-mlx"
 
 
 def test_hub_cache_dir_is_the_library_s(home: Path, monkeypatch):
-    assert cache.hub_cache_dir() == home / "hf" / "hub"
+    assert hub_cache_dir() == home / "hf" / "hub"
     monkeypatch.setenv("HF_HUB_CACHE", str(home / "elsewhere"))
-    assert cache.hub_cache_dir() == home / "elsewhere"
+    assert hub_cache_dir() == home / "elsewhere"
     monkeypatch.delenv("HF_HUB_CACHE")
     monkeypatch.delenv("HF_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "xdg"))
-    assert cache.hub_cache_dir() == home / "xdg" / "huggingface" / "hub"
+    assert hub_cache_dir() == home / "xdg" / "huggingface" / "hub"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.hub_cache_dir() == Path.home() / ".cache" / "huggingface" / "hub"
+    assert hub_cache_dir() == Path.home() / ".cache" / "huggingface" / "hub"
 
 
 def test_converted_dir_of_a_folder(home: Path):

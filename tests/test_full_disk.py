@@ -9,8 +9,9 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from fastvlm_mlx.convert.staging import check_free_space, format_size, staged_folder
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.atomic_write import staged_folder
+from fastvlm_mlx.files.disk_space import check_free_space, format_size
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,7 +40,7 @@ def test_full_disk(tmp_path: Path):
         """
         import os, sys
         import mlx.core as mx
-        from fastvlm_mlx.convert.staging import *
+        from fastvlm_mlx.files.atomic_write import *
         from fastvlm_mlx.errors import FastVLMError
 
         def attempt(name, write):
@@ -77,7 +78,7 @@ def test_read_only_disk(tmp_path: Path):
         tmp_path / "disk",
         """
         import sys
-        from fastvlm_mlx.convert.staging import *
+        from fastvlm_mlx.files.atomic_write import *
         from fastvlm_mlx.errors import FastVLMError
         for name in ("model", "new/model"):
             try:

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fastvlm_mlx.convert.partial import partial_name, remove_stale, temporary_folder
-from fastvlm_mlx.convert.staging import staged_folder
+from fastvlm_mlx.files.atomic_write import staged_folder
+from fastvlm_mlx.files.temporary_names import (
+    partial_name,
+    remove_stale,
+    temporary_folder,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,7 +37,7 @@ def test_kill_leaves_nothing_that_looks_finished(tmp_path: Path):
     out = tmp_path / "model"
     code = """
         import sys, time
-        from fastvlm_mlx.convert.staging import staged_folder
+        from fastvlm_mlx.files.atomic_write import staged_folder
         with staged_folder(sys.argv[1]) as partial:
             (partial / "config.json").write_text("{}")
             print("ready", flush=True)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fastvlm_mlx.convert.staging import check_free_space, staged_file, staged_folder
 from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.files.atomic_write import staged_file, staged_folder
+from fastvlm_mlx.files.disk_space import check_free_space
 from fastvlm_mlx.safetensors_file import check_file
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastvlm_mlx.app.bench import machine
-from fastvlm_mlx.convert.staging import format_size
+from fastvlm_mlx.files.disk_space import format_size
 
 # Rows of the table: the report's name, and what people read.
 ROWS = {

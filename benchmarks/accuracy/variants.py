@@ -10,12 +10,13 @@ import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx import image, load
-from fastvlm_mlx.config import ModelConfig, read_json
+from fastvlm_mlx.config import ModelConfig
 from fastvlm_mlx.convert import to_coreml, to_mlx
 from fastvlm_mlx.convert.coreml import mlpackage
 from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.errors import FastVLMError
+from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.model import FastVLM
 
 SHIPPED = "shipped"

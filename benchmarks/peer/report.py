@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.peer.contenders import Peer
 from fastvlm_mlx.app.bench import machine
-from fastvlm_mlx.convert.staging import format_size
+from fastvlm_mlx.files.disk_space import format_size
 
 FORMAT = "fastvlm-mlx-peers 1"
 MEASURES = {  # the document's name: the table's, and whether less is better

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from fastvlm_mlx.config import read_json
 from fastvlm_mlx.coreml import import_coremltools
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.files.json_file import read_json
 
 SENTINEL = 0xDEADBEEF
 

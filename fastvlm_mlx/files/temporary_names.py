@@ -1,4 +1,4 @@
-"""Names for what is being written, and who may remove it.
+"""Temporary names for unfinished output, and clean-up of those whose process died.
 
 Unfinished output is called `.NAME.partial-HOST-PID-RANDOM`. The name tells any later
 process whether the writer is still alive, so what a kill -9 leaves is cleared by the

@@ -1,4 +1,4 @@
-"""Outputs that are whole or absent: written beside their place, then renamed into it.
+"""Atomic output: files and folders are written beside their place, then renamed.
 
 What is being written is called `.NAME.partial-HOST-PID-RANDOM`, so nothing unfinished
 ever carries the asked-for name. Any failure removes it; after a kill -9 or a power cut
@@ -13,7 +13,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastvlm_mlx.convert.partial import (
+from fastvlm_mlx.errors import FastVLMError, OptionError
+from fastvlm_mlx.files.disk_space import format_size
+from fastvlm_mlx.files.temporary_names import (
     partial_name,
     remove,
     remove_stale,
@@ -21,7 +23,6 @@ from fastvlm_mlx.convert.partial import (
     stem,
     sync,
 )
-from fastvlm_mlx.errors import FastVLMError, OptionError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # Only writing fails with these, whatever path the error names.
@@ -61,30 +62,6 @@ def staged_file(
     """
     with _staged(out, overwrite, source, False, folder=False) as partial:
         yield partial
-
-
-def check_free_space(folder: str | Path, needed: int) -> None:
-    """Raise OptionError unless `needed` bytes fit on the disk of `folder`.
-
-    The folder need not exist yet.
-    """
-    place = Path(folder).expanduser().absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise OptionError(
-            f"{folder}: {format_size(needed)} needed, {format_size(free)} free; "
-            "free some space or choose another place"
-        )
-
-
-def format_size(size: int) -> str:
-    """Say a number of bytes as people do: `1.2 GB`, decimal units."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} bytes"
 
 
 @contextlib.contextmanager
