@@ -11,7 +11,7 @@ from fastvlm_mlx.app import terminal
 from fastvlm_mlx.errors import OptionError
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
 
 
 def check(encoder: str, compute_units: str | None) -> bool:

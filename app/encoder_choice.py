@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_mlx.files.cache_dir import cache_dir
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
 
 # The GPU stays free for the language model.
 COMPUTE_UNITS = "cpu-ne"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.config import ModelConfig
+    from fastvlm_mlx.model.config import ModelConfig
     from fastvlm_mlx.tensors import Tensors
 
 PARTS = ("vision_tower", "projector", "language_model")
@@ -150,9 +150,9 @@ def machine() -> dict[str, Any]:
     """The device MLX computes on, its BLAS, and the versions that matter."""
     import mlx.core as mx
 
-    from fastvlm_mlx import blas
+    from fastvlm_mlx.cpu import openblas
 
-    blas.bind()  # As loading a model does.
+    openblas.bind()  # As loading a model does.
     device = mx.default_device()
     name = mx.device_info(device).get("device_name", platform.machine())
     kind = "cpu" if device.type == mx.cpu else "gpu"
@@ -161,7 +161,7 @@ def machine() -> dict[str, Any]:
         system = f"macOS {platform.mac_ver()[0]}"
     return {
         "device": f"{kind} ({name})",
-        "blas": blas.name(),
+        "blas": openblas.name(),
         "versions": {
             "fastvlm-mlx": version("fastvlm-mlx"),
             "mlx": version("mlx"),

@@ -19,10 +19,11 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map_with_path
 
-from fastvlm_mlx.config import ModelConfig, VisionConfig
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.to_coreml import export
-from fastvlm_mlx.model import FastVLM
+from fastvlm_mlx.model.config import ModelConfig
+from fastvlm_mlx.model.vision_config import VisionConfig
+from fastvlm_mlx.model.vlm import FastVLM
 
 
 def random_model(seed: int = 0) -> FastVLM:

@@ -30,9 +30,11 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
-from fastvlm_mlx import blas, cpu, kernels
-from fastvlm_mlx.config import VisionConfig
-from fastvlm_mlx.vision import FastViTHD
+from fastvlm_mlx import device
+from fastvlm_mlx.cpu import kernels, openblas
+from fastvlm_mlx.model import ops
+from fastvlm_mlx.model.vision import FastViTHD
+from fastvlm_mlx.model.vision_config import VisionConfig
 
 VIEWS = {
     "Broadcast",
@@ -79,13 +81,13 @@ def _conv_ffn(x: mx.array, conv: Any, fc1: Any, fc2: Any) -> mx.array:
 def plain() -> Iterator[None]:
     """Within it the encoder is the plain MLX formulation."""
     forms = {"depthwise": _depthwise, "linear": _linear, "conv_ffn": _conv_ffn}
-    with patch.multiple(kernels, gelu=nn.gelu, **forms), without_cpu_kernels():
+    with patch.multiple(ops, gelu=nn.gelu, **forms), without_cpu_kernels():
         yield
 
 
 @contextmanager
 def without_cpu_kernels() -> Iterator[None]:
-    with patch.object(cpu, "usable", lambda *arrays: False):
+    with patch.object(kernels, "usable", lambda *arrays: False):
         yield
 
 
@@ -94,7 +96,7 @@ def gpu_form() -> Iterator[None]:
     """Within it the encoder takes the form it has on a GPU, on any device."""
     with ExitStack() as stack:
         stack.enter_context(without_cpu_kernels())
-        stack.enter_context(patch.object(kernels, "on_gpu", lambda: True))
+        stack.enter_context(patch.object(device, "on_gpu", lambda: True))
         yield
 
 
@@ -154,7 +156,7 @@ def main() -> None:
         print(f"{result['primitives']} primitives, {result['compute']} compute")
     else:
         result = measure(VisionConfig(), args.resolution, args.rounds)
-        print(f"{args.resolution} px, {blas.name()}, MLX {version('mlx')}")
+        print(f"{args.resolution} px, {openblas.name()}, MLX {version('mlx')}")
         for unit in ("seconds", "cpu_seconds"):
             row = result[unit]
             print(

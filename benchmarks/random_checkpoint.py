@@ -19,8 +19,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx.config import VisionConfig
 from fastvlm_mlx.convert import names
+from fastvlm_mlx.model.vision_config import VisionConfig
 
 TOKENIZER = Path(__file__).parents[1] / "tests" / "golden" / "tokenizer"
 # hidden, layers, heads, key and value heads, intermediate, vocabulary, tied head.

@@ -11,10 +11,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx.config import ModelConfig
-from fastvlm_mlx.device import assign, device_dtype
-from fastvlm_mlx.language import head, hidden
-from fastvlm_mlx.model import FastVLM
+from fastvlm_mlx.device import device_dtype
+from fastvlm_mlx.model.config import ModelConfig
+from fastvlm_mlx.model.language import head, hidden
+from fastvlm_mlx.model.parameters import assign
+from fastvlm_mlx.model.vlm import FastVLM
 from fastvlm_mlx.prompt import Picture, Tokenizer, turn
 from fastvlm_mlx.tensors import Tensors, number
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 from fastvlm_mlx._version import __version__
-from fastvlm_mlx.config import ModelConfig
 from fastvlm_mlx.convert import describe
 from fastvlm_mlx.convert.checkpoint import Checkpoint
 from fastvlm_mlx.convert.encoder import fold_encoder
 from fastvlm_mlx.convert.names import OURS
 from fastvlm_mlx.convert.picture import image_settings
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.quantization import check_packing, dequantized, is_quantized
 from fastvlm_mlx.tensors import Tensors
 

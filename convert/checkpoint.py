@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastvlm_mlx.config import FORMAT
 from fastvlm_mlx.convert import names
 from fastvlm_mlx.convert.archive import unpacked
 from fastvlm_mlx.convert.names import Layout
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
+from fastvlm_mlx.model.config import FORMAT
 from fastvlm_mlx.tensors import Tensors, load_tensors, weight_files
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import mlx.core as mx
 
-from fastvlm_mlx.config import ProjectorConfig
-from fastvlm_mlx.config_checks import MAX_LAYERS, MULTI_SCALE, check_choice, check_text
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
+from fastvlm_mlx.model.config import ProjectorConfig
+from fastvlm_mlx.model.validation import MAX_LAYERS, check_choice, check_text
+from fastvlm_mlx.model.vision_config import MULTI_SCALE
 from fastvlm_mlx.tensors import Tensors
 
 # What mlx-lm's Qwen2 and Llama read; the rest of a config is training's.

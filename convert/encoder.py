@@ -2,17 +2,17 @@
 
 Walks the stages under timm's names in PyTorch's layout, applies the folds of
 `reparam` to whatever branches each part still has (folded parts pass through), and
-writes the names and the NHWC layout of `fastvlm_mlx/vision.py`. Depths and widths
+writes the names and the NHWC layout of `fastvlm_mlx/model/vision.py`. Depths and widths
 are then read off what was written.
 """
 
 import mlx.core as mx
 
-from fastvlm_mlx.config import VisionConfig
 from fastvlm_mlx.convert import reparam
 from fastvlm_mlx.convert.parts import Part, Sink
 from fastvlm_mlx.convert.reparam import Conv
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.model.vision_config import VisionConfig
 from fastvlm_mlx.tensors import Tensors
 
 

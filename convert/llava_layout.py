@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_mlx import tokenizer, weights
-from fastvlm_mlx.config import ModelConfig
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.json_file import read_json
+from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.quantization import BITS, GROUP_SIZES, is_quantized, quantized
 from fastvlm_mlx.tensors import Tensors, load_tensors, weight_files
 

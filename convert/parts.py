@@ -95,7 +95,7 @@ class Part:
 
 
 class Sink:
-    """Where folded layers are put, in the names of `fastvlm_mlx/vision.py`."""
+    """Where folded layers are put, in the names of `fastvlm_mlx/model/vision.py`."""
 
     def __init__(self, tensors: Tensors, prefix: str):
         self.tensors = tensors

@@ -7,8 +7,8 @@ ends an app above a share of the memory; about half is a common report without t
 
 from dataclasses import dataclass
 
-from fastvlm_mlx.config import ModelConfig
 from fastvlm_mlx.files.disk_space import format_size
+from fastvlm_mlx.model.config import ModelConfig
 
 # Memory by class of iPhone, in GB: Apple does not publish it; teardowns agree.
 PHONES = {

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fastvlm_mlx.config import VisionConfig
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
+from fastvlm_mlx.model.vision_config import VisionConfig
 
 # Of Apple's releases, and of a checkpoint that says nothing.
 DEFAULT_SIZE = 1024

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_mlx._version import __version__
-from fastvlm_mlx.config import ModelConfig
 from fastvlm_mlx.convert.coreml import check, mlpackage
 from fastvlm_mlx.convert.coreml.check import Reference, Verdict
 from fastvlm_mlx.convert.coreml.device import DeviceVerdict, judge_on_device
@@ -33,7 +32,8 @@ from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.coreml import import_coremltools
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
-from fastvlm_mlx.model import FastVLM
+from fastvlm_mlx.model.config import ModelConfig
+from fastvlm_mlx.model.vlm import FastVLM
 
 SUFFIX = ".mlpackage"
 

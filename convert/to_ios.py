@@ -20,7 +20,6 @@ from typing import Any
 import mlx.core as mx
 
 from fastvlm_mlx import weights
-from fastvlm_mlx.config import ModelConfig
 from fastvlm_mlx.convert import llava_layout
 from fastvlm_mlx.convert.coreml import check, mlpackage
 from fastvlm_mlx.convert.coreml.check import Reference, Verdict
@@ -31,6 +30,7 @@ from fastvlm_mlx.convert.to_coreml import write_package
 from fastvlm_mlx.coreml import import_coremltools
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
+from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.tensors import Tensors, cast
 
 PACKAGE = "fastvithd.mlpackage"

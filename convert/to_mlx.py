@@ -2,9 +2,9 @@
 
     read -> fold -> rename -> (quantise) -> save
 
-The folder has `config.json` (see `fastvlm_mlx/config.py`), `model*.safetensors` in the
-names of `fastvlm_mlx/model.py`, the tokenizer's files and the source's licences. What
-is saved here is loaded with `strict=True` and no code in between.
+The folder has `config.json` (see `fastvlm_mlx/model/config.py`), `model*.safetensors`
+in the names of `fastvlm_mlx/model/vlm.py`, the tokenizer's files and the source's
+licences. What is saved here is loaded with `strict=True` and no code in between.
 
 A fold's result is kept in float32, every other tensor as it was stored, unless a
 dtype is asked for: the encoder then gives what the checkpoint's authors trained.
@@ -18,7 +18,6 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from fastvlm_mlx.config import ModelConfig
 from fastvlm_mlx.convert import checkpoint
 from fastvlm_mlx.convert.agreement import Agreement, measure
 from fastvlm_mlx.convert.assembly import assemble, with_encoder_of
@@ -26,7 +25,9 @@ from fastvlm_mlx.convert.saving import LICENCES, Progress, copy_files, save_tens
 from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
-from fastvlm_mlx.model import FastVLM, check_tensors
+from fastvlm_mlx.model.config import ModelConfig
+from fastvlm_mlx.model.parameters import check_tensors
+from fastvlm_mlx.model.vlm import FastVLM
 from fastvlm_mlx.quantization import (
     BITS,
     GROUP_SIZES,

@@ -14,12 +14,12 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx.config import VisionConfig
 from fastvlm_mlx.convert import llava_layout
 from fastvlm_mlx.convert.saving import LICENCES, copy_files, save_tensors
 from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
+from fastvlm_mlx.model.vision_config import VisionConfig
 from fastvlm_mlx.tensors import Tensors, cast
 
 PROCESSOR = "FastVLMProcessor"

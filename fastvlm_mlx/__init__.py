@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastvlm_mlx.conversation import Conversation
     from fastvlm_mlx.errors import FastVLMError
     from fastvlm_mlx.generation import Chunk
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
     from fastvlm_mlx.weights import load
 
 _HOMES = {

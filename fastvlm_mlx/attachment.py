@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image
 
 from fastvlm_mlx import image as pictures
-from fastvlm_mlx.config import VisionConfig
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.image_open import Source
 from fastvlm_mlx.memory import memory_of
+from fastvlm_mlx.model.vision_config import VisionConfig
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
 
 
 @dataclass(frozen=True)

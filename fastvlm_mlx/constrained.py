@@ -20,7 +20,7 @@ from fastvlm_mlx.json_schema import check_schema, grammar_of, library, limits, u
 from fastvlm_mlx.sampling import Draw
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
 
 __all__ = ["JSONForm", "check_schema", "vocabulary_of"]
 

@@ -22,7 +22,7 @@ from fastvlm_mlx.sampling import Constraint, Sampling
 from fastvlm_mlx.transcript import Transcript, Turn
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
 
 Picture = Source | Attachment
 Sources = Picture | Sequence[Picture]

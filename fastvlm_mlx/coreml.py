@@ -25,7 +25,7 @@ import numpy as np
 
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.cache_dir import cache_dir
-from fastvlm_mlx.model import FastVLM
+from fastvlm_mlx.model.vlm import FastVLM
 
 # The names of `--compute-units`, and coremltools' `ComputeUnit`.
 COMPUTE_UNITS = {

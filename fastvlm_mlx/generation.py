@@ -17,7 +17,7 @@ import mlx.core as mx
 from fastvlm_mlx.sampling import Constraint, Sampling, chooser
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
 
 # Longer prompts are prefilled in pieces of this many positions, to bound memory.
 PREFILL_STEP = 2048

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from fastvlm_mlx import generation, language, prompt
+from fastvlm_mlx import generation, prompt
 from fastvlm_mlx.attachment import Attachment
 from fastvlm_mlx.generation import Chunk
 from fastvlm_mlx.memory import Memory
+from fastvlm_mlx.model import language
 from fastvlm_mlx.transcript import Turn
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
 
 Pieces = list[list[int] | Attachment]
 

@@ -17,7 +17,7 @@ from fastvlm_mlx.history import History, Pieces
 from fastvlm_mlx.transcript import Turn
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
 
 LIMIT = 256 << 20  # bytes; 1,000 positions of the 0.5B model take 12 MB
 

@@ -18,7 +18,7 @@ from fastvlm_mlx.attachment import Attachment, View, attach
 from fastvlm_mlx.errors import FastVLMError, ImageError, OptionError
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
 
 FORMAT = "fastvlm-mlx conversation"
 VERSION = 1

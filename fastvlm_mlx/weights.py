@@ -7,11 +7,12 @@ import mlx.core as mx
 
 from fastvlm_mlx import cache, hub
 from fastvlm_mlx.cache import drop_superseded
-from fastvlm_mlx.config import FORMAT, ModelConfig
-from fastvlm_mlx.device import DTYPES, assign, device_dtype
+from fastvlm_mlx.device import DTYPES, device_dtype
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.json_file import read_json
-from fastvlm_mlx.model import FastVLM, check_tensors
+from fastvlm_mlx.model.config import FORMAT, ModelConfig
+from fastvlm_mlx.model.parameters import assign, check_tensors
+from fastvlm_mlx.model.vlm import FastVLM
 from fastvlm_mlx.tensors import Tensors, load_tensors, weight_files
 from fastvlm_mlx.tokenizer import Tokenizer
 

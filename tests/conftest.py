@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
     from fastvlm_mlx.tokenizer import Tokenizer
     from tests.mock_model import MockModel
     from tests.serving import Running

@@ -7,11 +7,12 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 from fastvlm_mlx.attachment import Attachment
-from fastvlm_mlx.config import ModelConfig, ProjectorConfig, VisionConfig
 from fastvlm_mlx.conversation import Conversation
 from fastvlm_mlx.generation import generate
-from fastvlm_mlx.language import mlx_lm_module
-from fastvlm_mlx.model import FastVLM
+from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
+from fastvlm_mlx.model.language import mlx_lm_module
+from fastvlm_mlx.model.vision_config import VisionConfig
+from fastvlm_mlx.model.vlm import FastVLM
 from fastvlm_mlx.sampling import Sampling
 from fastvlm_mlx.tokenizer import Tokenizer
 from tests.small_tokenizers import MINI

@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from fastvlm_mlx import blas
+from fastvlm_mlx.cpu import openblas
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="macOS has Accelerate")
 
@@ -18,10 +18,10 @@ def run(code: str) -> str:
 
 
 def test_bind_may_be_called_again_and_products_stay_right():
-    blas.bind()
-    name = blas.name()
-    blas.bind()
-    assert blas.name() == name
+    openblas.bind()
+    name = openblas.name()
+    openblas.bind()
+    assert openblas.name() == name
     a, b = (np.random.default_rng(i).normal(size=(65, 65)) for i in range(2))
     given = mx.matmul(mx.array(a, mx.float32), mx.array(b, mx.float32))
     assert np.allclose(np.array(given), a @ b, atol=1e-4)
@@ -30,8 +30,9 @@ def test_bind_may_be_called_again_and_products_stay_right():
 @linux
 def test_name_tells_the_library_before_and_after():
     before, after = run(
-        "import mlx.core as mx; from fastvlm_mlx import blas; print(blas.name());"
-        "mx.eval(mx.ones((9, 9)) @ mx.ones((9, 9))); blas.bind(); print(blas.name())"
+        "import mlx.core as mx; from fastvlm_mlx.cpu import openblas as blas;"
+        "print(blas.name()); mx.eval(mx.ones((9, 9)) @ mx.ones((9, 9)));"
+        "blas.bind(); print(blas.name())"
     ).splitlines()
     assert "OpenBLAS" in before or "pip install scipy-openblas32" in before
     if "OpenBLAS" in after:
@@ -41,7 +42,8 @@ def test_name_tells_the_library_before_and_after():
 @linux
 def test_without_openblas_nothing_changes(monkeypatch: pytest.MonkeyPatch):
     out = run(
-        "from fastvlm_mlx import blas; blas._candidates = lambda: [('no.so', '')];"
+        "from fastvlm_mlx.cpu import openblas as blas;"
+        "blas._candidates = lambda: [('no.so', '')];"
         "name = blas.name(); blas.bind(); print(blas.name() == name)"
     )
     assert out == "True\n"
@@ -50,4 +52,4 @@ def test_without_openblas_nothing_changes(monkeypatch: pytest.MonkeyPatch):
 def test_a_file_that_is_no_library_has_no_slot(tmp_path):
     file = tmp_path / "libmlx.so"
     file.write_bytes(b"\xcf\xfa\xed\xfe" + bytes(100))
-    assert blas._slot_offset(file, "cblas_sgemm") is None
+    assert openblas._slot_offset(file, "cblas_sgemm") is None

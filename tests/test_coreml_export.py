@@ -16,7 +16,6 @@ import pytest
 from mlx.utils import tree_map_with_path
 
 from fastvlm_mlx import weights
-from fastvlm_mlx.config import ModelConfig, VisionConfig
 from fastvlm_mlx.convert import to_coreml
 from fastvlm_mlx.convert.coreml import check, mlpackage, neural_engine
 from fastvlm_mlx.convert.coreml.check import Reference, psnr
@@ -26,7 +25,9 @@ from fastvlm_mlx.convert.encoder import fold_encoder
 from fastvlm_mlx.convert.to_coreml import export, write_package
 from fastvlm_mlx.coreml import import_coremltools
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.model import FastVLM
+from fastvlm_mlx.model.config import ModelConfig
+from fastvlm_mlx.model.vision_config import VisionConfig
+from fastvlm_mlx.model.vlm import FastVLM
 from tests.encoders import MCI, Encoder, build, in_timm_names, to_mlx
 
 ROOT = Path(__file__).parents[1]

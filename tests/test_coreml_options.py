@@ -7,11 +7,12 @@ import sys
 import pytest
 
 from fastvlm_mlx import coreml
-from fastvlm_mlx.config import ModelConfig, ProjectorConfig, VisionConfig
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.to_coreml import export
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.model import FastVLM
+from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
+from fastvlm_mlx.model.vision_config import VisionConfig
+from fastvlm_mlx.model.vlm import FastVLM
 
 SMALL = VisionConfig(
     depths=(1, 1, 1, 1, 1),

@@ -41,6 +41,7 @@ def test_full_disk(tmp_path: Path):
         import os, sys
         import mlx.core as mx
         from fastvlm_mlx.files.atomic_write import *
+        from fastvlm_mlx.files.disk_space import check_free_space
         from fastvlm_mlx.errors import FastVLMError
 
         def attempt(name, write):
@@ -79,6 +80,7 @@ def test_read_only_disk(tmp_path: Path):
         """
         import sys
         from fastvlm_mlx.files.atomic_write import *
+        from fastvlm_mlx.files.disk_space import check_free_space
         from fastvlm_mlx.errors import FastVLMError
         for name in ("model", "new/model"):
             try:

@@ -9,8 +9,8 @@ import pytest
 
 from fastvlm_mlx import generation
 from fastvlm_mlx.generation import Chunk, generate
-from fastvlm_mlx.language import mlx_lm_module
-from fastvlm_mlx.model import FastVLM
+from fastvlm_mlx.model.language import mlx_lm_module
+from fastvlm_mlx.model.vlm import FastVLM
 from fastvlm_mlx.sampling import Sampling
 from tests.mock_model import (
     HIDDEN,

@@ -14,13 +14,14 @@ import pytest
 from tokenizers import Tokenizer
 
 from fastvlm_mlx import weights
-from fastvlm_mlx.config import ModelConfig, ProjectorConfig, VisionConfig
 from fastvlm_mlx.convert import to_ios
 from fastvlm_mlx.convert.coreml import mlpackage
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.phone_memory import estimate
 from fastvlm_mlx.convert.to_ios import app_tensors, with_rows
 from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
+from fastvlm_mlx.model.vision_config import VisionConfig
 
 FILES = {
     "config.json",

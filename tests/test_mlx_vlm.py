@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from fastvlm_mlx import weights
-from fastvlm_mlx.config import VisionConfig
 from fastvlm_mlx.convert import to_mlx_vlm
 from fastvlm_mlx.convert.to_mlx_vlm import RELEASED, vision_config
 from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.model.vision_config import VisionConfig
 from tests.closeness import assert_close
 
 LAYOUTS = ("llava-mini", "llava-mini-train", "hf-mini", "mlx-community-mini-4bit")

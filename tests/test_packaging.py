@@ -59,7 +59,7 @@ def test_a_model_loads_without_the_heavy_libraries(reference: Path):
 
 def test_mlx_lm_can_still_be_imported_in_full():
     modules_after(
-        "from fastvlm_mlx.language import mlx_lm_module\n"
+        "from fastvlm_mlx.model.language import mlx_lm_module\n"
         "qwen2 = mlx_lm_module('models.qwen2')\n"
         "cache = mlx_lm_module('models.cache')\n"
         "assert mlx_lm_module('models.qwen2') is qwen2\n"

@@ -14,8 +14,8 @@ from benchmarks.paper.encoders import (
     ViT,
     ViTConfig,
 )
-from fastvlm_mlx import language
 from fastvlm_mlx.app.bench import work
+from fastvlm_mlx.model import language
 
 # Where it was published: the resolution of the position table.
 RESOLUTION = {"ViT-L/14": 224, "SigLIP-SO400M": 384}

@@ -15,8 +15,8 @@ import pytest
 
 from fastvlm_mlx import load
 from fastvlm_mlx.image import preprocess
-from fastvlm_mlx.language import mlx_lm_module
-from fastvlm_mlx.model import FastVLM
+from fastvlm_mlx.model.language import mlx_lm_module
+from fastvlm_mlx.model.vlm import FastVLM
 from tests.closeness import assert_close
 
 LAYOUTS = (

@@ -7,7 +7,8 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from fastvlm_mlx import cpu, language, prefill
+from fastvlm_mlx.cpu import kernels, mlx_lm_patch
+from fastvlm_mlx.model import language
 from tests.closeness import assert_close
 
 SIZES = {
@@ -37,12 +38,12 @@ def logits(model: Any, lengths: tuple[int, ...]) -> list[mx.array]:
 
 @pytest.mark.parametrize("model_type", ["qwen2", "llama"])
 def test_prefill_cached_prefill_and_decode(model_type, monkeypatch):
-    if cpu.library() is None:
+    if kernels.library() is None:
         pytest.skip("no compiler or no OpenBLAS for the CPU kernels")
     model = language.build({"model_type": model_type, **SIZES})
     lengths = (33, 7, 1)
     given = logits(model, lengths)
-    monkeypatch.setattr(cpu, "usable", lambda *arrays: False)
+    monkeypatch.setattr(kernels, "usable", lambda *arrays: False)
     for name, ours, theirs in zip(lengths, given, logits(model, lengths), strict=True):
         assert_close(f"{name} tokens", ours, theirs, 1e-4)
 
@@ -51,16 +52,16 @@ def test_quicken_twice_is_once():
     language.build({"model_type": "qwen2", **SIZES})
     module = language.mlx_lm_module("models.qwen2")
     function = module.swiglu
-    prefill.quicken(module)
+    mlx_lm_patch.quicken(module)
     assert module.swiglu is function
 
 
 @pytest.mark.slow  # importing mlx-lm whole takes seconds
 def test_a_users_own_mlx_lm_is_left_alone():
     code = (
-        "from fastvlm_mlx import language; from tests.test_prefill import SIZES;"
+        "from fastvlm_mlx.model import language; from tests.test_prefill import SIZES;"
         "language.build({'model_type': 'qwen2', **SIZES});"
         "import mlx_lm.models.qwen2 as theirs;"
-        "assert theirs.swiglu.__module__ != 'fastvlm_mlx.prefill', theirs.swiglu"
+        "assert 'mlx_lm_patch' not in theirs.swiglu.__module__, theirs.swiglu"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

@@ -5,7 +5,8 @@ import pytest
 
 from fastvlm_mlx.app.bench import roofline, work
 from fastvlm_mlx.app.bench.work import Work
-from fastvlm_mlx.config import ModelConfig, ProjectorConfig, VisionConfig
+from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
+from fastvlm_mlx.model.vision_config import VisionConfig
 
 QWEN2 = {  # Qwen2-0.5B, 1.5B, 7B
     0.5: {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14},

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from benchmarks import encoder as forms
-from fastvlm_mlx import cpu
-from fastvlm_mlx.config import VisionConfig
+from fastvlm_mlx.cpu import kernels
+from fastvlm_mlx.model.vision_config import VisionConfig
 from tests.closeness import assert_close
 
 SMALL = VisionConfig(
@@ -55,7 +55,7 @@ LIMIT = 1e-4  # of the standard deviation, float32 through 20 layers
 
 @contextmanager
 def cpu_form() -> Iterator[None]:
-    if cpu.library() is None:
+    if kernels.library() is None:
         pytest.skip("no compiler or no OpenBLAS for the CPU kernels")
     yield
 

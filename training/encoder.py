@@ -1,7 +1,7 @@
 """FastViTHD in its train-time form: every branch and BatchNorm kept apart.
 
-The product holds only the folded form (fastvlm_mlx/vision.py); this file exists so
-that our checkpoints have the same tensors as a training run of Apple's. Attribute
+The product holds only the folded form (fastvlm_mlx/model/vision.py); this file exists
+so that our checkpoints have the same tensors as a training run of Apple's. Attribute
 names are therefore Apple's, not ours: `patch_embed`, `network.N`, `conv_exp`.
 Pictures are (B, 3, H, W) floats in 0..1; the grid of tokens is (H/64, W/64).
 """

@@ -17,7 +17,7 @@ from fastvlm_mlx.app.bench.work import Work, encoder, prefill, projector
 if TYPE_CHECKING:
     import mlx.core as mx
 
-    from fastvlm_mlx.config import ModelConfig
+    from fastvlm_mlx.model.config import ModelConfig
 
 # Share of the peak that good matrix products reach on Apple's GPUs.
 EFFICIENCY = 0.7
@@ -65,9 +65,9 @@ def measure(dtype: "mx.Dtype", clock: Callable[[], float] = time.perf_counter) -
     import mlx.core as mx
     import numpy as np
 
-    from fastvlm_mlx import blas
+    from fastvlm_mlx.cpu import openblas
 
-    blas.bind()
+    openblas.bind()
     on_cpu = mx.default_device().type == mx.cpu
     size = 1024 if on_cpu else 4096
     a, b = mx.random.normal((2, size, size)).astype(dtype)

@@ -30,12 +30,12 @@ import numpy as np
 from PIL import Image
 
 from fastvlm_mlx import image as pictures
-from fastvlm_mlx import language
 from fastvlm_mlx.memory import memory_of
+from fastvlm_mlx.model import language
 
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation import Conversation
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
 
 FOLLOW_UP = "What else is in it?"
 

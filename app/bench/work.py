@@ -9,7 +9,8 @@ output of each convolution and product once (bias, GELU and skip ride along).
 from dataclasses import dataclass
 from typing import Any
 
-from fastvlm_mlx.config import ProjectorConfig, VisionConfig
+from fastvlm_mlx.model.config import ProjectorConfig
+from fastvlm_mlx.model.vision_config import VisionConfig
 
 
 @dataclass(frozen=True)

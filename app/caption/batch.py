@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx import generation, language, prompt
+from fastvlm_mlx import generation, prompt
 from fastvlm_mlx.attachment import prepare
 from fastvlm_mlx.errors import ContextError, FastVLMError
 from fastvlm_mlx.image import open_image
+from fastvlm_mlx.model import language
 from fastvlm_mlx.sampling import Draw, Sampling, chooser
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
 
 
 @dataclass(frozen=True)

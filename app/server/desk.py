@@ -19,7 +19,7 @@ from fastvlm_mlx.recent import Recent
 from fastvlm_mlx.transcript import Turn
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
 
 
 class Desk:

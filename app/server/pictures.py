@@ -17,7 +17,7 @@ from fastvlm_mlx.image_open import size_of
 from fastvlm_mlx.memory import memory_of
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLM
 
 # What people send. Pillow reads forty more, seldom used and seldom tested.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")

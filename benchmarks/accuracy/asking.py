@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.accuracy.variants import Variant, opened
-from fastvlm_mlx import cpu
+from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.device import on_cpu
 from fastvlm_mlx.errors import FastVLMError
 from fastvlm_mlx.memory import memory_of
@@ -109,7 +109,7 @@ def answers(
     if sys.platform == "linux" and on_cpu():
         # Compiled now: small pictures alone would never be worth it, and an answer
         # must not depend on when another process compiled them.
-        cpu.library()
+        kernels.library()
     # MLX does not survive a fork.
     context = get_context("spawn")
     cores = context.SimpleQueue()

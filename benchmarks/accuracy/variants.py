@@ -10,14 +10,14 @@ import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx import image, load
-from fastvlm_mlx.config import ModelConfig
 from fastvlm_mlx.convert import to_coreml, to_mlx
 from fastvlm_mlx.convert.coreml import mlpackage
 from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.errors import FastVLMError
 from fastvlm_mlx.files.json_file import read_json
-from fastvlm_mlx.model import FastVLM
+from fastvlm_mlx.model.config import ModelConfig
+from fastvlm_mlx.model.vlm import FastVLM
 
 SHIPPED = "shipped"
 NAMES = (SHIPPED, "8-bit", "4-bit", "0.5x", "2x", "tiles", "coreml", "bfloat16")

@@ -2,7 +2,7 @@
 
 Each is the trunk that a language model gets its visual tokens from, with what training
 keeps apart (layer scales, norms' affines behind a product) folded, as ours is, and
-built from the same operations (`fastvlm_mlx.kernels`), so that a comparison is of
+built from the same operations (`fastvlm_mlx.model.ops`), so that a comparison is of
 networks. Parameter counts are checked against the published ones in
 tests/test_paper_encoders.py.
 """
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from fastvlm_mlx import kernels
 from fastvlm_mlx.app.bench import work
 from fastvlm_mlx.app.bench.work import Work
-from fastvlm_mlx.config import VisionConfig
-from fastvlm_mlx.vision import DepthwiseConv, FastViTHD
+from fastvlm_mlx.model import ops
+from fastvlm_mlx.model.vision import DepthwiseConv, FastViTHD
+from fastvlm_mlx.model.vision_config import VisionConfig
 
 
 class ViTBlock(nn.Module):
@@ -31,10 +31,10 @@ class ViTBlock(nn.Module):
         self._head_dim = dim // heads
 
     def __call__(self, x: mx.array) -> mx.array:
-        qkv = kernels.linear(self.norm1(x), self.qkv)
-        x = x + kernels.linear(kernels.attention(qkv, self._head_dim), self.proj)
-        hidden = kernels.linear(self.norm2(x), self.fc1, activate=True)
-        return x + kernels.linear(hidden, self.fc2)
+        qkv = ops.linear(self.norm1(x), self.qkv)
+        x = x + ops.linear(ops.attention(qkv, self._head_dim), self.proj)
+        hidden = ops.linear(self.norm2(x), self.fc1, activate=True)
+        return x + ops.linear(hidden, self.fc2)
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class ConvNeXtBlock(nn.Module):
         self.fc1, self.fc2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
 
     def __call__(self, x: mx.array) -> mx.array:
-        hidden = kernels.linear(self.norm(self.conv(x)), self.fc1, activate=True)
-        return x + kernels.linear(hidden, self.fc2)
+        hidden = ops.linear(self.norm(self.conv(x)), self.fc1, activate=True)
+        return x + ops.linear(hidden, self.fc2)
 
 
 @dataclass(frozen=True)

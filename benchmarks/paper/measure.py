@@ -19,9 +19,10 @@ import numpy as np
 from mlx.utils import tree_map
 
 from benchmarks.paper.encoders import ENCODERS, LANGUAGE_MODELS
-from fastvlm_mlx import device, language
+from fastvlm_mlx import device
 from fastvlm_mlx.app.bench import work
 from fastvlm_mlx.app.bench.roofline import Speed
+from fastvlm_mlx.model import language
 
 # An encoder: (name, resolution, pictures at once). A prefill: (name, tokens).
 Encode = tuple[str, int, int]

@@ -144,8 +144,8 @@ class Peer:
             return [self.python, "-m", self.module, "once", str(task)], b""
         # mlx_vlm.generate streams with --verbose alone, after showing the prompt.
         start = (
-            "import runpy, sys; from fastvlm_mlx import blas; "
-            f"{'blas.bind(); ' if self.settings['fast_blas'] else ''}"
+            "import runpy, sys; from fastvlm_mlx.cpu import openblas; "
+            f"{'openblas.bind(); ' if self.settings['fast_blas'] else ''}"
             "runpy.run_module('mlx_vlm', run_name='__main__', alter_sys=True)"
         )
         command = [self.python, "-c", start, "generate", "--model", str(self.model)]

@@ -21,11 +21,11 @@ class MlxVlm:
     def __init__(self, model: str, resolution: int, fast_blas: bool):
         from mlx_vlm import load
 
-        from fastvlm_mlx import blas
+        from fastvlm_mlx.cpu import openblas
 
         if fast_blas:
-            blas.bind()
-        self.blas = blas.name()
+            openblas.bind()
+        self.blas = openblas.name()
         self.model, self.processor = load(model)
         self.processor.image_processor.size = {"shortest_edge": resolution}
         self.processor.image_processor.crop_size = {

@@ -23,11 +23,11 @@ class Ours:
         self.conversation: Any = None
 
     def versions(self) -> dict[str, str]:
-        from fastvlm_mlx import blas
+        from fastvlm_mlx.cpu import openblas
 
-        blas.bind()  # as the first answer does
+        openblas.bind()  # as the first answer does
         names = ("fastvlm-mlx", "mlx", "mlx-lm")
-        return {"BLAS": blas.name(), **{name: version(name) for name in names}}
+        return {"BLAS": openblas.name(), **{name: version(name) for name in names}}
 
     def first(self, picture: str, prompt: str, tokens: int) -> dict[str, Any]:
         started = time.perf_counter()
@@ -51,7 +51,7 @@ class Ours:
 
     def bare(self, positions: int, tokens: int) -> dict[str, Any]:
         """mlx-lm's model in the shortest loop there is, after `positions` of prompt."""
-        from fastvlm_mlx import language
+        from fastvlm_mlx.model import language
 
         text = self.model.config.text
         model: Any = language.mlx_lm_module(f"models.{text['model_type']}")

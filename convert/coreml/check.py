@@ -20,7 +20,7 @@ from fastvlm_mlx.convert.coreml.mil_evaluator import Ranges, evaluate
 from fastvlm_mlx.convert.coreml.mlpackage import Function, Package
 from fastvlm_mlx.convert.coreml.neural_engine import Finding
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.model import FastVLM
+from fastvlm_mlx.model.vlm import FastVLM
 
 # The least that is written, in dB; ml-stable-diffusion's and whisperkittools' 35.
 LEAST_PSNR = 35.0

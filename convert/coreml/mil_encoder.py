@@ -15,8 +15,7 @@ import numpy as np
 from fastvlm_mlx.convert.coreml.mil_attention import attend
 from fastvlm_mlx.convert.coreml.mil_weights import Weights
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.model import Projector
-from fastvlm_mlx.vision import (
+from fastvlm_mlx.model.vision import (
     AttentionBlock,
     ConvFFN,
     DepthwiseConv,
@@ -26,6 +25,7 @@ from fastvlm_mlx.vision import (
     SqueezeExcite,
     Stage,
 )
+from fastvlm_mlx.model.vlm import Projector
 
 # float16's smallest positive number: a smaller epsilon would be zero.
 SMALLEST = 6e-8

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.model import FastVLM
+from fastvlm_mlx.model.vlm import FastVLM
 
 PRECISIONS = ("float16", "float32")
 COMPRESSIONS = ("int8", "int8-block", "palette8", "palette6")

@@ -16,9 +16,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from fastvlm_mlx.config_checks import TEXT_MODELS
+from fastvlm_mlx.cpu.mlx_lm_patch import quicken
 from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.prefill import quicken
+from fastvlm_mlx.model.validation import TEXT_MODELS
 
 _lock = RLock()
 _ours: dict[str, ModuleType] = {}

@@ -2,8 +2,8 @@
 
 The forms here are MLX's own and suit its GPU backends: the fewest kernels and bytes,
 biases and residuals in the epilogue of a product, depthwise convolutions in the shape
-that has a kernel of its own. On a Linux CPU `cpu.py` takes over. This is the one seam:
-the model files call these functions and stay plain.
+that has a kernel of its own. On a Linux CPU `cpu/kernels.py` takes over. This is the
+one seam: the model files call these functions and stay plain.
 """
 
 from typing import Protocol
@@ -11,10 +11,11 @@ from typing import Protocol
 import mlx.core as mx
 import mlx.nn as nn
 
-from fastvlm_mlx import blas, cpu
+from fastvlm_mlx import device
+from fastvlm_mlx.cpu import kernels, openblas
 
-# Here and not in `cpu.py`: the language model's products gain as much.
-blas.bind()
+# Here and not in `cpu/kernels.py`: the language model's products gain as much.
+openblas.bind()
 
 
 class Layer(Protocol):
@@ -24,12 +25,6 @@ class Layer(Protocol):
     bias: mx.array
 
     def __call__(self, x: mx.array, /) -> mx.array: ...
-
-
-def on_gpu() -> bool:
-    """Whether MLX computes on a GPU unless told otherwise: small kernels are then
-    worth fusing with `mx.compile`."""
-    return mx.default_device().type != mx.cpu
 
 
 def depthwise(
@@ -42,15 +37,15 @@ def depthwise(
         returns (B, H / stride, W / stride, C * multiplier)
     """
     w, b = conv.weight, conv.bias
-    if w.shape[1] in cpu.KERNEL_SIZES and cpu.usable(x, w, b):
-        return cpu.depthwise(x, w, b, stride=stride, activate=activate)
+    if w.shape[1] in kernels.KERNEL_SIZES and kernels.usable(x, w, b):
+        return kernels.depthwise(x, w, b, stride=stride, activate=activate)
     return _add_bias(_depthwise(x, w, stride), b, activate=activate)
 
 
 def linear(x: mx.array, layer: Layer, *, activate: bool = False) -> mx.array:
     """A linear layer on the last axis, then GELU if asked: (..., dim) to (..., out)."""
-    if _is_plain(layer) and cpu.usable(x, layer.weight, layer.bias):
-        return cpu.linear(x, layer.weight, layer.bias, activate=activate)
+    if _is_plain(layer) and kernels.usable(x, layer.weight, layer.bias):
+        return kernels.linear(x, layer.weight, layer.bias, activate=activate)
     if activate and _is_plain(layer):  # the bias joins GELU's kernel
         return _add_bias(x @ layer.weight.T, layer.bias, activate=True)
     return gelu(layer(x)) if activate else layer(x)
@@ -61,8 +56,8 @@ def conv_ffn(x: mx.array, conv: Layer, fc1: Layer, fc2: Layer) -> mx.array:
     if not (_is_plain(fc1) and _is_plain(fc2)):  # quantised
         return x + fc2(linear(depthwise(x, conv), fc1, activate=True))
     weights = [a for layer in (conv, fc1, fc2) for a in (layer.weight, layer.bias)]
-    if conv.weight.shape[1] in cpu.KERNEL_SIZES and cpu.usable(x, *weights):
-        return cpu.conv_ffn(x, *weights)
+    if conv.weight.shape[1] in kernels.KERNEL_SIZES and kernels.usable(x, *weights):
+        return kernels.conv_ffn(x, *weights)
     # The convolution's bias goes through fc1 as one row, not over the whole map.
     # Products are of matrices: [B * H * W, C]
     mixed = _depthwise(x, conv.weight, 1).reshape(-1, x.shape[-1])
@@ -77,8 +72,8 @@ def attention(qkv: mx.array, head_dim: int) -> mx.array:
     Shapes:
         qkv: (B, L, 3 * heads * head_dim); returns (B, L, heads * head_dim)
     """
-    if cpu.usable(qkv):
-        return cpu.attention(qkv, head_dim)
+    if kernels.usable(qkv):
+        return kernels.attention(qkv, head_dim)
     B, L, _ = qkv.shape
     # [3, B, heads, L, head_dim]
     q, k, v = qkv.reshape(B, L, 3, -1, head_dim).transpose(2, 0, 3, 1, 4)
@@ -88,7 +83,7 @@ def attention(qkv: mx.array, head_dim: int) -> mx.array:
 
 def gelu(x: mx.array) -> mx.array:
     """The exact GELU, x * Phi(x); any shape."""
-    return cpu.gelu(x) if cpu.usable(x) else _add_bias(x, activate=True)
+    return kernels.gelu(x) if kernels.usable(x) else _add_bias(x, activate=True)
 
 
 def _is_plain(layer: Layer) -> bool:
@@ -126,7 +121,7 @@ _fused_biased_gelu = mx.compile(_biased_gelu, shapeless=True)
 
 def _add_bias(x: mx.array, *biases: mx.array, activate: bool = False) -> mx.array:
     # One kernel on a GPU. On a CPU compiling means g++, for seconds, and gains a
-    # third: not worth it where `cpu.py` is not.
-    if on_gpu():
+    # third: not worth it where `cpu/kernels.py` is not.
+    if device.on_gpu():
         return (_fused_biased_gelu if activate else _fused_biased)(x, *biases)
     return (_biased_gelu if activate else _biased)(x, *biases)

@@ -17,8 +17,9 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 
-from fastvlm_mlx import kernels
-from fastvlm_mlx.config import VisionConfig
+from fastvlm_mlx import device
+from fastvlm_mlx.model import ops
+from fastvlm_mlx.model.vision_config import VisionConfig
 
 
 class DepthwiseConv(nn.Module):
@@ -31,7 +32,7 @@ class DepthwiseConv(nn.Module):
         self._stride = stride
 
     def __call__(self, x: mx.array, *, activate: bool = False) -> mx.array:
-        return kernels.depthwise(x, self, stride=self._stride, activate=activate)
+        return ops.depthwise(x, self, stride=self._stride, activate=activate)
 
 
 class SqueezeExcite(nn.Module):
@@ -59,7 +60,7 @@ class ConvFFN(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return kernels.conv_ffn(x, self.conv, self.fc1, self.fc2)
+        return ops.conv_ffn(x, self.conv, self.fc1, self.fc2)
 
 
 class RepMixerBlock(nn.Module):
@@ -87,9 +88,9 @@ class Attention(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         B, H, W, C = x.shape
         # [B, H * W, 3 * C]
-        qkv = kernels.linear(x.flatten(1, 2), self.qkv)
-        x = kernels.attention(qkv, self._head_dim)
-        return kernels.linear(x, self.proj).reshape(B, H, W, C)
+        qkv = ops.linear(x.flatten(1, 2), self.qkv)
+        x = ops.attention(qkv, self._head_dim)
+        return ops.linear(x, self.proj).reshape(B, H, W, C)
 
 
 class AttentionBlock(nn.Module):
@@ -120,10 +121,10 @@ class Downsample(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         if "se" in self:
-            x = kernels.gelu(self.se(self.depthwise(x)))
+            x = ops.gelu(self.se(self.depthwise(x)))
         else:
             x = self.depthwise(x, activate=True)
-        return kernels.linear(x, self.pointwise, activate=True)
+        return ops.linear(x, self.pointwise, activate=True)
 
 
 class Stage(nn.Module):
@@ -168,9 +169,9 @@ class Stem(nn.Module):
         self.pointwise = nn.Linear(dim, dim)
 
     def __call__(self, x: mx.array) -> mx.array:
-        x = kernels.gelu(self.conv(x))
+        x = ops.gelu(self.conv(x))
         x = self.depthwise(x, activate=True)
-        return kernels.linear(x, self.pointwise, activate=True)
+        return ops.linear(x, self.pointwise, activate=True)
 
 
 class FinalConv(nn.Module):
@@ -182,7 +183,7 @@ class FinalConv(nn.Module):
         self.se = SqueezeExcite(out_dim, se_dim)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return kernels.gelu(self.se(self.depthwise(x)))
+        return ops.gelu(self.se(self.depthwise(x)))
 
 
 class Pool(nn.Module):
@@ -235,7 +236,7 @@ class FastViTHD(nn.Module):
             pixels: (B, R, R, 3), floats in 0..1, R a multiple of the stride (64)
             returns (B, (R / 64)^2, feature_dim)
         """
-        if not kernels.on_gpu():
+        if not device.on_gpu():
             return self._features(pixels)
         if self._compiled is None:
             # `inputs`: weights that change later are seen.

@@ -1,4 +1,4 @@
-"""The encoder's heavy steps on a Linux CPU: `cpu_kernels.cpp`, compiled at first use.
+"""The encoder's heavy steps on a Linux CPU: `kernels.cpp`, compiled at first use.
 
 MLX's CPU backend is made to be complete, not fast, and its own compiler (`mx.compile`
 calls g++ too) emits plain SSE2. The compiled library is kept in the cache folder, one
@@ -21,10 +21,10 @@ from typing import Any, cast
 
 import mlx.core as mx
 
-from fastvlm_mlx import blas
+from fastvlm_mlx.cpu import openblas
 from fastvlm_mlx.files.cache_dir import cache_dir
 
-_SOURCES = [Path(__file__).with_name(n) for n in ("cpu_kernels.cpp", "cpu_math.h")]
+_SOURCES = [Path(__file__).with_name(n) for n in ("kernels.cpp", "vector_math.h")]
 _FLAGS = (
     "-std=c++17 -O3 -march=native -shared -fPIC -pthread -fno-math-errno"
     " -fno-trapping-math -fno-signed-zeros -fassociative-math"
@@ -39,8 +39,8 @@ WORTH_COMPILING = 2**22
 @cache
 def library() -> ctypes.CDLL | None:
     """The kernels, compiled if need be, or None where they cannot be had."""
-    blas.bind()
-    product, path = blas.product(), _path()
+    openblas.bind()
+    product, path = openblas.product(), _path()
     if product is None or not (path.is_file() or _compile(path)):
         return None
     try:

@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "cpu_math.h"
+#include "vector_math.h"
 
 namespace {
 

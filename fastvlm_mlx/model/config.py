@@ -8,56 +8,22 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastvlm_mlx.config_checks import check_model, check_projector, check_vision
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.model.validation import (
+    check_choice,
+    check_count,
+    check_counts,
+    check_text,
+)
+from fastvlm_mlx.model.vision_config import VisionConfig
 
 # Marks a folder written by our converter. Raised when old folders cannot be read.
 FORMAT = "fastvlm-mlx"
 FORMAT_VERSION = 1
 
-
-@dataclass(frozen=True)
-class VisionConfig:
-    """Sizes of a FastViT encoder in its inference form, one entry per stage.
-
-    `downsample_se_dims[i]` and `pos_emb_kernels[i]` are 0 where stage `i` has no
-    squeeze-excite or no position encoding. `multi_scale_stages` lists the stages
-    whose maps are pooled to the last grid and concatenated after the last features.
-    """
-
-    depths: tuple[int, ...] = (2, 12, 24, 4, 2)
-    embed_dims: tuple[int, ...] = (96, 192, 384, 768, 1536)
-    mlp_dims: tuple[int, ...] = (384, 768, 1536, 3072, 6144)
-    token_mixers: tuple[str, ...] = ("repmixer",) * 3 + ("attention",) * 2
-    pos_emb_kernels: tuple[int, ...] = (0, 0, 0, 7, 7)
-    downsample_se_dims: tuple[int, ...] = (0, 0, 0, 0, 0)
-    downsample_kernel: int = 7
-    repmixer_kernel: int = 3
-    ffn_kernel: int = 7
-    layer_norm: bool = True
-    layer_norm_eps: float = 1e-5
-    head_dim: int = 32
-    out_dim: int = 3072
-    out_se_dim: int = 192
-    multi_scale: str | None = None
-    multi_scale_stages: tuple[int, ...] = ()
-
-    def __post_init__(self):
-        check_vision(self)
-
-    @property
-    def stride(self) -> int:
-        """Pixels per token along one side: the stem's 4, then 2 a stage."""
-        return 4 * 2 ** (len(self.embed_dims) - 1)
-
-    @property
-    def feature_dim(self) -> int:
-        """Width of one visual token before the projector."""
-        return self.out_dim + sum(self.embed_dims[s] for s in self.multi_scale_stages)
-
-    def tokens(self, resolution: int) -> int:
-        """Visual tokens of one square picture of `resolution` pixels a side."""
-        return (resolution // self.stride) ** 2
+PROJECTORS = ("identity", "linear", "mlp")
+FITS = ("pad", "crop", "stretch")
+TEMPLATES = ("qwen2", "vicuna")
 
 
 @dataclass(frozen=True)
@@ -144,3 +110,72 @@ def _known(kind: type, values: Any) -> dict[str, Any]:
         for name, value in values.items()
         if name in names
     }
+
+
+def check_projector(config: ProjectorConfig):
+    check_choice("projector.type", config.type, PROJECTORS)
+    check_counts("projector.dims", config.dims)
+    layers = max(0, len(config.dims) - 1)
+    lowest = {"identity": 0, "linear": 1, "mlp": 2}[config.type]
+    if layers < lowest or (config.type != "mlp" and layers > lowest):
+        raise CheckpointError(
+            f"config.json: a projector of type {config.type} cannot have {layers}"
+            " layers; get the right config.json"
+        )
+
+
+def check_model(config: ModelConfig):
+    """The parts must fit each other: visual width, projector, language model."""
+    for name in ("text", "quantization", "source"):
+        value = getattr(config, name)
+        if value is not None and not isinstance(value, dict):
+            raise CheckpointError(
+                f"config.json: {name} is {value!r:.200}, not an object;"
+                " convert the checkpoint again"
+            )
+    if config.text is not None:
+        check_text(config.text)
+    check_count("image_size", config.image_size, 1, 1 << 16)
+    check_count("context_length", config.context_length, 1, 1 << 31)
+    check_choice("fit", config.fit, FITS)
+    check_choice("template", config.template, TEMPLATES)
+    for pair in config.grid_pinpoints:
+        check_counts("image_grid_pinpoints", pair, 1, 1 << 16)
+        if len(pair) != 2:
+            check_count("the length of an image_grid_pinpoints entry", len(pair), 2, 2)
+    package = config.coreml_encoder
+    if package is not None and (
+        not isinstance(package, str)
+        or not package.endswith(".mlpackage")
+        or "/" in package
+    ):
+        raise CheckpointError(
+            f"config.json: coreml_encoder is {package!r:.200}, not the name of a"
+            " .mlpackage beside it; convert the checkpoint again"
+        )
+    if config.vision is not None and config.image_size % config.vision.stride:
+        raise CheckpointError(
+            f"config.json: the picture's size {config.image_size} is not a multiple of"
+            f" the encoder's {config.vision.stride}; get the right config.json"
+        )
+    _check_joints(config)
+
+
+def _check_joints(config: ModelConfig):
+    width, source = None, ""
+    if config.vision is not None:
+        width, source = config.vision.feature_dim, "the encoder's features"
+    if config.projector is not None and config.projector.dims:
+        if width not in (None, config.projector.dims[0]):
+            raise CheckpointError(
+                f"{source} are {width} wide, but the projector takes"
+                f" {config.projector.dims[0]}; these parts are of different checkpoints"
+            )
+        width, source = config.projector.dims[-1], "the projector's tokens"
+    if config.projector is not None and config.text is not None:
+        hidden = config.text["hidden_size"]
+        if width not in (None, hidden):
+            raise CheckpointError(
+                f"{source} are {width} wide, but the language model's embeddings"
+                f" {hidden}; these parts are of different checkpoints"
+            )

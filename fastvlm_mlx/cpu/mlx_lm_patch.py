@@ -2,7 +2,7 @@
 
 mlx-lm's model files look up `swiglu` and `scaled_dot_product_attention` by name in
 their own module. Our private instance of such a module (`language.py`) gets versions
-of both that use `cpu.py` where it pays, and else do what mlx-lm does.
+of both that use `cpu/kernels.py` where it pays, and else do what mlx-lm does.
 """
 
 from types import ModuleType
@@ -10,7 +10,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from fastvlm_mlx import cpu, kernels
+from fastvlm_mlx import device
+from fastvlm_mlx.cpu import kernels
 
 
 def quicken(module: ModuleType) -> None:
@@ -20,10 +21,10 @@ def quicken(module: ModuleType) -> None:
     swiglu, attention = module.swiglu, module.scaled_dot_product_attention
 
     def quick_swiglu(gate: mx.array, up: mx.array) -> mx.array:
-        if kernels.on_gpu():
+        if device.on_gpu():
             return swiglu(gate, up)
-        if gate.shape[1] > 1 and cpu.usable(gate, up):
-            return cpu.swiglu(gate, up)
+        if gate.shape[1] > 1 and kernels.usable(gate, up):
+            return kernels.swiglu(gate, up)
         # mlx-lm compiles this: on a CPU a second of g++ before the first token.
         return gate * mx.sigmoid(gate) * up
 
@@ -32,8 +33,8 @@ def quicken(module: ModuleType) -> None:
     ) -> mx.array:
         # A quantised cache gives tuples; one position is not worth a kernel.
         several = isinstance(k, mx.array) and q.shape[0] == 1 and q.shape[2] > 1
-        if several and mask == "causal" and not rest and cpu.usable(q, k, v):
-            return cpu.causal_attention(q, k, v)
+        if several and mask == "causal" and not rest and kernels.usable(q, k, v):
+            return kernels.causal_attention(q, k, v)
         return attention(q, k, v, cache=cache, scale=scale, mask=mask, **rest)
 
     vars(module).update(

@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
-from fastvlm_mlx import kernels, language
-from fastvlm_mlx.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.quantization import check_packing, unpacked_shape
-from fastvlm_mlx.tensors import Tensors
-from fastvlm_mlx.vision import FastViTHD
+from fastvlm_mlx.model import language, ops
+from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
+from fastvlm_mlx.model.vision import FastViTHD
 
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation import Conversation
@@ -40,7 +37,7 @@ class Projector(nn.Module):
     def __call__(self, features: mx.array) -> mx.array:
         """(B, tokens, feature_dim) to (B, tokens, hidden)."""
         for index, layer in enumerate(self.layers):
-            features = layer(kernels.gelu(features) if index else features)
+            features = layer(ops.gelu(features) if index else features)
         return features
 
 
@@ -158,41 +155,3 @@ class FastVLM(nn.Module):
     def ask(self, images: Any, prompt: str, **options: Any) -> str:
         """Answers one question about `images`: the whole text."""
         return "".join(chunk.text for chunk in self.stream(images, prompt, **options))
-
-
-def check_tensors(model: FastVLM, tensors: Tensors) -> None:
-    """Refuses tensors that are not exactly the parameters of `model`.
-
-    Raises:
-        CheckpointError: names the first tensor that is missing, surplus or misshapen.
-    """
-    settings = model.config.quantization
-    check_packing(tensors, settings)
-    parameters: Any = tree_flatten(model.parameters())
-    wanted = {name: array.shape for name, array in parameters}
-    given = {
-        name: unpacked_shape(tensors, name, settings)
-        for name in tensors
-        if not name.endswith((".scales", ".biases"))
-    }
-    for fault, names in (
-        ("missing", wanted.keys() - given.keys()),
-        ("not part of this model", given.keys() - wanted.keys()),
-    ):
-        if names:
-            raise CheckpointError(
-                f"tensor {min(names)} is {fault} ({len(names)} such);"
-                " the checkpoint is incomplete or of another model"
-            )
-    for name, shape in wanted.items():
-        if given[name] != shape:
-            raise CheckpointError(
-                f"tensor {name} has shape {given[name]} where {shape} is needed;"
-                " the checkpoint does not fit its config.json"
-            )
-        packed = f"{name.rpartition('.')[0]}.scales" in tensors
-        if not packed and not mx.issubdtype(tensors[name].dtype, mx.floating):
-            raise CheckpointError(
-                f"tensor {name} is of dtype {tensors[name].dtype}, not of floating"
-                " point; get the float or the MLX-quantised checkpoint"
-            )

@@ -1,0 +1,88 @@
+"""Gives a model its weights: names and shapes are checked, layers quantized."""
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from fastvlm_mlx.device import on_cpu
+from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.quantization import (
+    check_packing,
+    dequantized,
+    layer_settings,
+    unpacked_shape,
+)
+from fastvlm_mlx.tensors import Tensors, cast
+
+
+def check_tensors(model: FastVLM, tensors: Tensors) -> None:
+    """Refuses tensors that are not exactly the parameters of `model`.
+
+    Raises:
+        CheckpointError: names the first tensor that is missing, surplus or misshapen.
+    """
+    settings = model.config.quantization
+    check_packing(tensors, settings)
+    parameters: Any = tree_flatten(model.parameters())
+    wanted = {name: array.shape for name, array in parameters}
+    given = {
+        name: unpacked_shape(tensors, name, settings)
+        for name in tensors
+        if not name.endswith((".scales", ".biases"))
+    }
+    for fault, names in (
+        ("missing", wanted.keys() - given.keys()),
+        ("not part of this model", given.keys() - wanted.keys()),
+    ):
+        if names:
+            raise CheckpointError(
+                f"tensor {min(names)} is {fault} ({len(names)} such);"
+                " the checkpoint is incomplete or of another model"
+            )
+    for name, shape in wanted.items():
+        if given[name] != shape:
+            raise CheckpointError(
+                f"tensor {name} has shape {given[name]} where {shape} is needed;"
+                " the checkpoint does not fit its config.json"
+            )
+        packed = f"{name.rpartition('.')[0]}.scales" in tensors
+        if not packed and not mx.issubdtype(tensors[name].dtype, mx.floating):
+            raise CheckpointError(
+                f"tensor {name} is of dtype {tensors[name].dtype}, not of floating"
+                " point; get the float or the MLX-quantised checkpoint"
+            )
+
+
+def assign(model: FastVLM, tensors: Tensors, dtype: mx.Dtype) -> None:
+    """Gives `model` its weights, quantised layers in the form that suits the device.
+
+    Raises:
+        CheckpointError: the tensors are not exactly those of the model.
+    """
+    settings = model.config.quantization
+    if settings is not None and on_cpu():
+        tensors = dequantized(tensors, settings, dtype)
+    elif settings is not None:
+        _quantize_layers(model, tensors, settings)
+    try:
+        model.load_weights(list(cast(tensors, dtype).items()), strict=True)
+    except ValueError as fault:
+        raise CheckpointError(
+            f"the weights do not fit config.json ({str(fault).splitlines()[0]});"
+            " convert the checkpoint again"
+        ) from fault
+
+
+def _quantize_layers(model: FastVLM, tensors: Tensors, settings: dict) -> None:
+    """Gives the layers that have `scales` the quantised form they are stored in."""
+
+    def form(path: str, _: nn.Module) -> bool | dict[str, int]:
+        if f"{path}.scales" not in tensors:
+            return False
+        group_size, bits = layer_settings(settings, path)
+        return {"group_size": group_size, "bits": bits}
+
+    nn.quantize(model, class_predicate=form)

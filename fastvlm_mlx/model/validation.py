@@ -1,0 +1,77 @@
+"""Which values a config may hold; everything else is refused before it does harm.
+
+A config comes from a download or an editor. A number of the wrong kind would fail
+deep in MLX, and a number too large would build layers until memory ends.
+"""
+
+from typing import Any
+
+from fastvlm_mlx.errors import CheckpointError
+
+TEXT_MODELS = ("qwen2", "llama")
+
+# Ten times the largest published model.
+MAX_LAYERS = 1000
+MAX_WIDTH = 1 << 20
+
+
+def check_count(name: str, value: Any, lowest: int = 1, highest: int = MAX_WIDTH):
+    """Refuses what is not a whole number from `lowest` to `highest`."""
+    if type(value) is not int or not lowest <= value <= highest:
+        raise CheckpointError(
+            f"config.json: {name} is {value!r:.200} where a whole number from {lowest}"
+            f" to {highest} is needed; get the right config.json"
+        )
+
+
+def check_counts(name: str, values: Any, lowest: int = 1, highest: int = MAX_WIDTH):
+    if not isinstance(values, tuple):
+        raise CheckpointError(
+            f"config.json: {name} is {values!r:.200} where a list is needed;"
+            " get the right config.json"
+        )
+    for index, value in enumerate(values):
+        check_count(f"{name}[{index}]", value, lowest, highest)
+
+
+def check_number(name: str, value: Any, highest: float = 1e300):
+    """Refuses what is not a number above 0 and at most `highest` (NaN is neither)."""
+    if type(value) not in (int, float) or not 0 < value <= highest:
+        raise CheckpointError(
+            f"config.json: {name} is {value!r:.200} where a number above 0 is needed;"
+            " get the right config.json"
+        )
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]):
+    if not isinstance(value, str) or value not in choices:
+        raise CheckpointError(
+            f"config.json: {name} {value!r:.200} is unknown; use one of"
+            f" {', '.join(choices)}"
+        )
+
+
+def check_text(text: dict[str, Any]):
+    """The arguments of an mlx-lm model: whole, finite and of sizes that fit."""
+    check_choice("the language model", text.get("model_type"), TEXT_MODELS)
+    for name in ("hidden_size", "intermediate_size"):
+        check_count(name, text.get(name))
+    check_count("num_hidden_layers", text.get("num_hidden_layers"), 1, MAX_LAYERS)
+    check_count("vocab_size", text.get("vocab_size"), 1, 1 << 24)
+    for name in ("num_attention_heads", "num_key_value_heads"):
+        check_count(name, text.get(name), 1, 4096)
+    check_number("rms_norm_eps", text.get("rms_norm_eps"), 1)
+    check_number("rope_theta", text.get("rope_theta", 10000.0))
+    for name in ("head_dim", "max_position_embeddings"):
+        if text.get(name) is not None:
+            check_count(name, text[name], 1, 1 << 31)
+    for name in ("tie_word_embeddings", "attention_bias", "mlp_bias"):
+        if type(text.get(name, False)) is not bool:
+            check_choice(name, text[name], ("true", "false"))
+    heads, groups = text["num_attention_heads"], text["num_key_value_heads"]
+    if heads % groups or (text["hidden_size"] % heads and not text.get("head_dim")):
+        raise CheckpointError(
+            f"config.json: hidden_size {text['hidden_size']}, num_attention_heads"
+            f" {heads} and num_key_value_heads {groups} do not divide each other;"
+            " get the right config.json"
+        )
