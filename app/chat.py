@@ -107,18 +107,19 @@ def check(request: Request) -> dict[str, Any]:
 
     Returns the options of the conversation, those that were given.
     """
-    from fastvlm_mlx import image
+    from fastvlm_mlx.processing.image_file import open_image
+    from fastvlm_mlx.processing.image_processor import check_resolution, parse_tiles
     from fastvlm_mlx.sampling import Sampling
 
     Sampling(**request.sampling)
     view = {key: value for key, value in request.view.items() if value is not None}
     if "resolution" in view:
-        image.check_resolution(view["resolution"])
+        check_resolution(view["resolution"])
     if "tiles" in view:
-        view["tiles"] = image.parse_tiles(view["tiles"])
+        view["tiles"] = parse_tiles(view["tiles"])
     for name in request.images:
         if name != "-" and "://" not in name and not is_readable(name):
-            image.open_image(name)  # Raises the error that says why.
+            open_image(name)  # Raises the error that says why.
     return view
 
 
@@ -133,13 +134,14 @@ def is_readable(name: str) -> bool:
 
 def open_model(name: str | None) -> tuple[str, Any]:
     """Load the model asked for, or the one there is; returns its name and itself."""
-    from fastvlm_mlx import hub, weights
+    from fastvlm_mlx.fastvlm import load
+    from fastvlm_mlx.hub.locate import choose_default
 
     if name is None:
-        name, reason = hub.choose_default()
+        name, reason = choose_default()
         terminal.note(f"model: {name} ({reason})")
     with terminal.progress("converting") as update:
-        return name, weights.load(name, on_progress=update)
+        return name, load(name, on_progress=update)
 
 
 def form_of(model: Any, schema: Any) -> "JSONForm | None":

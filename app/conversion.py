@@ -9,13 +9,13 @@ from fastvlm_mlx.files import disk_space
 
 def run(source: str, out: Path, *, encoder_from: str | None, **options: Any) -> None:
     """Convert with a progress bar, then say the sizes and, if quantised, the drift."""
-    from fastvlm_mlx import hub
     from fastvlm_mlx.convert import to_mlx
+    from fastvlm_mlx.hub.locate import locate
 
-    donor = None if encoder_from is None else hub.locate(encoder_from)
+    donor = None if encoder_from is None else locate(encoder_from)
     with terminal.progress("converting") as update:
         report = to_mlx.convert(
-            hub.locate(source),
+            locate(source),
             out,
             encoder_from=donor,
             on_progress=update,

@@ -73,9 +73,9 @@ def use_faster(model: "FastVLM", name: str, resolution: int | None) -> None:
 
 def existing_package(name: str) -> Path | None:
     """The package of a model by its name, which converts it if need be."""
-    from fastvlm_mlx import weights
+    from fastvlm_mlx.model_folder import converted
 
-    return package_of(weights.converted(name))
+    return package_of(converted(name))
 
 
 def package_of(folder: Path) -> Path | None:
@@ -91,15 +91,16 @@ def package_of(folder: Path) -> Path | None:
 
 def own_package(name: str) -> Path:
     """The model's existing package, or one exported once into the cache."""
-    from fastvlm_mlx import weights
     from fastvlm_mlx.convert import to_coreml
+    from fastvlm_mlx.fastvlm import load
+    from fastvlm_mlx.model_folder import converted
 
     found = existing_package(name)
     if found is not None:
         return found
-    out = _exported(weights.converted(name))
+    out = _exported(converted(name))
     terminal.note(f"exporting the encoder of {name}, once")
-    to_coreml.export(weights.load(name, dtype="float32"), out)
+    to_coreml.export(load(name, dtype="float32"), out)
     return out
 
 

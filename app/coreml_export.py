@@ -107,12 +107,12 @@ def _write_package(
     pictures: Sequence[str],
     overwrite: bool,
 ) -> None:
-    from fastvlm_mlx import weights
     from fastvlm_mlx.convert import to_coreml
+    from fastvlm_mlx.fastvlm import load
     from fastvlm_mlx.files.disk_space import format_size
 
     report = to_coreml.export(
-        weights.load(source, dtype="float32"),
+        load(source, dtype="float32"),
         out,
         options,
         pictures=pictures,
@@ -171,13 +171,14 @@ def verify(
     Raises:
         OptionError: with the figure, or `--device` elsewhere than on a Mac.
     """
-    from fastvlm_mlx import coreml, weights
+    from fastvlm_mlx import coreml
     from fastvlm_mlx.convert.coreml import check, mlpackage
+    from fastvlm_mlx.fastvlm import load
 
     if device:
         coreml.require_macos()
     stored = mlpackage.read(package)
-    loaded = weights.load(model, dtype="float32")
+    loaded = load(model, dtype="float32")
     paths = [str(path) for path in pictures]
     reference = check.Reference(loaded, paths)
     verdicts = check.judge(stored, reference, strict=strict)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.config import ModelConfig
-    from fastvlm_mlx.tensors import Tensors
+    from fastvlm_mlx.weights.weight_files import Tensors
 
 PARTS = ("vision_tower", "projector", "language_model")
 RESOLUTIONS = (256, 512, 768, 1024, 1536, 2048)
@@ -29,10 +29,10 @@ def run(model: str, *, as_json: bool) -> None:
 
 def gather(model: str) -> dict[str, Any]:
     """Everything `info` says, as `--json` prints it; sizes in bytes."""
-    from fastvlm_mlx import hub
     from fastvlm_mlx.convert import checkpoint, names, to_mlx
+    from fastvlm_mlx.hub.locate import locate
 
-    source = hub.locate(model)
+    source = locate(model)
     with checkpoint.opened(source) as read:
         tensors, config = to_mlx.assemble(read)
         return {
@@ -50,7 +50,7 @@ def gather(model: str) -> dict[str, Any]:
 
 def parameters(tensors: "Tensors", config: "ModelConfig") -> dict[str, int]:
     """Numbers of parameters per part and in total, quantised ones unpacked."""
-    from fastvlm_mlx.quantization import layer_settings
+    from fastvlm_mlx.weights.quantization import layer_settings
 
     counts: dict[str, int] = dict.fromkeys(PARTS, 0)
     for name, array in tensors.items():
@@ -99,10 +99,10 @@ def encoder_choice(
     source: Path, is_converted: bool, config: "ModelConfig"
 ) -> dict[str, Any] | None:
     """What `--encoder auto` measured on this machine, if it ever did."""
-    from fastvlm_mlx import cache
     from fastvlm_mlx.app import coreml_encoder, encoder_choice
+    from fastvlm_mlx.hub.local_cache import converted_dir
 
-    folder = source if is_converted else cache.converted_dir(source)
+    folder = source if is_converted else converted_dir(source)
     if not (folder / "config.json").is_file():
         return None
     package = coreml_encoder.package_of(folder)

@@ -16,8 +16,9 @@ from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.language import head, hidden
 from fastvlm_mlx.model.parameters import assign
 from fastvlm_mlx.model.vlm import FastVLM
-from fastvlm_mlx.prompt import Picture, Tokenizer, turn
-from fastvlm_mlx.tensors import Tensors, number
+from fastvlm_mlx.processing.chat_template import Picture, turn
+from fastvlm_mlx.processing.tokenizer import Tokenizer
+from fastvlm_mlx.weights.weight_files import Tensors, number
 
 # Questions, and answers such as a FastVLM gives.
 CONVERSATIONS = (

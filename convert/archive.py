@@ -13,11 +13,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from fastvlm_mlx.cache import files_read
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.cache_dir import cache_dir
 from fastvlm_mlx.files.disk_space import check_free_space, format_size
 from fastvlm_mlx.files.temporary_names import temporary_folder
+from fastvlm_mlx.hub.local_cache import files_read
 
 MAX_BYTES = 64 * 10**9  # the largest FastVLM, 7B in float32, is 31 GB
 MAX_RATIO = 50  # weights hardly shrink: about 1.3

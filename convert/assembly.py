@@ -11,8 +11,8 @@ from fastvlm_mlx.convert.names import OURS
 from fastvlm_mlx.convert.picture import image_settings
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.model.config import ModelConfig
-from fastvlm_mlx.quantization import check_packing, dequantized, is_quantized
-from fastvlm_mlx.tensors import Tensors
+from fastvlm_mlx.weights.quantization import check_packing, dequantized, is_quantized
+from fastvlm_mlx.weights.weight_files import Tensors
 
 
 def assemble(read: Checkpoint) -> tuple[Tensors, ModelConfig]:

@@ -18,7 +18,7 @@ from fastvlm_mlx.convert.names import Layout
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.model.config import FORMAT
-from fastvlm_mlx.tensors import Tensors, load_tensors, weight_files
+from fastvlm_mlx.weights.weight_files import Tensors, load_tensors, weight_files
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.model.config import ProjectorConfig
 from fastvlm_mlx.model.validation import MAX_LAYERS, check_choice, check_text
 from fastvlm_mlx.model.vision_config import MULTI_SCALE
-from fastvlm_mlx.tensors import Tensors
+from fastvlm_mlx.weights.weight_files import Tensors
 
 # What mlx-lm's Qwen2 and Llama read; the rest of a config is training's.
 TEXT_FIELDS = (

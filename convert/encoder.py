@@ -13,7 +13,7 @@ from fastvlm_mlx.convert.parts import Part, Sink
 from fastvlm_mlx.convert.reparam import Conv
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model.vision_config import VisionConfig
-from fastvlm_mlx.tensors import Tensors
+from fastvlm_mlx.weights.weight_files import Tensors
 
 
 def fold_encoder(

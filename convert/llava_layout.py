@@ -8,12 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fastvlm_mlx import tokenizer, weights
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.model.config import ModelConfig
-from fastvlm_mlx.quantization import BITS, GROUP_SIZES, is_quantized, quantized
-from fastvlm_mlx.tensors import Tensors, load_tensors, weight_files
+from fastvlm_mlx.model_folder import converted
+from fastvlm_mlx.processing import tokenizer
+from fastvlm_mlx.weights.quantization import BITS, GROUP_SIZES, is_quantized, quantized
+from fastvlm_mlx.weights.weight_files import Tensors, load_tensors, weight_files
 
 IMAGE = "<image>"
 
@@ -38,7 +39,7 @@ def read_model(source: Path | str, target: str) -> tuple[Path, ModelConfig, Tens
     Raises:
         CheckpointError: `target`'s readers cannot run this model.
     """
-    folder = weights.converted(source)
+    folder = converted(source)
     config = ModelConfig.from_dict(read_json(folder / "config.json"))
     text = config.text
     if config.vision is None or config.projector is None or text is None:

@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from fastvlm_mlx.convert.reparam import BatchNorm, Conv
 from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.tensors import Tensors
+from fastvlm_mlx.weights.weight_files import Tensors
 
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 

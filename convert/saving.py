@@ -9,8 +9,8 @@ import mlx.core as mx
 
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.disk_space import check_free_space
-from fastvlm_mlx.safetensors_file import check_file
-from fastvlm_mlx.tensors import INDEX, Tensors
+from fastvlm_mlx.weights.safetensors_header import check_file
+from fastvlm_mlx.weights.weight_files import INDEX, Tensors
 
 # Bounds the memory a conversion needs beside the checkpoint itself.
 SHARD_BYTES = 1 << 30

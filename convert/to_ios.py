@@ -19,7 +19,6 @@ from typing import Any
 
 import mlx.core as mx
 
-from fastvlm_mlx import weights
 from fastvlm_mlx.convert import llava_layout
 from fastvlm_mlx.convert.coreml import check, mlpackage
 from fastvlm_mlx.convert.coreml.check import Reference, Verdict
@@ -29,9 +28,10 @@ from fastvlm_mlx.convert.saving import LICENCES, copy_files, save_tensors
 from fastvlm_mlx.convert.to_coreml import write_package
 from fastvlm_mlx.coreml import import_coremltools
 from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.fastvlm import load
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.model.config import ModelConfig
-from fastvlm_mlx.tensors import Tensors, cast
+from fastvlm_mlx.weights.weight_files import Tensors, cast
 
 PACKAGE = "fastvithd.mlpackage"
 PROCESSOR = "LlavaProcessor"
@@ -87,7 +87,7 @@ def export(
     tensors, quantization = llava_layout.quantise_text(
         tensors, config, None if config.quantization else q_bits, q_group_size
     )
-    model = weights.load(folder, dtype="float32")
+    model = load(folder, dtype="float32")
     sizes = options.sizes(model)
     with staged_folder(out, overwrite=overwrite, source=folder) as partial:
         package = partial / PACKAGE

@@ -28,14 +28,9 @@ from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.parameters import check_tensors
 from fastvlm_mlx.model.vlm import FastVLM
-from fastvlm_mlx.quantization import (
-    BITS,
-    GROUP_SIZES,
-    is_quantized,
-    quantized,
-)
-from fastvlm_mlx.tensors import Tensors, cast
-from fastvlm_mlx.tokenizer import Tokenizer
+from fastvlm_mlx.processing.tokenizer import Tokenizer
+from fastvlm_mlx.weights.quantization import BITS, GROUP_SIZES, is_quantized, quantized
+from fastvlm_mlx.weights.weight_files import Tensors, cast
 
 # Copied beside the weights: the tokenizer's files, and the terms they came under.
 COMPANIONS = (

@@ -20,7 +20,7 @@ from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.model.vision_config import VisionConfig
-from fastvlm_mlx.tensors import Tensors, cast
+from fastvlm_mlx.weights.weight_files import Tensors, cast
 
 PROCESSOR = "FastVLMProcessor"
 TOWER = "vision_tower.vision_model."

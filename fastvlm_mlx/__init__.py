@@ -15,16 +15,16 @@ from fastvlm_mlx._version import __version__
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation import Conversation
     from fastvlm_mlx.errors import FastVLMError
+    from fastvlm_mlx.fastvlm import load
     from fastvlm_mlx.generation import Chunk
     from fastvlm_mlx.model.vlm import FastVLM
-    from fastvlm_mlx.weights import load
 
 _HOMES = {
     "Chunk": "generation",
     "Conversation": "conversation",
-    "FastVLM": "model",
+    "FastVLM": "model.vlm",
     "FastVLMError": "errors",
-    "load": "weights",
+    "load": "fastvlm",
 }
 
 __all__ = [

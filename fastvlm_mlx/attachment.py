@@ -1,7 +1,6 @@
 """A picture in a conversation: opened, named by its content, encoded once."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,33 +8,14 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from fastvlm_mlx import image as pictures
 from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.image_open import Source
 from fastvlm_mlx.memory import memory_of
 from fastvlm_mlx.model.vision_config import VisionConfig
+from fastvlm_mlx.processing.image_file import Source, open_image
+from fastvlm_mlx.processing.image_processor import View, content_hash, prepare
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLM
-
-
-@dataclass(frozen=True)
-class View:
-    """How pictures are shown to a model: `fit`, `resolution` in pixels, `tiles` as
-    `(rows, columns)`. None for `tiles` follows the model's `image_grid_pinpoints`.
-
-    Raises OptionError for a value that cannot be honoured.
-    """
-
-    fit: str
-    resolution: int
-    tiles: tuple[int, int] | None = None
-
-    def __post_init__(self):
-        pictures.check_fit(self.fit)
-        pictures.check_resolution(self.resolution)
-        if self.tiles is not None:
-            object.__setattr__(self, "tiles", pictures.check_tiles(*self.tiles))
 
 
 @dataclass(eq=False)
@@ -82,10 +62,10 @@ def attach(model: "FastVLM", source: Source | Attachment, view: View) -> Attachm
     if isinstance(source, Attachment):
         return source
     begun = time.perf_counter()
-    image = pictures.open_image(source)
+    image = open_image(source)
     opened = time.perf_counter()
     pixels = prepare(image, view, config.grid_pinpoints)
-    digest = pictures.content_hash(pixels)
+    digest = content_hash(pixels)
     path = None
     if not isinstance(source, Image.Image | bytes) and str(source) != "-":
         path = str(source)
@@ -99,26 +79,4 @@ def attach(model: "FastVLM", source: Source | Attachment, view: View) -> Attachm
         tokens=len(pixels) * (config.vision or VisionConfig()).tokens(view.resolution),
         seconds=(opened - begun, time.perf_counter() - opened),
         _pixels=pixels,
-    )
-
-
-def prepare(
-    image: Image.Image, view: View, pinpoints: Sequence[Sequence[int]] = ()
-) -> np.ndarray:
-    """What the model sees of a picture: the whole, then its tiles if there are any.
-
-    Shapes:
-        returns (1 + tiles, resolution, resolution, 3), float32 in 0..1
-    """
-    if view.tiles is None and pinpoints:
-        width, height = pictures.select_grid(*image.size, pinpoints)
-        columns, rows = width // view.resolution, height // view.resolution
-        if rows * columns > 1:
-            # LLaVA's anyres squeezes the overview into a square whatever the fit.
-            tiles = pictures.tile_image(
-                image, view.resolution, rows, columns, view.fit, overview="stretch"
-            )
-            return np.stack(tiles).astype(np.float32) / np.float32(255)
-    return pictures.preprocess(
-        [image], size=view.resolution, fit=view.fit, tiles=view.tiles
     )

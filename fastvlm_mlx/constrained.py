@@ -16,13 +16,12 @@ import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.json_schema import check_schema, grammar_of, library, limits, unfit
+from fastvlm_mlx.json_schema import grammar_of, library, limits, unfit
 from fastvlm_mlx.sampling import Draw
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLM
 
-__all__ = ["JSONForm", "check_schema", "vocabulary_of"]
 
 # What leads to an end soonest, first; `_way_out` takes the first that is allowed.
 _CLOSING = ("}", "]", '"', ",", ":", "0", "null", "false", "{", "[")

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 import mlx.core as mx
 
 from fastvlm_mlx import generation, history, transcript
-from fastvlm_mlx.attachment import Attachment, View, attach
+from fastvlm_mlx.attachment import Attachment, attach
 from fastvlm_mlx.errors import CheckpointError, ContextError, FastVLMError
 from fastvlm_mlx.generation import Chunk, Timings
 from fastvlm_mlx.history import History, Pieces
-from fastvlm_mlx.image_open import Source
 from fastvlm_mlx.memory import memory_of
+from fastvlm_mlx.processing.image_file import Source
+from fastvlm_mlx.processing.image_processor import View
 from fastvlm_mlx.sampling import Constraint, Sampling
 from fastvlm_mlx.transcript import Transcript, Turn
 

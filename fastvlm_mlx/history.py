@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from fastvlm_mlx import generation, prompt
+from fastvlm_mlx import generation
 from fastvlm_mlx.attachment import Attachment
 from fastvlm_mlx.generation import Chunk
 from fastvlm_mlx.memory import Memory
 from fastvlm_mlx.model import language
+from fastvlm_mlx.processing import chat_template
 from fastvlm_mlx.transcript import Turn
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class History:
 
     def with_question(self, text: str, images: Sequence[Attachment]) -> Pieces:
         """`pieces` and a question, up to where its answer starts."""
-        question = prompt.turn(
+        question = chat_template.turn(
             self._model.tokenizer,
             text,
             range(len(images)),
@@ -57,7 +58,9 @@ class History:
         return [
             *self.pieces,
             *(
-                images[piece.index] if isinstance(piece, prompt.Picture) else piece
+                images[piece.index]
+                if isinstance(piece, chat_template.Picture)
+                else piece
                 for piece in question
             ),
         ]

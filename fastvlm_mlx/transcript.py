@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_mlx.attachment import Attachment, View, attach
+from fastvlm_mlx.attachment import Attachment, attach
 from fastvlm_mlx.errors import FastVLMError, ImageError, OptionError
+from fastvlm_mlx.processing.image_processor import View
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLM

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastvlm_mlx import weights
+from fastvlm_mlx import fastvlm
 from fastvlm_mlx.app.caption.batch import Caption, Captioner
 from tests.mock_model import picture
 
@@ -13,7 +13,7 @@ from tests.mock_model import picture
 @pytest.fixture
 def caption(run, monkeypatch, tiny_model, tiny):
     """Calls `caption` in this process, with a model that is loaded once."""
-    monkeypatch.setattr(weights, "load", lambda name, **options: tiny_model)
+    monkeypatch.setattr(fastvlm, "load", lambda name, **options: tiny_model)
 
     def call(*arguments: object, code: int = 0) -> tuple[str, str]:
         shown = run("caption", "-m", tiny, "--max-tokens", "6", *arguments)

@@ -11,7 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLM
-    from fastvlm_mlx.tokenizer import Tokenizer
+    from fastvlm_mlx.processing.tokenizer import Tokenizer
     from tests.mock_model import MockModel
     from tests.serving import Running
 
@@ -136,7 +136,7 @@ def photo(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def mini() -> "Tokenizer":
     """1,539 tokens of Qwen2's kind."""
-    from fastvlm_mlx.tokenizer import Tokenizer
+    from fastvlm_mlx.processing.tokenizer import Tokenizer
     from tests.small_tokenizers import MINI
 
     return Tokenizer(MINI)
@@ -144,14 +144,14 @@ def mini() -> "Tokenizer":
 
 @pytest.fixture(scope="session")
 def qwen2(shared: Path) -> "Tokenizer":
-    from fastvlm_mlx.tokenizer import Tokenizer
+    from fastvlm_mlx.processing.tokenizer import Tokenizer
 
     return Tokenizer(shared / "tokenizer-qwen2")
 
 
 @pytest.fixture(scope="session")
 def vicuna(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer":
-    from fastvlm_mlx.tokenizer import Tokenizer
+    from fastvlm_mlx.processing.tokenizer import Tokenizer
     from tests.small_tokenizers import write_vicuna
 
     folder = tmp_path_factory.mktemp("vicuna")

@@ -13,8 +13,8 @@ from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.model.language import mlx_lm_module
 from fastvlm_mlx.model.vision_config import VisionConfig
 from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.processing.tokenizer import Tokenizer
 from fastvlm_mlx.sampling import Sampling
-from fastvlm_mlx.tokenizer import Tokenizer
 from tests.small_tokenizers import MINI
 
 VOCABULARY = 1600  # padded beyond the tokenizer's 1,539, as in real checkpoints

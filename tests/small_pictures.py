@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fastvlm_mlx.errors import ImageError
-from fastvlm_mlx.image import open_image
+from fastvlm_mlx.processing.image_file import open_image
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:

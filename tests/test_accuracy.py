@@ -11,7 +11,7 @@ from benchmarks.accuracy import table
 from benchmarks.accuracy.asking import LOOKS, Answer, Question, asked
 from benchmarks.accuracy.table import Tally
 from benchmarks.accuracy.variants import NAMES, Variant, make
-from fastvlm_mlx import weights
+from fastvlm_mlx.model_folder import converted
 from training import drawing, questions
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +75,7 @@ def test_questions_are_the_same_every_time(every_question) -> None:
 
 
 def test_what_cannot_be_had_says_why(tmp_path: Path) -> None:
-    folder = weights.converted("demo")
+    folder = converted("demo")
     shipped, half = make(["shipped", "0.5x"], folder, tmp_path, resolution=64)
     assert not shipped.fault
     assert (
@@ -84,7 +84,7 @@ def test_what_cannot_be_had_says_why(tmp_path: Path) -> None:
 
 
 def test_a_quantised_model_is_not_quantised_again(tmp_path: Path) -> None:
-    (eight,) = make(["8-bit"], weights.converted("demo"), tmp_path)
+    (eight,) = make(["8-bit"], converted("demo"), tmp_path)
     (again,) = make(["4-bit"], Path(eight.folder), tmp_path)
     assert again.fault.startswith("--q-bits 4: the checkpoint is quantised already")
 

@@ -9,7 +9,7 @@ from fastvlm_mlx.convert import agreement, to_mlx
 from fastvlm_mlx.convert.agreement import CONVERSATIONS
 from fastvlm_mlx.convert.checkpoint import opened
 from fastvlm_mlx.device import on_cpu
-from fastvlm_mlx.tokenizer import Tokenizer
+from fastvlm_mlx.processing.tokenizer import Tokenizer
 from tests import checkpoints
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, features
 
-from fastvlm_mlx import image_open, image_source
 from fastvlm_mlx.errors import ImageError
-from fastvlm_mlx.image import open_image, preprocess
+from fastvlm_mlx.processing import image_file, image_source
+from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.image_processor import preprocess
 from tests.small_pictures import encoded, noise, refused
 
 
@@ -126,7 +127,7 @@ def test_the_limit_is_ours_and_pillow_s_is_restored(monkeypatch):
     data = encoded(noise(20, 20), "PNG")
     assert open_image(data).size == (20, 20)
     assert Image.MAX_IMAGE_PIXELS == 50
-    monkeypatch.setattr(image_open, "MAX_PIXELS", 399)
+    monkeypatch.setattr(image_file, "MAX_PIXELS", 399)
     assert "20x20 is more than" in refused(data, f"picture of {len(data)} bytes")
     assert "20x20 is more than" in refused(noise(20, 20), "picture")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fastvlm_mlx import weights
+from fastvlm_mlx import fastvlm
 from fastvlm_mlx.app.bench import charts, machine, roofline, run, stages, table
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from tests.mock_model import MockModel
@@ -37,7 +37,7 @@ def request(**changes) -> run.Request:
 @pytest.fixture
 def mock(monkeypatch) -> MockModel:
     model = MockModel()
-    monkeypatch.setattr(weights, "load", lambda name, **options: model)
+    monkeypatch.setattr(fastvlm, "load", lambda name, **options: model)
     monkeypatch.setattr(
         stages, "example", lambda: Image.new("RGB", (64, 48), (90, 60, 30))
     )

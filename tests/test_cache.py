@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from fastvlm_mlx import hub
-from fastvlm_mlx.cache import converted_dir, converted_of, drop_superseded, files_read
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.cache_dir import cache_dir, hub_cache_dir
+from fastvlm_mlx.hub.local_cache import (
+    converted_dir,
+    converted_of,
+    drop_superseded,
+    files_read,
+)
+from fastvlm_mlx.hub.locate import is_cached
 from tests.hub_server import empty_machine
 
 
@@ -57,17 +62,17 @@ def fake(home: Path) -> Fake:
 def test_snapshots_of_older_libraries(fake: Fake):
     index = {"a": "1.safetensors", "b": "2.safetensors"}
     fake("config.json", "model.safetensors")
-    assert hub.is_cached("them/it")
+    assert is_cached("them/it")
     fake("config.json", "1.safetensors", "2.safetensors", index=index)
-    assert hub.is_cached("them/it")
+    assert is_cached("them/it")
     fake("config.json", "1.safetensors", index=index)
-    assert not hub.is_cached("them/it")
+    assert not is_cached("them/it")
     fake("model.safetensors")
-    assert not hub.is_cached("them/it")
+    assert not is_cached("them/it")
     folder = fake("config.json")
-    assert not hub.is_cached("them/it")
+    assert not is_cached("them/it")
     (folder / "model.safetensors").symlink_to("../../blobs/none")
-    assert not hub.is_cached("them/it")
+    assert not is_cached("them/it")
 
 
 def test_cache_dir(home: Path, monkeypatch):

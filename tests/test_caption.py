@@ -11,7 +11,7 @@ from fastvlm_mlx.app.caption import run
 from fastvlm_mlx.app.caption.batch import Caption, Captioner
 from fastvlm_mlx.app.caption.pictures import find
 from fastvlm_mlx.errors import ContextError, OptionError
-from fastvlm_mlx.image import open_image
+from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.sampling import Sampling
 from tests.mock_model import picture
 

@@ -203,9 +203,9 @@ def test_without_an_encoder():
 
 def test_reference_conversation(reference: Path, shared: Path):
     """The same over a checkpoint of a real layout."""
-    from fastvlm_mlx import weights
+    from fastvlm_mlx.fastvlm import load
 
-    model = weights.load(reference / "llava-mini")
+    model = load(reference / "llava-mini")
     pictures = [shared / "images" / name for name in ("astronaut.png", "coins.png")]
     conversation = model.conversation(pictures[:1])
     conversation.ask("Describe the image.", max_tokens=12)

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map_with_path
 
-from fastvlm_mlx import weights
 from fastvlm_mlx.convert import to_coreml
 from fastvlm_mlx.convert.coreml import check, mlpackage, neural_engine
 from fastvlm_mlx.convert.coreml.check import Reference, psnr
@@ -25,6 +24,7 @@ from fastvlm_mlx.convert.encoder import fold_encoder
 from fastvlm_mlx.convert.to_coreml import export, write_package
 from fastvlm_mlx.coreml import import_coremltools
 from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.fastvlm import load
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
 from fastvlm_mlx.model.vlm import FastVLM
@@ -41,7 +41,7 @@ def coremltools():
 
 @pytest.fixture(scope="module")
 def model(reference: Path) -> FastVLM:
-    return weights.load(reference / "llava-mini", dtype="float32")
+    return load(reference / "llava-mini", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_every_option_agrees_with_pytorch(
 
 @pytest.mark.parametrize("layout", ["hf-mini", "llava-mini-train"])
 def test_other_checkpoints_agree(layout: str, reference: Path, tmp_path: Path):
-    loaded = weights.load(reference / layout, dtype="float32")
+    loaded = load(reference / layout, dtype="float32")
     data = np.load(reference / layout / "golden.npz")
     for precision, least in (("float32", 100), ("float16", F16)):
         path = tmp_path / f"{precision}.mlpackage"
@@ -253,7 +253,7 @@ def test_a_package_on_disk_is_judged_again(package: Path, model: FastVLM, refere
         r"main 256 px: \d\d\.\d dB PSNR, 98 operations, largest value [\d.]+ \(\w+\)",
         str(verdicts[0]),
     )
-    other = weights.load(reference / "hf-mini", dtype="float32")
+    other = load(reference / "hf-mini", dtype="float32")
     verdicts = check.judge(mlpackage.read(package), Reference(other))
     assert not verdicts[0].passed
     with pytest.raises(OptionError, match="of another model$"):
@@ -261,7 +261,7 @@ def test_a_package_on_disk_is_judged_again(package: Path, model: FastVLM, refere
 
 
 def test_ranges_that_float16_cannot_hold_are_named(model: FastVLM, package: Path):
-    loud = weights.load(model.tokenizer.folder, dtype="float32")
+    loud = load(model.tokenizer.folder, dtype="float32")
     assert loud.vision_tower is not None
     proj = loud.vision_tower.stages[3].blocks[0].mlp.fc2
     proj.weight = 1e4 * proj.weight

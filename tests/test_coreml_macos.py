@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from fastvlm_mlx import coreml, weights
+from fastvlm_mlx import coreml
 from fastvlm_mlx.app import coreml_encoder
 from fastvlm_mlx.convert.coreml import mlpackage
 from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.to_coreml import write_package
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.fastvlm import load
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def test_the_calls_are_in_the_documented_api(tools):
 
 @pytest.fixture(scope="module")
 def package(tools, reference: Path, tmp_path_factory) -> Path:
-    model = weights.load(reference / "llava-mini", dtype="float32")
+    model = load(reference / "llava-mini", dtype="float32")
     path = tmp_path_factory.mktemp("macos") / "x.mlpackage"
     options = CoreMLOptions(resolutions=(64, 128))
     write_package(model, path, options, options.sizes(model), lambda _: None)
@@ -77,7 +78,7 @@ def mac(tools, monkeypatch, package: Path) -> list[str]:
 
 
 def test_a_package_takes_the_encoders_place(mac, package: Path, reference: Path):
-    model = weights.load(reference / "llava-mini", dtype="float32")
+    model = load(reference / "llava-mini", dtype="float32")
     pixels = np.random.default_rng(0).random((2, 128, 128, 3), np.float32)
     wanted = np.array(model.encode_pixels(pixels))
     coreml.attach(model, package, "cpu-ne")
@@ -93,7 +94,7 @@ def test_a_package_takes_the_encoders_place(mac, package: Path, reference: Path)
 
 
 def test_bench_measures_each_unit(mac, package: Path, reference: Path, monkeypatch):
-    model = weights.load(reference / "llava-mini", dtype="float32")
+    model = load(reference / "llava-mini", dtype="float32")
     monkeypatch.setattr(coreml_encoder, "own_package", lambda name: package)
     assert coreml_encoder.unavailable() is None
     with coreml_encoder.in_use(model, "x", "coreml-ane"):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fastvlm_mlx import hub
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.hub.download import hub_answers
+from fastvlm_mlx.hub.locate import choose_default, is_cached, locate
 from tests.hub_server import Hub, Repository, empty_machine
 
 ROOT = Path(__file__).parent.parent
@@ -47,32 +48,32 @@ def test_names_that_mean_nothing(home: Path):
         with pytest.raises(
             CheckpointError, match=f"^{re.escape(f'{name}: {message}')}$"
         ):
-            hub.locate(name)
-        assert not hub.is_cached(name)
+            locate(name)
+        assert not is_cached(name)
     with pytest.raises(CheckpointError, match=r"^\(empty\): no such model; pass"):
-        hub.locate("")
+        locate("")
 
 
 def test_paths_win(home: Path):
     (home / "apple" / "FastVLM-0.5B").mkdir(parents=True)
     (home / "a.zip").touch()
-    assert hub.locate(APPLE) == Path(APPLE)
-    assert hub.locate(home / "a.zip") == home / "a.zip"
-    assert hub.is_cached("a.zip")
+    assert locate(APPLE) == Path(APPLE)
+    assert locate(home / "a.zip") == home / "a.zip"
+    assert is_cached("a.zip")
     (home / "7b").mkdir()  # not a model, and not what 7b means
-    assert not hub.is_cached("7b")
+    assert not is_cached("7b")
     (home / "7b" / "config.json").touch()
-    assert hub.locate("7b") == Path("7b")
+    assert locate("7b") == Path("7b")
 
 
 def test_demo(home: Path):
     (home / "demo").mkdir()
     folder = ROOT / "fastvlm_mlx" / "demo"
     if (folder / "config.json").is_file():
-        assert hub.locate("demo") == folder
+        assert locate("demo") == folder
     else:
         with pytest.raises(CheckpointError, match="^demo: missing from this install"):
-            hub.locate("demo")
+            locate("demo")
 
 
 @pytest.fixture
@@ -83,25 +84,25 @@ def server(monkeypatch) -> Iterator[Hub]:
 
 
 def test_choose_default(home: Path, server: Hub, monkeypatch):
-    assert hub.choose_default() == ("0.5b", "the hub answers")
+    assert choose_default() == ("0.5b", "the hub answers")
     server.refuse[APPLE] = (503, "")
-    assert hub.choose_default() == (
+    assert choose_default() == (
         "demo",
         "the hub does not answer and 0.5b is not in the cache",
     )
     del server.refuse[APPLE]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert hub.choose_default() == (
+    assert choose_default() == (
         "demo",
         "HF_HUB_OFFLINE is set and 0.5b is not in the cache",
     )
     done = home / "ours" / "converted" / "apple--FastVLM-0.5B@0123456789ab-v1"
     done.mkdir(parents=True)
     (done / "config.json").touch()
-    assert hub.choose_default() == ("0.5b", "in the cache")
-    assert hub.locate("0.5b") == done
+    assert choose_default() == ("0.5b", "in the cache")
+    assert locate("0.5b") == done
     monkeypatch.setenv("FASTVLM_MODEL", "./mine")
-    assert hub.choose_default() == ("./mine", "named by FASTVLM_MODEL")
+    assert choose_default() == ("./mine", "named by FASTVLM_MODEL")
 
 
 def test_a_silent_hub_costs_little(home: Path, monkeypatch):
@@ -109,14 +110,14 @@ def test_a_silent_hub_costs_little(home: Path, monkeypatch):
         port = silent.getsockname()[1]
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
         began = time.monotonic()
-        assert not hub.hub_answers(timeout=0.3)
+        assert not hub_answers("apple/FastVLM-0.5B", timeout=0.3)
         assert time.monotonic() - began < 1
 
 
 def test_import_is_light():
     code = """
         import sys
-        import fastvlm_mlx.hub
+        import fastvlm_mlx.hub.locate
         print([m for m in ("huggingface_hub", "mlx", "urllib.request", "requests")
                if m in sys.modules])
         """

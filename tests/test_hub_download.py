@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from fastvlm_mlx import hub
 from fastvlm_mlx.errors import DownloadError
+from fastvlm_mlx.hub.download import LICENCE_NOTE, hub_answers
+from fastvlm_mlx.hub.locate import is_cached, locate
 from tests.hub_server import Hub, Repository, empty_machine
 
 ROOT = Path(__file__).parent.parent
@@ -64,13 +65,13 @@ def command(code: str, *args: str) -> list[str]:
 
 LOCATE = """
     import sys
-    from fastvlm_mlx import hub
-    print(hub.locate(sys.argv[1]))
+    from fastvlm_mlx.hub.locate import locate
+    print(locate(sys.argv[1]))
     """
 
 
 def start(*args: str, **options: Any) -> subprocess.Popen[str]:
-    """A process of its own that calls `hub.locate`."""
+    """A process of its own that calls `locate`."""
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(command(LOCATE, *args), env=env, text=True, **options)
@@ -78,7 +79,7 @@ def start(*args: str, **options: Any) -> subprocess.Popen[str]:
 
 def failure(name: str) -> str:
     with pytest.raises(DownloadError) as caught:
-        hub.locate(name)
+        locate(name)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -89,7 +90,7 @@ def tree(folder: Path) -> list[str]:
 
 
 def test_download_then_no_network(home: Path, server: Hub):
-    assert not hub.is_cached("0.5b")
+    assert not is_cached("0.5b")
     process = start("0.5b")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -97,39 +98,39 @@ def test_download_then_no_network(home: Path, server: Hub):
     assert folder.is_relative_to(home / "hf") and tree(folder) == READ
     data = (folder / "model.safetensors").read_bytes()
     assert data == FILES["model.safetensors"]
-    assert err == hub.LICENCE_NOTE + "\n"  # no progress bars in a pipe
+    assert err == LICENCE_NOTE + "\n"  # no progress bars in a pipe
     assert (server.fetched()[-1], sorted(server.fetched())) == ("config.json", READ)
 
     # Everything is cached: the same answer, at once and without a request.
-    assert hub.is_cached("0.5b") and hub.is_cached(APPLE)
+    assert is_cached("0.5b") and is_cached(APPLE)
     server.requests.clear()
-    assert hub.locate("0.5b") == folder and hub.locate("0.5B") == folder
-    assert hub.locate(f"https://huggingface.co/{APPLE}") == folder
+    assert locate("0.5b") == folder and locate("0.5B") == folder
+    assert locate(f"https://huggingface.co/{APPLE}") == folder
     assert server.requests == []
 
 
 def test_revisions_and_refresh(home: Path, server: Hub, capsys):
-    first = hub.locate("0.5b")
-    assert capsys.readouterr().err == hub.LICENCE_NOTE + "\n"
-    second = hub.locate("0.5b@next")
+    first = locate("0.5b")
+    assert capsys.readouterr().err == LICENCE_NOTE + "\n"
+    second = locate("0.5b@next")
     assert capsys.readouterr().err == ""  # the licence was noted before
     assert (second / "config.json").read_bytes() == b'{"new": 1}'
-    assert first != second and hub.locate(f"{APPLE}@{second.name}") == second
-    assert hub.locate(f"{APPLE}@refs/pr/1") == second
+    assert first != second and locate(f"{APPLE}@{second.name}") == second
+    assert locate(f"{APPLE}@refs/pr/1") == second
     missing = f"{APPLE}@none: has no revision none; leave out @ for the newest"
     assert failure("0.5b@none") == missing
 
     server.repositories[APPLE] = [Repository({**FILES, "LICENSE": b"changed"})]
-    assert hub.locate("0.5b") == first
+    assert locate("0.5b") == first
     server.requests.clear()
-    third = hub.locate("0.5b", refresh=True)
+    third = locate("0.5b", refresh=True)
     assert (third / "LICENSE").read_bytes() == b"changed"
     assert server.fetched() == ["LICENSE"]
-    assert hub.locate("0.5b") == third
+    assert locate("0.5b") == third
 
     server.refuse[APPLE] = (500, "")
     told: list[str] = []
-    assert hub.locate("0.5b", refresh=True, notify=told.append) == third
+    assert locate("0.5b", refresh=True, notify=told.append) == third
     why = f"{server.url} fails with 500; try again later"
     assert told == [f"{APPLE}: {why}; using the cached copy"]
     assert capsys.readouterr().err == ""
@@ -137,10 +138,10 @@ def test_revisions_and_refresh(home: Path, server: Hub, capsys):
 
 def test_pickles_only_where_nothing_else_is(home: Path):
     told: list[str] = []
-    folder = hub.locate("them/old", notify=told.append)
+    folder = locate("them/old", notify=told.append)
     assert tree(folder) == ["config.json", "pytorch_model.bin"]
     assert told == []  # not Apple's, no note
-    assert hub.is_cached("them/old")
+    assert is_cached("them/old")
 
 
 def test_progress_bars_on_a_terminal(home: Path):
@@ -165,11 +166,11 @@ def test_a_cut_connection_resumes(home: Path, server: Hub, capsys):
     data = FILES["model.safetensors"] * 22
     server.repositories[APPLE] = [Repository({**FILES, "model.safetensors": data})]
     server.cut["model.safetensors"] = 11_000_000
-    folder = hub.locate("0.5b")
+    folder = locate("0.5b")
     assert (folder / "model.safetensors").read_bytes() == data
     resumed = [r for r in server.requests if r.endswith(" bytes=10485760-")]
     assert len(resumed) == 1 and "model.safetensors" in resumed[0]
-    assert capsys.readouterr().err == hub.LICENCE_NOTE + "\n"
+    assert capsys.readouterr().err == LICENCE_NOTE + "\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -187,11 +188,11 @@ def test_an_interrupted_download_is_not_taken_for_whole(
     server.hold.clear()
     server.released.set()
 
-    assert not hub.is_cached("0.5b")
+    assert not is_cached("0.5b")
     finished = [path for path in (home / "hf").rglob("*.safetensors")]
     assert finished == []
     server.requests.clear()
-    assert tree(hub.locate("0.5b")) == READ
+    assert tree(locate("0.5b")) == READ
     assert server.fetched() == ["model.safetensors", "config.json"]  # the rest is kept
 
 
@@ -204,10 +205,10 @@ def test_offline(home: Path, server: Hub, monkeypatch):
     assert failure("0.5b") == message
     assert server.requests == []
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    whole = hub.locate("0.5b", notify=print)
+    whole = locate("0.5b", notify=print)
     server.requests.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert hub.locate("0.5b") == hub.locate("0.5b", refresh=True) == whole
+    assert locate("0.5b") == locate("0.5b", refresh=True) == whole
     assert server.requests == []
 
 
@@ -239,7 +240,7 @@ def test_nobody_answers(home: Path, monkeypatch):
         "check the network, or pass --model demo",
         failure("0.5b"),
     )
-    assert not hub.hub_answers()
+    assert not hub_answers("apple/FastVLM-0.5B")
 
 
 def test_not_a_hub(home: Path, server: Hub, monkeypatch):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from fastvlm_mlx import image as images
 from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.image import (
+from fastvlm_mlx.processing import image_processor
+from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.image_processor import (
     check_resolution,
     content_hash,
     fit_image,
-    open_image,
     parse_tiles,
     preprocess,
     select_grid,
@@ -27,16 +27,11 @@ BICUBIC = Image.Resampling.BICUBIC
 
 def test_import_is_light():
     code = (
-        "import sys, fastvlm_mlx.image;"
+        "import sys, fastvlm_mlx.processing.image_processor;"
         "print([m for m in ('mlx', 'transformers', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_exported_names():
-    assert images.__all__ == sorted(images.__all__)
-    assert all(hasattr(images, name) for name in images.__all__)
 
 
 # Fitting
@@ -64,7 +59,7 @@ def test_pad_golden(shared: Path):
 )
 @pytest.mark.parametrize("strip", [1 << 22, 700])
 def test_pad_is_exact(shape, strip, monkeypatch):
-    monkeypatch.setattr(images, "_STRIP_PIXELS", strip)
+    monkeypatch.setattr(image_processor, "_STRIP_PIXELS", strip)
     picture = noise(*shape)
     for size in (64, 192):
         assert_close(fit_image(picture, size), padded(picture, size), 0)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from fastvlm_mlx import image_open
-from fastvlm_mlx.image import fit_image, open_image
+from fastvlm_mlx.processing import image_file
+from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.image_processor import fit_image
 from tests.small_pictures import assert_close, encoded, noise
 
 
@@ -46,7 +47,7 @@ def test_sources(tmp_path, monkeypatch):
 def test_pipe_as_a_path():
     data = encoded(noise(8, 6), "PNG")
     code = (
-        "import sys; from fastvlm_mlx.image import open_image;"
+        "import sys; from fastvlm_mlx.processing.image_processor import open_image;"
         "print(open_image('/dev/stdin').size)"
     )
     done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
@@ -56,7 +57,7 @@ def test_pipe_as_a_path():
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(orientation):
     upright = noise(12, 8)
-    turn = image_open._UPRIGHT.get(orientation)
+    turn = image_file._UPRIGHT.get(orientation)
     inverse = {
         Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
         Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,

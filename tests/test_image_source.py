@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fastvlm_mlx import image_source
-from fastvlm_mlx.image import open_image
+from fastvlm_mlx.processing import image_source
+from fastvlm_mlx.processing.image_file import open_image
 from tests.small_pictures import encoded, noise, refused
 
 

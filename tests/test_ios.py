@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from fastvlm_mlx import weights
 from fastvlm_mlx.convert import to_ios
 from fastvlm_mlx.convert.coreml import mlpackage
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.phone_memory import estimate
 from fastvlm_mlx.convert.to_ios import app_tensors, with_rows
 from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.fastvlm import load
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
 
@@ -154,8 +154,8 @@ def test_the_package_is_named_and_shaped_as_the_app_asks(made):
 
 def test_the_folder_loads_back_here(made, reference: Path):
     """As one of Apple's own exports; the encoder comes from the checkpoint."""
-    model = weights.load(made.out)
-    original = weights.load(reference / "llava-mini")
+    model = load(made.out)
+    original = load(reference / "llava-mini")
     ids = mx.array([[1, 5, 9, 200]])
     given = model.language_model(ids)[..., :1600]
     wanted = original.language_model(ids)

@@ -11,10 +11,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from fastvlm_mlx import weights
 from fastvlm_mlx.convert import to_mlx_vlm
 from fastvlm_mlx.convert.to_mlx_vlm import RELEASED, vision_config
 from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.fastvlm import load
 from fastvlm_mlx.model.vision_config import VisionConfig
 from tests.closeness import assert_close
 
@@ -33,7 +33,7 @@ def made(request, reference: Path, tmp_path_factory) -> tuple[Path, Path]:
 def test_it_reads_back_as_the_same_encoder(made):
     source, out = made
     golden = np.load(source / "golden.npz")
-    model = weights.load(out, dtype="float32")
+    model = load(out, dtype="float32")
     assert model.vision_tower is not None
     pixels = mx.array(golden["image"].transpose(0, 2, 3, 1))
     assert_close("features", model.vision_tower(pixels), golden["features"], 1e-3)

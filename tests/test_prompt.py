@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken
 
-from fastvlm_mlx import prompt
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.prompt import TEMPLATES, Picture, turn
-from fastvlm_mlx.tokenizer import Tokenizer
+from fastvlm_mlx.processing import chat_template
+from fastvlm_mlx.processing.chat_template import TEMPLATES, Picture, turn
+from fastvlm_mlx.processing.tokenizer import Tokenizer
 from tests.small_tokenizers import CONTROL, MINI, TEXTS, library
 
 LAYOUTS = [
@@ -25,10 +25,10 @@ LAYOUTS = [
 def marked_up(tokenizer: Tokenizer, text: str) -> list[int]:
     """Ids of a text in which control tokens count, made of what the product uses."""
     style = TEMPLATES["qwen2"]
-    return prompt._encode(tokenizer, [*prompt._fill(style, text, [])])[0]  # type: ignore
+    return chat_template._encode(tokenizer, [*chat_template._fill(style, text, [])])[0]  # type: ignore
 
 
-def flat(pieces: list[prompt.Piece]) -> list[int | Picture]:
+def flat(pieces: list[chat_template.Piece]) -> list[int | Picture]:
     return [
         item
         for piece in pieces

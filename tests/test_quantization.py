@@ -4,7 +4,7 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.quantization import (
+from fastvlm_mlx.weights.quantization import (
     BITS,
     GROUP_SIZES,
     check_packing,
@@ -14,7 +14,7 @@ from fastvlm_mlx.quantization import (
     quantized,
     unpacked_shape,
 )
-from fastvlm_mlx.tensors import Tensors
+from fastvlm_mlx.weights.weight_files import Tensors
 
 LAYER = "language_model.model.layers.0.mlp.up_proj"
 

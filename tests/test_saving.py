@@ -10,7 +10,7 @@ import pytest
 from fastvlm_mlx.convert import saving
 from fastvlm_mlx.convert.saving import save_tensors
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.tensors import INDEX, load_tensors, weight_files
+from fastvlm_mlx.weights.weight_files import INDEX, load_tensors, weight_files
 
 
 def test_shards_hold_all_and_are_let_go(tmp_path: Path, monkeypatch):

@@ -9,8 +9,8 @@ import tokenizers
 from tokenizers import decoders, models
 
 from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.prompt import turn
-from fastvlm_mlx.tokenizer import Tokenizer
+from fastvlm_mlx.processing.chat_template import turn
+from fastvlm_mlx.processing.tokenizer import Tokenizer
 from tests.small_tokenizers import CONTROL, MINI, TEXTS, library
 
 # Decoding

@@ -14,7 +14,7 @@ from fastvlm_mlx import load
 from fastvlm_mlx.convert import to_mlx
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model.vlm import FastVLM
-from fastvlm_mlx.tensors import load_tensors
+from fastvlm_mlx.weights.weight_files import load_tensors
 from tests import checkpoints
 from tests.checkpoints import Spec
 

@@ -91,7 +91,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _check(request: Request) -> None:
     """Refuse what cannot work before a model is loaded."""
-    from fastvlm_mlx import image
+    from fastvlm_mlx.processing.image_processor import check_resolution
 
     for name, value, least in (
         ("--runs", request.runs, 1),
@@ -101,7 +101,7 @@ def _check(request: Request) -> None:
         if value < least:
             raise OptionError(f"{name} {value}: use at least {least}")
     for resolution in request.resolutions:
-        image.check_resolution(resolution)
+        check_resolution(resolution)
     if request.plot is not None and request.plot.suffix.lower() not in (".png", ".jpg"):
         raise OptionError(f"--plot {request.plot}: name a .png or .jpg file")
 
@@ -110,15 +110,18 @@ def gather(request: Request) -> dict[str, Any]:
     """Everything `bench` reports; seconds, bytes and tokens as plain numbers."""
     import mlx.core as mx
 
-    from fastvlm_mlx import device, hub, image, weights
+    from fastvlm_mlx import device
     from fastvlm_mlx.app.bench import stages
+    from fastvlm_mlx.fastvlm import load
+    from fastvlm_mlx.hub.locate import choose_default
+    from fastvlm_mlx.processing.image_processor import parse_tiles
 
-    name = request.model or hub.choose_default()[0]
+    name = request.model or choose_default()[0]
     with terminal.progress("converting") as update:
-        model = weights.load(name, on_progress=update)
+        model = load(name, on_progress=update)
     mx.eval(model.parameters())
     dtype = device.device_dtype()
-    tiles = image.parse_tiles(request.tiles) if request.tiles else None
+    tiles = parse_tiles(request.tiles) if request.tiles else None
     resolutions = sorted(set(request.resolutions)) or [model.config.image_size]
     speeds = [roofline.measure(dtype)]
     picture, kind = _picture(request.image)
@@ -235,12 +238,12 @@ def p95(values: Sequence[float]) -> float:
 
 def _picture(path: str | None) -> tuple[Any, str]:
     """The picture to measure with, and the format its variants are saved in."""
-    from fastvlm_mlx import image
     from fastvlm_mlx.app.bench import stages
+    from fastvlm_mlx.processing.image_file import open_image
 
     if path is None:
         return stages.example(), "JPEG"
-    opened = image.open_image(path)
+    opened = open_image(path)
     lossy = path.lower().endswith((".jpg", ".jpeg"))
     return opened.convert("RGB"), "JPEG" if lossy else "PNG"
 

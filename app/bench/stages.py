@@ -29,9 +29,10 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from fastvlm_mlx import image as pictures
 from fastvlm_mlx.memory import memory_of
 from fastvlm_mlx.model import language
+from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.image_processor import content_hash, preprocess
 
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation import Conversation
@@ -117,9 +118,9 @@ def _undisturbed(model: "FastVLM", case: Case, file: Path) -> tuple[dict, dict]:
 def _staged(model: "FastVLM", case: Case, file: Path) -> dict[str, float]:
     """Every stage on its own, each waited for."""
     clock = Clock()
-    image = pictures.open_image(str(file))
+    image = open_image(str(file))
     clock.lap("decode")
-    pixels = pictures.preprocess(
+    pixels = preprocess(
         [image], size=case.resolution, fit=model.config.fit, tiles=case.tiles
     )
     clock.lap("preprocess")
@@ -143,7 +144,7 @@ def _staged(model: "FastVLM", case: Case, file: Path) -> dict[str, float]:
     clock.lap("visual_prefill")
     del cache
     # The conversation finds its features ready, and times the rest.
-    memory_of(model).put(pictures.content_hash(pixels), [visual])
+    memory_of(model).put(content_hash(pixels), [visual])
     stream = _conversation(model, case).stream(
         case.prompt, [file], max_tokens=1, detailed=True
     )

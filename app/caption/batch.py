@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx import generation, prompt
-from fastvlm_mlx.attachment import prepare
+from fastvlm_mlx import generation
 from fastvlm_mlx.errors import ContextError, FastVLMError
-from fastvlm_mlx.image import open_image
 from fastvlm_mlx.model import language
+from fastvlm_mlx.processing import chat_template
+from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.image_processor import prepare
 from fastvlm_mlx.sampling import Draw, Sampling, chooser
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Captioner:
         self._view = conversation.view
         self._context_size = conversation.context_size
         self._schema = schema
-        self._pieces = prompt.turn(
+        self._pieces = chat_template.turn(
             model.tokenizer,
             question,
             [0],
@@ -154,7 +155,7 @@ class Captioner:
         features = self.model.encode_pixels(pixels).flatten(0, 1)
         return self.model.embed(
             [
-                features if isinstance(piece, prompt.Picture) else piece
+                features if isinstance(piece, chat_template.Picture) else piece
                 for piece in self._pieces
             ]
         )

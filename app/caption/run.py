@@ -158,7 +158,7 @@ def records(
 
 def check(request: Request) -> tuple[dict[str, Any], Any]:
     """The options of a conversation and the Sampling, refused where impossible."""
-    from fastvlm_mlx import image
+    from fastvlm_mlx.processing.image_processor import check_resolution, parse_tiles
     from fastvlm_mlx.sampling import Sampling
 
     if not request.prompt.strip():
@@ -167,18 +167,18 @@ def check(request: Request) -> tuple[dict[str, Any], Any]:
         raise chat.UsageError(f"--batch {request.batch}: must be at least 1")
     view = {key: value for key, value in request.view.items() if value is not None}
     if "resolution" in view:
-        image.check_resolution(view["resolution"])
+        check_resolution(view["resolution"])
     if "tiles" in view:
-        view["tiles"] = image.parse_tiles(view["tiles"])
+        view["tiles"] = parse_tiles(view["tiles"])
     return view, Sampling(**request.sampling)
 
 
 def choose_model(name: str | None) -> str:
     """The model asked for, or the one there is."""
     if name is None:
-        from fastvlm_mlx import hub
+        from fastvlm_mlx.hub.locate import choose_default
 
-        name, reason = hub.choose_default()
+        name, reason = choose_default()
         terminal.note(f"model: {name} ({reason})")
     return name
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from fastvlm_mlx.app.server.refusal import Refusal
-from fastvlm_mlx.attachment import Attachment, View, attach
+from fastvlm_mlx.attachment import Attachment, attach
 from fastvlm_mlx.errors import ImageError
-from fastvlm_mlx.image_open import size_of
 from fastvlm_mlx.memory import memory_of
+from fastvlm_mlx.processing.image_file import size_of
+from fastvlm_mlx.processing.image_processor import View
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLM

@@ -24,10 +24,10 @@ from benchmarks.accuracy import table
 from benchmarks.accuracy.asking import LOOKS, answers, asked
 from benchmarks.accuracy.table import Tally
 from benchmarks.accuracy.variants import NAMES, SHIPPED, make
-from fastvlm_mlx import weights
 from fastvlm_mlx.app.bench import machine as this_machine
 from fastvlm_mlx.device import device_dtype, on_cpu
 from fastvlm_mlx.errors import FastVLMError
+from fastvlm_mlx.model_folder import converted
 from training import questions
 
 
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
     chosen = NAMES[1:] if options.variants == [] else options.variants or ()
     names = [SHIPPED, *(name for name in NAMES if name in chosen)]
     with tempfile.TemporaryDirectory() as scratch:
-        source = weights.converted(options.model)
+        source = converted(options.model)
         rows = make(names, source, Path(scratch), options.resolution)
         tallies = [Tally(row) for row in rows]
         to_ask = asked(options.kinds, options.pictures)

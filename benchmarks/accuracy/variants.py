@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx import image, load
+from fastvlm_mlx import load
 from fastvlm_mlx.convert import to_coreml, to_mlx
 from fastvlm_mlx.convert.coreml import mlpackage
 from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
@@ -18,6 +18,7 @@ from fastvlm_mlx.errors import FastVLMError
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.processing.image_processor import check_resolution
 
 SHIPPED = "shipped"
 NAMES = (SHIPPED, "8-bit", "4-bit", "0.5x", "2x", "tiles", "coreml", "bfloat16")
@@ -47,7 +48,7 @@ def make(
     """The variants of the converted model in `folder`; what they need goes to
     `scratch`. One that cannot be had says why."""
     config = ModelConfig.from_dict(read_json(folder / "config.json"))
-    size = image.check_resolution(resolution or config.image_size)
+    size = check_resolution(resolution or config.image_size)
     plain = Variant(SHIPPED, "as shipped", str(folder), size)
     made = []
     for name in names:
@@ -64,7 +65,7 @@ def _made(name: str, plain: Variant, scratch: Path) -> Variant:
         to_mlx.convert(plain.folder, out, q_bits=int(name[0]))
         return replace(plain, name=name, label=name, folder=str(out))
     if name in ("0.5x", "2x"):
-        size = image.check_resolution(int(plain.resolution * float(name[:-1])))
+        size = check_resolution(int(plain.resolution * float(name[:-1])))
         return replace(plain, name=name, label=f"{name}: {size} px", resolution=size)
     if name == "tiles":
         label = f"tiles {TILES[0]}x{TILES[1]}"

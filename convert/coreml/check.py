@@ -13,7 +13,6 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx import image
 from fastvlm_mlx.convert.coreml import neural_engine
 from fastvlm_mlx.convert.coreml.mil_encoder import EMBEDDINGS
 from fastvlm_mlx.convert.coreml.mil_evaluator import Ranges, evaluate
@@ -21,6 +20,8 @@ from fastvlm_mlx.convert.coreml.mlpackage import Function, Package
 from fastvlm_mlx.convert.coreml.neural_engine import Finding
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.image_processor import preprocess
 
 # The least that is written, in dB; ml-stable-diffusion's and whisperkittools' 35.
 LEAST_PSNR = 35.0
@@ -91,14 +92,14 @@ class Reference:
         self.model = model
         self.encoder = model.vision_tower
         self.images = [
-            image.open_image(picture) for picture in pictures or default_pictures()
+            open_image(picture) for picture in pictures or default_pictures()
         ]
         self._kept: dict[tuple[int, bool], tuple[np.ndarray, np.ndarray]] = {}
 
     def pixels(self, resolution: int) -> np.ndarray:
         """(N, R, R, 3) floats in 0..1; fewer pictures where they are large."""
         count = max(1, PIXEL_BUDGET // resolution**2)
-        return image.preprocess(
+        return preprocess(
             self.images[:count], size=resolution, fit=self.model.config.fit
         )
 

@@ -9,13 +9,13 @@ from mlx.utils import tree_flatten
 from fastvlm_mlx.device import on_cpu
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model.vlm import FastVLM
-from fastvlm_mlx.quantization import (
+from fastvlm_mlx.weights.quantization import (
     check_packing,
     dequantized,
     layer_settings,
     unpacked_shape,
 )
-from fastvlm_mlx.tensors import Tensors, cast
+from fastvlm_mlx.weights.weight_files import Tensors, cast
 
 
 def check_tensors(model: FastVLM, tensors: Tensors) -> None:

@@ -21,7 +21,7 @@ from fastvlm_mlx.model.vision import FastViTHD
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation import Conversation
     from fastvlm_mlx.generation import Chunk
-    from fastvlm_mlx.prompt import Tokenizer
+    from fastvlm_mlx.processing.tokenizer import Tokenizer
 
 
 class Projector(nn.Module):
@@ -98,8 +98,8 @@ class FastVLM(nn.Module):
             ImageError: a picture cannot be opened.
             OptionError: an option cannot be honoured.
         """
-        from fastvlm_mlx.attachment import View, prepare
-        from fastvlm_mlx.image import open_image
+        from fastvlm_mlx.processing.image_file import open_image
+        from fastvlm_mlx.processing.image_processor import View, prepare
 
         view = View(fit or self.config.fit, resolution or self.config.image_size, tiles)
         sources = images if isinstance(images, list | tuple) else [images]

@@ -10,17 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.tokenizer import TextStream, Tokenizer
-
-__all__ = [
-    "TEMPLATES",
-    "Picture",
-    "Piece",
-    "Template",
-    "TextStream",
-    "Tokenizer",
-    "turn",
-]
+from fastvlm_mlx.processing.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

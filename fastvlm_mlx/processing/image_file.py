@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fastvlm_mlx.errors import ImageError
-from fastvlm_mlx.image_source import (
+from fastvlm_mlx.processing.image_source import (
     name_of,
     one_line,
     read_path,

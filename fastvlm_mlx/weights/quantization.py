@@ -7,7 +7,7 @@ the config says in which groups and with how many bits.
 import mlx.core as mx
 
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.tensors import Tensors
+from fastvlm_mlx.weights.weight_files import Tensors
 
 BITS = (4, 8)
 GROUP_SIZES = (32, 64, 128)

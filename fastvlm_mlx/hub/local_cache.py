@@ -93,6 +93,11 @@ def converted_of(repo: str, revision: str = "main") -> Path | None:
     return max(found, key=lambda folder: folder.stat().st_mtime, default=None)
 
 
+def cached(repo: str, revision: str) -> Path | None:
+    """The whole snapshot of a hub repository or, if it was deleted, its conversion."""
+    return snapshot(repo, revision) or converted_of(repo, revision)
+
+
 def drop_superseded(target: Path) -> None:
     """Delete conversions that `target` replaces.
 

@@ -1,22 +1,18 @@
 """From a name to a loaded model; anything unconverted is converted once, and kept."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
 
-from fastvlm_mlx import cache, hub
-from fastvlm_mlx.cache import drop_superseded
 from fastvlm_mlx.device import DTYPES, device_dtype
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.json_file import read_json
-from fastvlm_mlx.model.config import FORMAT, ModelConfig
+from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.parameters import assign, check_tensors
 from fastvlm_mlx.model.vlm import FastVLM
-from fastvlm_mlx.tensors import Tensors, load_tensors, weight_files
-from fastvlm_mlx.tokenizer import Tokenizer
-
-Progress = Callable[[int, int], None]
+from fastvlm_mlx.model_folder import Progress, converted
+from fastvlm_mlx.processing.tokenizer import Tokenizer
+from fastvlm_mlx.weights.weight_files import Tensors, load_tensors, weight_files
 
 
 def load(
@@ -59,24 +55,3 @@ def load(
     for part in ("vision_tower", "projector", "language_model"):
         mx.async_eval(parameters.get(part, []))
     return model
-
-
-def converted(name: str | Path, *, on_progress: Progress | None = None) -> Path:
-    """The folder in our format that `name` means, made in the cache if need be."""
-    source = hub.locate(name)
-    if is_converted(source):
-        return source
-    out = cache.converted_dir(source)
-    if not is_converted(out):
-        # Here, not above: a converted model needs none of the converter.
-        from fastvlm_mlx.convert import to_mlx
-
-        to_mlx.convert(source, out, first_wins=True, on_progress=on_progress)
-        drop_superseded(out)
-    return out
-
-
-def is_converted(folder: Path) -> bool:
-    """Whether `folder` is a model folder of ours."""
-    file = folder / "config.json"
-    return file.is_file() and read_json(file).get("model_type") == FORMAT

@@ -10,31 +10,13 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.image_open import MAX_PIXELS, MAX_SIDE, Source, open_image
-
-__all__ = [
-    "FITS",
-    "MAX_PIXELS",
-    "MAX_RESOLUTION",
-    "MAX_SIDE",
-    "MAX_TILES",
-    "Source",
-    "check_fit",
-    "check_resolution",
-    "check_tiles",
-    "content_hash",
-    "fit_image",
-    "open_image",
-    "parse_tiles",
-    "preprocess",
-    "select_grid",
-    "tile_image",
-]
+from fastvlm_mlx.processing.image_file import Source, open_image
 
 FITS = ("pad", "crop", "stretch")
 MAX_RESOLUTION = 4096
@@ -264,3 +246,42 @@ def _letterbox(image: Image.Image, width: int, height: int) -> Image.Image:
     resized = image.resize(new, _BICUBIC)
     canvas.paste(resized, ((width - new[0]) // 2, (height - new[1]) // 2))
     return canvas
+
+
+@dataclass(frozen=True)
+class View:
+    """How pictures are shown to a model: `fit`, `resolution` in pixels, `tiles` as
+    `(rows, columns)`. None for `tiles` follows the model's `image_grid_pinpoints`.
+
+    Raises OptionError for a value that cannot be honoured.
+    """
+
+    fit: str
+    resolution: int
+    tiles: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        check_fit(self.fit)
+        check_resolution(self.resolution)
+        if self.tiles is not None:
+            object.__setattr__(self, "tiles", check_tiles(*self.tiles))
+
+
+def prepare(
+    image: Image.Image, view: View, pinpoints: Sequence[Sequence[int]] = ()
+) -> np.ndarray:
+    """What the model sees of a picture: the whole, then its tiles if there are any.
+
+    Shapes:
+        returns (1 + tiles, resolution, resolution, 3), float32 in 0..1
+    """
+    if view.tiles is None and pinpoints:
+        width, height = select_grid(*image.size, pinpoints)
+        columns, rows = width // view.resolution, height // view.resolution
+        if rows * columns > 1:
+            # LLaVA's anyres squeezes the overview into a square whatever the fit.
+            tiles = tile_image(
+                image, view.resolution, rows, columns, view.fit, overview="stretch"
+            )
+            return np.stack(tiles).astype(np.float32) / np.float32(255)
+    return preprocess([image], size=view.resolution, fit=view.fit, tiles=view.tiles)

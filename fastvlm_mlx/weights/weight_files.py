@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
-from fastvlm_mlx.safetensors_file import check_file
+from fastvlm_mlx.weights.safetensors_header import check_file
 
 Tensors = dict[str, mx.array]
 

@@ -1,0 +1,163 @@
+"""Downloads a model repository from the Hugging Face hub into the hub's own cache."""
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fastvlm_mlx.errors import DownloadError
+from fastvlm_mlx.files.cache_dir import cache_dir, hub_cache_dir
+from fastvlm_mlx.hub.local_cache import cached, files_read
+
+LICENCE_NOTE = (
+    "Apple's FastVLM weights are for research purposes only: "
+    "https://huggingface.co/apple/FastVLM-0.5B/blob/main/LICENSE"
+)
+
+
+def hub_answers(repo: str, timeout: float = 1.5) -> bool:
+    """Whether the hub would serve `repo` now; takes `timeout` seconds at most."""
+    if is_offline():
+        return False
+    import threading
+    import urllib.request
+
+    answers = []
+
+    def ask() -> None:
+        url = f"{_endpoint()}/api/models/{repo}"
+        request = urllib.request.Request(url, method="HEAD")
+        with contextlib.suppress(OSError, ValueError):
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                answers.append(response.status == 200)
+
+    # Looking up a host name heeds no timeout, so a thread is left behind if need be.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    return bool(answers and answers[0])
+
+
+def download(
+    repo: str, revision: str, refresh: bool, notify: Callable[[str], None]
+) -> Path:
+    label = repo if revision == "main" else f"{repo}@{revision}"
+    found = cached(repo, revision)
+    if is_offline():
+        if found:
+            return found
+        raise DownloadError(
+            f"{label}: not in the cache, and HF_HUB_OFFLINE is set; "
+            "unset it, or pass --model demo"
+        )
+    try:
+        with _quiet_library():
+            return _fetch(repo, revision, label, notify)
+    except DownloadError:
+        raise
+    except Exception as error:
+        # The library's HTTP stack changed twice (requests, httpx, httpx2); its errors
+        # have no base of their own.
+        from fastvlm_mlx.hub.download_errors import explain
+
+        failure = explain(error, label, _endpoint())
+        if refresh and found:
+            notify(f"{failure}; using the cached copy")
+            return found
+        raise failure from error
+
+
+def _fetch(repo: str, revision: str, label: str, notify: Callable[[str], None]) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+
+    store, endpoint = hub_cache_dir(), _endpoint()
+    info = HfApi(endpoint=endpoint).model_info(
+        repo, revision=revision, files_metadata=True, timeout=10
+    )
+    sizes = {f.rfilename: f.size or 0 for f in info.siblings or []}
+    names = files_read(sizes)
+    if not names:
+        raise DownloadError(f"{label}: holds no weights; name another repository")
+    folder = store / f"models--{repo.replace('/', '--')}" / "snapshots" / str(info.sha)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        _note_licence(repo, notify)
+    _check_space(label, store, sum(sizes[name] for name in missing))
+    # One by one on this thread: on Ctrl-C, snapshot_download's workers first finish
+    # their files, however large. config.json comes last, so a broken-off snapshot is
+    # never taken for a model.
+    for name in sorted(missing, key=lambda n: (n == "config.json", sizes[n], n)):
+        hf_hub_download(
+            repo, name, revision=info.sha, cache_dir=store, endpoint=endpoint
+        )
+    # Everything is there: this writes down the revision and the list of files.
+    found = snapshot_download(
+        repo,
+        revision=revision,
+        cache_dir=store,
+        endpoint=endpoint,
+        allow_patterns=names,
+    )
+    return Path(found)
+
+
+def _check_space(label: str, store: Path, needed: int) -> None:
+    while not store.exists():
+        store = store.parent
+    free = shutil.disk_usage(store).free
+    if needed > free:
+        raise DownloadError(
+            f"{label}: needs {needed / 1e9:.1f} GB, {store} has {free / 1e9:.1f} GB "
+            "free; free some space or set HF_HOME to another disk"
+        )
+
+
+def _note_licence(repo: str, notify: Callable[[str], None]) -> None:
+    """Say once per machine what Apple's licence allows."""
+    if "fastvlm" not in repo.lower() and not repo.lower().startswith("apple/"):
+        return
+    marker = cache_dir() / "licence-noted"
+    if marker.exists():
+        return
+    notify(LICENCE_NOTE)
+    with contextlib.suppress(OSError):  # said again next time
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+
+
+@contextlib.contextmanager
+def _quiet_library() -> Iterator[None]:
+    """Progress bars on a terminal only; no warnings, our errors say what matters."""
+    import warnings
+
+    # Its modules set the level as they are loaded, so they come first.
+    from huggingface_hub import utils
+
+    level = utils.logging.get_verbosity()
+    hide = not sys.stderr.isatty() and not utils.are_progress_bars_disabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        utils.logging.set_verbosity_error()
+        if hide:
+            utils.disable_progress_bars()
+        try:
+            yield
+        finally:
+            utils.logging.set_verbosity(level)
+            if hide:
+                utils.enable_progress_bars()
+
+
+def _endpoint() -> str:
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def is_offline() -> bool:
+    flag = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE")
+    return (flag or "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
