@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_mlx.app import coreml_encoder, stats, terminal
+from fastvlm_mlx.app import stats, terminal
+from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.json_schema import read_schema
+from fastvlm_mlx.generation.constrained import form_of
+from fastvlm_mlx.generation.json_schema import read_schema
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.constrained import JSONForm
-    from fastvlm_mlx.conversation import Conversation
+    from fastvlm_mlx.conversation.conversation import Conversation
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ def run(request: Request) -> None:
     question = read_question(request)
     view = check(request)
     schema = read_schema(request.schema) if request.schema else None
-    may_use_coreml = coreml_encoder.check(request.encoder, request.compute_units)
+    may_use_coreml = packages.check(request.encoder, request.compute_units)
     name, model = open_model(request.model)
     if may_use_coreml and request.encoder == "auto":
-        coreml_encoder.use_faster(model, name, request.view["resolution"])
+        packages.use_faster(model, name, request.view["resolution"])
     elif may_use_coreml:
-        coreml_encoder.use(model, name, request.encoder, request.compute_units)
+        packages.use(model, name, request.encoder, request.compute_units)
     if question is not None:
         answer(model.conversation(**view), question, request, name, schema)
         return
@@ -107,9 +108,9 @@ def check(request: Request) -> dict[str, Any]:
 
     Returns the options of the conversation, those that were given.
     """
+    from fastvlm_mlx.generation.sampling import Sampling
     from fastvlm_mlx.processing.image_file import open_image
     from fastvlm_mlx.processing.image_processor import check_resolution, parse_tiles
-    from fastvlm_mlx.sampling import Sampling
 
     Sampling(**request.sampling)
     view = {key: value for key, value in request.view.items() if value is not None}
@@ -142,16 +143,6 @@ def open_model(name: str | None) -> tuple[str, Any]:
         terminal.note(f"model: {name} ({reason})")
     with terminal.progress("converting") as update:
         return name, load(name, on_progress=update)
-
-
-def form_of(model: Any, schema: Any) -> "JSONForm | None":
-    """The rule for an answer in JSON of `schema`; None if there is no schema."""
-    if schema is None:
-        return None
-    # Here, not above: an extra of the installation.
-    from fastvlm_mlx.constrained import JSONForm
-
-    return JSONForm(model, schema)
 
 
 def answer(

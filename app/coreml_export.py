@@ -171,12 +171,12 @@ def verify(
     Raises:
         OptionError: with the figure, or `--device` elsewhere than on a Mac.
     """
-    from fastvlm_mlx import coreml
+    from fastvlm_mlx import coreml_encoder
     from fastvlm_mlx.convert.coreml import check, mlpackage
     from fastvlm_mlx.fastvlm import load
 
     if device:
-        coreml.require_macos()
+        coreml_encoder.require_macos()
     stored = mlpackage.read(package)
     loaded = load(model, dtype="float32")
     paths = [str(path) for path in pictures]

@@ -99,14 +99,14 @@ def encoder_choice(
     source: Path, is_converted: bool, config: "ModelConfig"
 ) -> dict[str, Any] | None:
     """What `--encoder auto` measured on this machine, if it ever did."""
-    from fastvlm_mlx.app import coreml_encoder, encoder_choice
+    from fastvlm_mlx.app.encoder import packages, selection
     from fastvlm_mlx.hub.local_cache import converted_dir
 
     folder = source if is_converted else converted_dir(source)
     if not (folder / "config.json").is_file():
         return None
-    package = coreml_encoder.package_of(folder)
-    known = package and encoder_choice.remembered(package, config.image_size)
+    package = packages.package_of(folder)
+    known = package and selection.remembered(package, config.image_size)
     if not known:
         return None
     return {"encoder": known.encoder, "mlx_ms": known.mlx, "coreml_ms": known.coreml}

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_mlx.app import chat, line_editor, stats, terminal
+from fastvlm_mlx.app import line_editor, stats, terminal
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.generation import constrained
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.conversation import Conversation
-    from fastvlm_mlx.generation import Chunk
+    from fastvlm_mlx.conversation.conversation import Conversation
+    from fastvlm_mlx.generation.stream import Chunk
 
 WELCOME = """\
 Chatting with {model}
@@ -99,7 +100,7 @@ class Repl:
                 question,
                 cancel=cancel,
                 detailed=self.show_stats,
-                constraint=chat.form_of(self.conversation.model, self.schema),
+                constraint=constrained.form_of(self.conversation.model, self.schema),
                 **self.sampling,
             ):
                 terminal.emit(last.text)

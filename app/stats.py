@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_mlx.files.disk_space import format_size
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.generation import Chunk
+    from fastvlm_mlx.generation.stream import Chunk
 
 
 def lines(last: "Chunk") -> list[str]:

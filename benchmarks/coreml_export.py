@@ -21,9 +21,9 @@ from mlx.utils import tree_map_with_path
 
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.to_coreml import export
+from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
-from fastvlm_mlx.model.vlm import FastVLM
 
 
 def random_model(seed: int = 0) -> FastVLM:

@@ -15,7 +15,7 @@ from fastvlm_mlx.device import device_dtype
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.language import head, hidden
 from fastvlm_mlx.model.parameters import assign
-from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.chat_template import Picture, turn
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from fastvlm_mlx.weights.weight_files import Tensors, number
@@ -91,7 +91,7 @@ def measure(
 
 def _visual(config: ModelConfig, tensors: Tensors) -> mx.array:
     """The drawn pictures as the encoder sees them: (2, tokens, hidden)."""
-    model = FastVLM(replace(config, text=None))
+    model = FastVLMModel(replace(config, text=None))
     seeing = {n: a for n, a in tensors.items() if not n.startswith(LANGUAGE)}
     assign(model, seeing, device_dtype())
     visual = model.encode_pixels(_pictures())
@@ -111,7 +111,7 @@ def _logits(
 
     Empties `tensors`, and evaluates each layer's part of `made` as the layer runs.
     """
-    model = FastVLM(replace(config, vision=None, projector=None))
+    model = FastVLMModel(replace(config, vision=None, projector=None))
     assign(model, tensors, device_dtype())
     tensors.clear()
     layers = model.language_model.model.layers

@@ -29,11 +29,11 @@ from fastvlm_mlx.convert.coreml.mil_encoder import (
 )
 from fastvlm_mlx.convert.coreml.mil_weights import Weights
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.coreml import import_coremltools
+from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.model.config import ModelConfig
-from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.model.vlm import FastVLMModel
 
 SUFFIX = ".mlpackage"
 
@@ -60,7 +60,7 @@ class CoreMLReport:
 
 
 def export(
-    model: FastVLM,
+    model: FastVLMModel,
     out: Path | str,
     options: CoreMLOptions | None = None,
     *,
@@ -111,7 +111,7 @@ def export(
 
 
 def write_package(
-    model: FastVLM,
+    model: FastVLMModel,
     package: Path,
     options: CoreMLOptions,
     sizes: tuple[int, ...],
@@ -134,7 +134,9 @@ def write_package(
     return list(found)
 
 
-def _build(model: FastVLM, part: Path, options: CoreMLOptions, size: int) -> list[str]:
+def _build(
+    model: FastVLMModel, part: Path, options: CoreMLOptions, size: int
+) -> list[str]:
     tools: Any = import_coremltools()
     target = tools.target.iOS18 if options.modern else tools.target.iOS17
     weights = Weights(options.precision, options.compression, options.modern)

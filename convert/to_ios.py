@@ -26,7 +26,7 @@ from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.phone_memory import Estimate, estimate
 from fastvlm_mlx.convert.saving import LICENCES, copy_files, save_tensors
 from fastvlm_mlx.convert.to_coreml import write_package
-from fastvlm_mlx.coreml import import_coremltools
+from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import load
 from fastvlm_mlx.files.atomic_write import staged_folder

@@ -27,7 +27,7 @@ from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.parameters import check_tensors
-from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from fastvlm_mlx.weights.quantization import BITS, GROUP_SIZES, is_quantized, quantized
 from fastvlm_mlx.weights.weight_files import Tensors, cast
@@ -110,14 +110,14 @@ def convert(
             if q_bits is not None:
                 plain = tensors, config
                 tensors, config = _quantize(*plain, q_bits, q_group_size or 64)
-                check_tensors(FastVLM(config), tensors)
+                check_tensors(FastVLMModel(config), tensors)
                 agreement = measure(*plain, tensors, config, Tokenizer(read.folder))
                 del plain
                 # Now, or the originals would be kept until these are saved.
                 _evaluate_packed(tensors)
             if dtype is not None:
                 tensors = cast(tensors, DTYPES[dtype])
-            check_tensors(FastVLM(config), tensors)
+            check_tensors(FastVLMModel(config), tensors)
             size = save_tensors(folder, tensors, on_progress)
             _copy_companions(read.folder, config.coreml_encoder, folder)
             (folder / "config.json").write_text(

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_mlx._version import __version__
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.conversation import Conversation
+    from fastvlm_mlx.conversation.conversation import Conversation
     from fastvlm_mlx.errors import FastVLMError
-    from fastvlm_mlx.fastvlm import load
-    from fastvlm_mlx.generation import Chunk
-    from fastvlm_mlx.model.vlm import FastVLM
+    from fastvlm_mlx.fastvlm import FastVLM, load
+    from fastvlm_mlx.generation.stream import Chunk
 
 _HOMES = {
-    "Chunk": "generation",
-    "Conversation": "conversation",
-    "FastVLM": "model.vlm",
+    "Chunk": "generation.stream",
+    "Conversation": "conversation.conversation",
+    "FastVLM": "fastvlm",
     "FastVLMError": "errors",
     "load": "fastvlm",
 }

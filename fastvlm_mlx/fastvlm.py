@@ -1,18 +1,69 @@
 """From a name to a loaded model; anything unconverted is converted once, and kept."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
+from fastvlm_mlx.conversation.conversation import Conversation, stream_once
 from fastvlm_mlx.device import DTYPES, device_dtype
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.json_file import read_json
+from fastvlm_mlx.generation.stream import Chunk
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.parameters import assign, check_tensors
-from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.model_folder import Progress, converted
+from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.image_processor import View, prepare
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from fastvlm_mlx.weights.weight_files import Tensors, load_tensors, weight_files
+
+
+class FastVLM(FastVLMModel):
+    """The network, and what a person does with it."""
+
+    def encode_image(
+        self,
+        images: Any,
+        *,
+        fit: str | None = None,
+        resolution: int | None = None,
+        tiles: tuple[int, int] | None = None,
+    ) -> mx.array:
+        """Visual embeddings of pictures: (N, tokens, hidden).
+
+        Args:
+            images: a PIL image, path or URL, or a list of them.
+            fit: `pad`, `crop` or `stretch`; the model's own by default.
+            resolution: pixels a side, a multiple of 64; the model's own by default.
+            tiles: (rows, columns) to cut each picture into; N then counts the
+                overview and the tiles of every picture in order.
+        Raises:
+            ImageError: a picture cannot be opened.
+            OptionError: an option cannot be honoured.
+        """
+        view = View(fit or self.config.fit, resolution or self.config.image_size, tiles)
+        sources = images if isinstance(images, list | tuple) else [images]
+        if not sources:
+            raise OptionError("images: an empty list; give at least one picture")
+        pictures = [open_image(source) for source in sources]
+        pixels = [prepare(p, view, self.config.grid_pinpoints) for p in pictures]
+        return self.encode_pixels(np.concatenate(pixels))
+
+    def conversation(self, images: Any = (), **options: Any) -> Conversation:
+        """A conversation about `images`; see `conversation.Conversation`."""
+        return Conversation(self, images, **options)
+
+    def stream(self, images: Any, prompt: str, **options: Any) -> Iterator[Chunk]:
+        """Answers one question about `images`, chunk by chunk as tokens are made."""
+        return stream_once(self, images, prompt, **options)
+
+    def ask(self, images: Any, prompt: str, **options: Any) -> str:
+        """Answers one question about `images`: the whole text."""
+        return "".join(chunk.text for chunk in self.stream(images, prompt, **options))
 
 
 def load(

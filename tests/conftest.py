@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLM
+    from fastvlm_mlx.fastvlm import FastVLM
     from fastvlm_mlx.processing.tokenizer import Tokenizer
     from tests.mock_model import MockModel
     from tests.serving import Running
@@ -117,9 +117,8 @@ def shared_model() -> "MockModel":
 @pytest.fixture
 def model(shared_model: "MockModel") -> "MockModel":
     """Random weights; it remembers no picture and no prompt of another test."""
-    from fastvlm_mlx.memory import memory_of
 
-    memory_of(shared_model).clear()
+    shared_model.feature_cache.clear()
     shared_model.encoded = 0
     return shared_model
 

@@ -6,15 +6,16 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from fastvlm_mlx.attachment import Attachment
-from fastvlm_mlx.conversation import Conversation
-from fastvlm_mlx.generation import generate
+from fastvlm_mlx.conversation.attachment import Attachment
+from fastvlm_mlx.conversation.conversation import Conversation
+from fastvlm_mlx.fastvlm import FastVLM
+from fastvlm_mlx.generation.sampling import Sampling
+from fastvlm_mlx.generation.stream import generate
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.model.language import mlx_lm_module
 from fastvlm_mlx.model.vision_config import VisionConfig
-from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.tokenizer import Tokenizer
-from fastvlm_mlx.sampling import Sampling
 from tests.small_tokenizers import MINI
 
 VOCABULARY = 1600  # padded beyond the tokenizer's 1,539, as in real checkpoints
@@ -72,7 +73,7 @@ class MockModel(FastVLM):
         return super().encode_pixels(pixels)
 
 
-def greedy(model: FastVLM, pieces: list[list[int] | Attachment], count: int):
+def greedy(model: FastVLMModel, pieces: list[list[int] | Attachment], count: int):
     """`count` greedy ids after `pieces`, everything computed anew for each."""
     ids: list[int] = []
     caches = mlx_lm_module("models.cache")

@@ -20,7 +20,7 @@ from fastvlm_mlx.app.server.limits import Limits
 from fastvlm_mlx.app.server.question import Question
 from fastvlm_mlx.app.server.site import build
 from fastvlm_mlx.app.server.worker import Worker
-from fastvlm_mlx.generation import Chunk, Timings
+from fastvlm_mlx.generation.stream import Chunk, Timings
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

@@ -11,8 +11,8 @@ from fastvlm_mlx.app.caption import run
 from fastvlm_mlx.app.caption.batch import Caption, Captioner
 from fastvlm_mlx.app.caption.pictures import find
 from fastvlm_mlx.errors import ContextError, OptionError
+from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.sampling import Sampling
 from tests.mock_model import picture
 
 pytest_plugins = ["tests.caption_runs"]

@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("llguidance")
 
-from fastvlm_mlx import constrained, json_schema  # noqa: E402
-from fastvlm_mlx.constrained import JSONForm  # noqa: E402
 from fastvlm_mlx.errors import FastVLMError, OptionError  # noqa: E402
+from fastvlm_mlx.generation import constrained, json_schema  # noqa: E402
+from fastvlm_mlx.generation.constrained import JSONForm  # noqa: E402
 
 PICTURE = {
     "type": "object",

@@ -7,14 +7,13 @@ from typing import cast
 
 import pytest
 
-from fastvlm_mlx.conversation import Conversation, stream_once
+from fastvlm_mlx.conversation.conversation import Conversation, stream_once
 from fastvlm_mlx.errors import (
     CheckpointError,
     ContextError,
     FastVLMError,
     OptionError,
 )
-from fastvlm_mlx.memory import memory_of
 from tests.mock_model import MockModel, check, picture, plain
 
 
@@ -156,7 +155,7 @@ def test_conversations_share_a_model_across_threads(model):
         ]
 
     expected = {seed: talk(seed) for seed in range(3)}
-    memory_of(model).clear()
+    model.feature_cache.clear()
     said: dict[int, list[str]] = {}
 
     def run(seed: int):
@@ -174,7 +173,7 @@ def test_stages_are_measured_on_request(model, photo):
     *_, quick = Conversation(model).stream("What is it?", photo, max_tokens=2)
     known = [name for name, value in asdict(quick.timings).items() if value]
     assert known == ["decode", "preprocess"]
-    memory_of(model).clear()
+    model.feature_cache.clear()
     *_, slow = Conversation(model).stream("Hm?", photo, max_tokens=2, detailed=True)
     stages = asdict(slow.timings)
     assert all(stages.values())

@@ -22,12 +22,11 @@ from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.encoder import fold_encoder
 from fastvlm_mlx.convert.to_coreml import export, write_package
-from fastvlm_mlx.coreml import import_coremltools
+from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.fastvlm import load
+from fastvlm_mlx.fastvlm import FastVLM, load
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
-from fastvlm_mlx.model.vlm import FastVLM
 from tests.encoders import MCI, Encoder, build, in_timm_names, to_mlx
 
 ROOT = Path(__file__).parents[1]

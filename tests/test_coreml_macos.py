@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from fastvlm_mlx import coreml
-from fastvlm_mlx.app import coreml_encoder
-from fastvlm_mlx.convert.coreml import mlpackage
+from fastvlm_mlx import coreml_encoder
+from fastvlm_mlx.app.encoder import packages
+from fastvlm_mlx.convert.coreml import device, mlpackage
 from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.to_coreml import write_package
@@ -23,7 +23,7 @@ from fastvlm_mlx.fastvlm import load
 @pytest.fixture(scope="module")
 def tools():
     pytest.importorskip("coremltools")
-    return coreml.import_coremltools()
+    return coreml_encoder.import_coremltools()
 
 
 def test_the_calls_are_in_the_documented_api(tools):
@@ -38,7 +38,7 @@ def test_the_calls_are_in_the_documented_api(tools):
     load = inspect.signature(MLComputePlan.load_from_path)
     assert list(load.parameters) == ["path", "compute_units"]
     assert hasattr(MLComputePlan, "get_compute_device_usage_for_mlprogram_operation")
-    for unit in coreml.COMPUTE_UNITS.values():
+    for unit in coreml_encoder.COMPUTE_UNITS.values():
         assert hasattr(tools.ComputeUnit, unit)
 
 
@@ -81,13 +81,13 @@ def test_a_package_takes_the_encoders_place(mac, package: Path, reference: Path)
     model = load(reference / "llava-mini", dtype="float32")
     pixels = np.random.default_rng(0).random((2, 128, 128, 3), np.float32)
     wanted = np.array(model.encode_pixels(pixels))
-    coreml.attach(model, package, "cpu-ne")
+    coreml_encoder.attach(model, package, "cpu-ne")
     given = model.encode_pixels(pixels)
     assert isinstance(given, mx.array)
     assert_allclose(np.array(given), wanted, atol=0.05)
     model.encode_pixels(pixels[:, :64, :64])
     assert mac == ["compile", "load image_128 CPU_AND_NE", "load image_64 CPU_AND_NE"]
-    coreml.attach(model, package)
+    coreml_encoder.attach(model, package)
     assert mac.count("compile") == 1  # kept in the cache
     with pytest.raises(OptionError, match="^--resolution 192: x.mlpackage holds 64, 1"):
         model.encode_pixels(np.zeros((1, 192, 192, 3), np.float32))
@@ -95,9 +95,9 @@ def test_a_package_takes_the_encoders_place(mac, package: Path, reference: Path)
 
 def test_bench_measures_each_unit(mac, package: Path, reference: Path, monkeypatch):
     model = load(reference / "llava-mini", dtype="float32")
-    monkeypatch.setattr(coreml_encoder, "own_package", lambda name: package)
-    assert coreml_encoder.unavailable() is None
-    with coreml_encoder.in_use(model, "x", "coreml-ane"):
+    monkeypatch.setattr(packages, "own_package", lambda name: package)
+    assert packages.unavailable() is None
+    with packages.in_use(model, "x", "coreml-ane"):
         model.encode_pixels(np.zeros((1, 64, 64, 3), np.float32))
     assert mac[-1] == "load image_64 CPU_AND_NE"
     model.encode_pixels(np.zeros((1, 128, 128, 3), np.float32))  # MLX's again
@@ -126,8 +126,10 @@ def test_every_unit_is_measured(mac, package: Path, monkeypatch):
         lambda path, compute_units: plan,
     )
     pixels = np.zeros((1, 64, 64, 3), np.float32)
-    reports = coreml.measure(package, pixels, runs=2)
-    assert [report.compute_units for report in reports] == list(coreml.COMPUTE_UNITS)
+    reports = device.measure(package, pixels, runs=2)
+    assert [report.compute_units for report in reports] == list(
+        coreml_encoder.COMPUTE_UNITS
+    )
     assert all(report.operations == {"NeuralEngine": 2} for report in reports)
     assert all(report.features.shape == (1, 1, 256) for report in reports)
 
@@ -138,8 +140,8 @@ class MLNeuralEngineComputeDevice:
 
 def test_elsewhere_one_clear_error(monkeypatch, tmp_path: Path):
     monkeypatch.setattr("sys.platform", "linux")
-    for call in (coreml.CoreMLEncoder, coreml.compiled):
+    for call in (coreml_encoder.CoreMLEncoder, coreml_encoder.compiled):
         with pytest.raises(OptionError, match="^Core ML runs on macOS only, not on"):
             call(tmp_path)
     with pytest.raises(OptionError, match="^--compute-units tpu: unknown; use all, cp"):
-        coreml.CoreMLEncoder(tmp_path, "tpu")
+        coreml_encoder.CoreMLEncoder(tmp_path, "tpu")

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from fastvlm_mlx import coreml
+from fastvlm_mlx import coreml_encoder
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.to_coreml import export
 from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
-from fastvlm_mlx.model.vlm import FastVLM
 
 SMALL = VisionConfig(
     depths=(1, 1, 1, 1, 1),
@@ -85,5 +85,5 @@ def test_a_missing_extra_is_one_line(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     message = "Core ML packages need coremltools; pip install 'fastvlm-mlx[coreml]'"
     with pytest.raises(OptionError, match=f"^{re.escape(message)}$"):
-        coreml.import_coremltools()
+        coreml_encoder.import_coremltools()
     assert sys.modules.get("transformers", ...) is not None  # nothing stays hidden

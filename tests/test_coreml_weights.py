@@ -12,7 +12,7 @@ from fastvlm_mlx.convert.coreml.mil_weights import (
     quantise,
 )
 from fastvlm_mlx.convert.coreml.mlpackage import unpack_bits
-from fastvlm_mlx.coreml import import_coremltools
+from fastvlm_mlx.coreml_encoder import import_coremltools
 
 RANDOM = np.random.default_rng(0)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastvlm_mlx import load
-from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.fastvlm import FastVLM
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 GOLDEN = Path(__file__).parent / "golden" / "demo.npz"

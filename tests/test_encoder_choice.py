@@ -12,9 +12,10 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from fastvlm_mlx import coreml
-from fastvlm_mlx.app import coreml_encoder, encoder_choice, info_table
-from fastvlm_mlx.app.encoder_choice import Choice
+from fastvlm_mlx import coreml_encoder
+from fastvlm_mlx.app import info_table
+from fastvlm_mlx.app.encoder import packages, selection
+from fastvlm_mlx.app.encoder.selection import Choice
 
 
 class Model(SimpleNamespace):
@@ -50,8 +51,8 @@ def package(tmp_path: Path, monkeypatch) -> Path:
     def detach(model: Any) -> None:
         del model.encode_pixels, model.coreml_encoder
 
-    monkeypatch.setattr(coreml, "attach", attach)
-    monkeypatch.setattr(coreml, "detach", detach)
+    monkeypatch.setattr(coreml_encoder, "attach", attach)
+    monkeypatch.setattr(coreml_encoder, "detach", detach)
     monkeypatch.setenv("FASTVLM_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "x.mlpackage"
     (path / "Data").mkdir(parents=True)
@@ -67,13 +68,13 @@ def test_the_faster_is_used_and_remembered(
     package, mlx_seconds, package_seconds, winner
 ):
     model: Any = Model(mlx_seconds, package_seconds)
-    assert encoder_choice.remembered(package, 64) is None
-    choice = encoder_choice.use_faster(model, package)
-    assert choice is not None and choice == encoder_choice.remembered(package, 64)
+    assert selection.remembered(package, 64) is None
+    choice = selection.use_faster(model, package)
+    assert choice is not None and choice == selection.remembered(package, 64)
     assert choice.encoder == winner.split()[0]
     assert model.used.count("mlx") == model.used.count("coreml cpu-ne") == 4
     again: Any = Model(mlx_seconds, package_seconds)
-    encoder_choice.use_faster(again, package)
+    selection.use_faster(again, package)
     assert again.used == []  # nothing is timed a second time
     for each in (model, again):
         each.encode_pixels(mx.zeros((1, 64, 64, 3)))
@@ -82,16 +83,16 @@ def test_the_faster_is_used_and_remembered(
 
 def test_what_was_measured_holds_for_that_package_and_size_only(package):
     model: Any = Model(0.01, 0.0)
-    encoder_choice.use_faster(model, package)
-    assert encoder_choice.remembered(package, 128) is None
+    selection.use_faster(model, package)
+    assert selection.remembered(package, 128) is None
     (package / "Data" / "new.bin").write_bytes(b"2")
-    assert encoder_choice.remembered(package, 64) is None
+    assert selection.remembered(package, 64) is None
 
 
 def test_a_package_without_the_resolution_is_not_used(package):
     other = package.rename(package.with_name("other.mlpackage"))
     model: Any = Model(0.01, 0.0)
-    assert encoder_choice.use_faster(model, other) is None
+    assert selection.use_faster(model, other) is None
     model.encode_pixels(mx.zeros((1, 64, 64, 3)))
     assert model.used[-1] == "mlx"
 
@@ -101,25 +102,25 @@ def test_a_spoilt_record_is_measured_anew(package, tmp_path):
     record.parent.mkdir()
     record.write_text("[")
     model: Any = Model(0.01, 0.0)
-    assert encoder_choice.use_faster(model, package) is not None
-    assert encoder_choice.remembered(package, 64) is not None
+    assert selection.use_faster(model, package) is not None
+    assert selection.remembered(package, 64) is not None
 
 
 def test_auto_makes_no_package_and_keeps_to_the_models_resolution(
     package, monkeypatch, capsys
 ):
     model: Any = Model(0.01, 0.0)
-    monkeypatch.setattr(coreml_encoder, "existing_package", lambda name: None)
-    coreml_encoder.use_faster(model, "x", None)
-    monkeypatch.setattr(coreml_encoder, "existing_package", lambda name: package)
-    coreml_encoder.use_faster(model, "x", 128)
+    monkeypatch.setattr(packages, "existing_package", lambda name: None)
+    packages.use_faster(model, "x", None)
+    monkeypatch.setattr(packages, "existing_package", lambda name: package)
+    packages.use_faster(model, "x", 128)
     assert model.used == []
-    coreml_encoder.use_faster(model, "x", 64)
+    packages.use_faster(model, "x", 64)
     assert capsys.readouterr().err.count("once") == 1
-    coreml_encoder.use_faster(model, "x", None)
+    packages.use_faster(model, "x", None)
     assert capsys.readouterr().err == ""
     model.vision_tower = None  # nothing to compare with
-    coreml_encoder.use_faster(model, "x", 128)
+    packages.use_faster(model, "x", 128)
     model.encode_pixels(mx.zeros((1, 64, 64, 3)))
     assert model.used[-1] == "coreml all"
 
@@ -128,11 +129,11 @@ def test_a_package_that_core_ml_refuses_leaves_mlx(package, monkeypatch, capsys)
     def refuse(*_: Any) -> None:
         raise RuntimeError("Error compiling model")
 
-    monkeypatch.setattr(coreml, "attach", refuse)
-    monkeypatch.setattr(coreml, "detach", lambda model: None)
-    monkeypatch.setattr(coreml_encoder, "existing_package", lambda name: package)
+    monkeypatch.setattr(coreml_encoder, "attach", refuse)
+    monkeypatch.setattr(coreml_encoder, "detach", lambda model: None)
+    monkeypatch.setattr(packages, "existing_package", lambda name: package)
     model: Any = Model(0.0, 0.0)
-    coreml_encoder.use_faster(model, "x", None)
+    packages.use_faster(model, "x", None)
     message = capsys.readouterr().err.splitlines()[-1]
     assert "x.mlpackage cannot be used, so MLX encodes" in message
     assert "Error compiling model" in message
@@ -148,9 +149,9 @@ def test_models_in_folders_of_one_name_have_packages_of_their_own(tmp_path):
         (folder / "config.json").write_text("{}")
         weights = folder / "model.safetensors"
         weights.write_bytes(b"1")
-        found.add(coreml_encoder._exported(folder))
+        found.add(packages._exported(folder))
         os.utime(weights, (1, 1))  # converted anew
-        found.add(coreml_encoder._exported(folder))
+        found.add(packages._exported(folder))
     assert len(found) == 4
 
 
@@ -172,7 +173,7 @@ def test_info_says_what_encodes(vision, choice, line):
 
 def test_auto_means_mlx_where_there_is_no_core_ml(monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
-    assert not coreml_encoder.check("auto", None)
+    assert not packages.check("auto", None)
 
 
 def test_ties_go_to_mlx():

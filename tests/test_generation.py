@@ -7,11 +7,11 @@ from typing import Any, cast
 import mlx.core as mx
 import pytest
 
-from fastvlm_mlx import generation
-from fastvlm_mlx.generation import Chunk, generate
+from fastvlm_mlx.fastvlm import FastVLM
+from fastvlm_mlx.generation import stream
+from fastvlm_mlx.generation.sampling import Sampling
+from fastvlm_mlx.generation.stream import Chunk, generate
 from fastvlm_mlx.model.language import mlx_lm_module
-from fastvlm_mlx.model.vlm import FastVLM
-from fastvlm_mlx.sampling import Sampling
 from tests.mock_model import (
     HIDDEN,
     VOCABULARY,
@@ -74,7 +74,7 @@ def test_numbers_of_a_chunk():
     assert len({chunk.ttft for chunk in chunks}) == 1 and chunks[0].ttft > 0
     assert chunks[0].tokens_per_second == 0 < chunks[-1].tokens_per_second
     assert chunks[0].peak_memory > 0
-    assert chunks[0].timings == generation.Timings()
+    assert chunks[0].timings == stream.Timings()
 
 
 def test_max_tokens_ends_an_answer():
@@ -209,7 +209,7 @@ def test_long_prompts_go_in_pieces(model, monkeypatch):
         return logits(self, inputs, cache)
 
     monkeypatch.setattr(type(model), "logits", watched)
-    monkeypatch.setattr(generation, "PREFILL_STEP", 16)
+    monkeypatch.setattr(stream, "PREFILL_STEP", 16)
     assert answer() == whole
     assert lengths[:5] == [16, 16, 16, 2, 1]
 

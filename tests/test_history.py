@@ -6,7 +6,7 @@ import threading
 import mlx.core as mx
 import pytest
 
-from fastvlm_mlx.conversation import Conversation
+from fastvlm_mlx.conversation.conversation import Conversation
 from tests.mock_model import check, picture, plain
 
 

@@ -2,8 +2,8 @@
 
 import mlx.core as mx
 
-from fastvlm_mlx.conversation import Conversation
-from fastvlm_mlx.memory import Memory
+from fastvlm_mlx.conversation.conversation import Conversation
+from fastvlm_mlx.model.feature_cache import FeatureCache
 from tests.mock_model import check, picture
 
 
@@ -33,7 +33,7 @@ def test_remembered_beginnings_change_nothing(model):
 
 
 def test_memory_is_bounded():
-    store = Memory(limit=100)
+    store = FeatureCache(limit=100)
     for key in "abc":
         store.put(key, [mx.zeros((10,))])
     assert (len(store), store.nbytes) == (2, 80)

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from fastvlm_mlx.attachment import attach
-from fastvlm_mlx.conversation import Conversation
-from fastvlm_mlx.recent import Recent
-from fastvlm_mlx.transcript import Turn
+from fastvlm_mlx.conversation.attachment import attach
+from fastvlm_mlx.conversation.conversation import Conversation
+from fastvlm_mlx.conversation.history import Turn
+from fastvlm_mlx.conversation.prompt_cache import Recent
 from tests.mock_model import MockModel, picture
 
 

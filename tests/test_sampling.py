@@ -6,8 +6,8 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.generation.sampling import Sampling, filtered, penalised
 from fastvlm_mlx.model.language import mlx_lm_module
-from fastvlm_mlx.sampling import Sampling, filtered, penalised
 from tests.mock_model import sample
 
 

@@ -11,7 +11,7 @@ import pytest
 from fastvlm_mlx import load
 from fastvlm_mlx.convert import saving, to_mlx
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.weights.weight_files import load_tensors
 from tests import checkpoints, encoders
 from tests.checkpoints import Spec

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from fastvlm_mlx.conversation import Conversation
+from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.errors import (
     FastVLMError,
     ImageError,
 )
-from fastvlm_mlx.memory import memory_of
 from tests.mock_model import check, picture, plain
 
 
@@ -41,7 +40,7 @@ def test_a_loaded_conversation_goes_on_the_same(model, photo, tmp_path, kind):
     path, values = saved(conversation, tmp_path)
     assert {("png" in entry) for entry in values["pictures"]} == {kind != "path"}
 
-    memory_of(model).clear()
+    model.feature_cache.clear()
     model.encoded = 0
     loaded = Conversation.load(model, path)
     assert model.encoded == 0

@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 from fastvlm_mlx import load
 from fastvlm_mlx.convert import to_mlx
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.weights.weight_files import load_tensors
 from tests import checkpoints
 from tests.checkpoints import Spec

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastvlm_mlx.app import coreml_encoder, terminal
+from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.bench import machine, roofline
+from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.errors import OptionError
 
 FORMAT = "fastvlm-mlx-bench 1"
@@ -144,7 +145,7 @@ def gather(request: Request) -> dict[str, Any]:
                     request.runs,
                     request.warmup,
                 )
-                with coreml_encoder.in_use(model, name, encoder):
+                with packages.in_use(model, name, encoder):
                     found = stages.measure(model, case, files, step)
                 if request.cold and encoder == "mlx":
                     _add_cold(found, name, case, next(files), step)
@@ -254,7 +255,7 @@ def _unavailable(encoder: str) -> str | None:
         raise OptionError(f"--encoder {encoder}: unknown; use {', '.join(ENCODERS)}")
     if encoder == "mlx":
         return None
-    return coreml_encoder.unavailable()
+    return packages.unavailable()
 
 
 @contextmanager

@@ -29,14 +29,13 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from fastvlm_mlx.memory import memory_of
 from fastvlm_mlx.model import language
 from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_processor import content_hash, preprocess
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.conversation import Conversation
-    from fastvlm_mlx.model.vlm import FastVLM
+    from fastvlm_mlx.conversation.conversation import Conversation
+    from fastvlm_mlx.fastvlm import FastVLM
 
 FOLLOW_UP = "What else is in it?"
 
@@ -144,7 +143,7 @@ def _staged(model: "FastVLM", case: Case, file: Path) -> dict[str, float]:
     clock.lap("visual_prefill")
     del cache
     # The conversation finds its features ready, and times the rest.
-    memory_of(model).put(content_hash(pixels), [visual])
+    model.feature_cache.put(content_hash(pixels), [visual])
     stream = _conversation(model, case).stream(
         case.prompt, [file], max_tokens=1, detailed=True
     )

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx import generation
 from fastvlm_mlx.errors import ContextError, FastVLMError
+from fastvlm_mlx.generation import stream
+from fastvlm_mlx.generation.sampling import Draw, Sampling, chooser
 from fastvlm_mlx.model import language
 from fastvlm_mlx.processing import chat_template
 from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_processor import prepare
-from fastvlm_mlx.sampling import Draw, Sampling, chooser
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLM
+    from fastvlm_mlx.fastvlm import FastVLM
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ class Captioner:
         cache = language.mlx_lm_module("models.cache").make_prompt_cache(
             self.model.language_model
         )
-        while embeddings.shape[1] > generation.PREFILL_STEP:
-            self.model.logits(embeddings[:, : generation.PREFILL_STEP], cache)
+        while embeddings.shape[1] > stream.PREFILL_STEP:
+            self.model.logits(embeddings[:, : stream.PREFILL_STEP], cache)
             mx.eval([layer.state for layer in cache])
-            embeddings = embeddings[:, generation.PREFILL_STEP :]
+            embeddings = embeddings[:, stream.PREFILL_STEP :]
         tokens = _choose(rows, self.model.logits(embeddings, cache))
         embed = self.model.language_model.model.embed_tokens
         captions: dict[int, Caption | FastVLMError] = {}
@@ -164,7 +164,7 @@ class Captioner:
         """How a row chooses; None where the likeliest token is always taken."""
         constraint = None
         if self._schema is not None:
-            from fastvlm_mlx.constrained import JSONForm
+            from fastvlm_mlx.generation.constrained import JSONForm
 
             constraint = JSONForm(self.model, self._schema)
         plain = sampling.temperature == 0 and sampling.repetition_penalty in (None, 1)

@@ -19,7 +19,7 @@ from fastvlm_mlx.app.caption.lines import CSV, JSONLines, Record
 from fastvlm_mlx.app.caption.output import File, Output, Sidecars, Stdout
 from fastvlm_mlx.app.caption.pictures import find, identity
 from fastvlm_mlx.errors import FastVLMError
-from fastvlm_mlx.json_schema import read_schema
+from fastvlm_mlx.generation.json_schema import read_schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,8 +158,8 @@ def records(
 
 def check(request: Request) -> tuple[dict[str, Any], Any]:
     """The options of a conversation and the Sampling, refused where impossible."""
+    from fastvlm_mlx.generation.sampling import Sampling
     from fastvlm_mlx.processing.image_processor import check_resolution, parse_tiles
-    from fastvlm_mlx.sampling import Sampling
 
     if not request.prompt.strip():
         raise chat.UsageError("'-p' is empty; try -p 'Describe the image.'")

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastvlm_mlx.app.server.question import Question
 from fastvlm_mlx.app.server.refusal import Refusal, refusal_of
-from fastvlm_mlx.generation import Chunk
+from fastvlm_mlx.generation.stream import Chunk
 
 
 @dataclass(frozen=True)

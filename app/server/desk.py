@@ -11,15 +11,14 @@ from PIL import Image
 from fastvlm_mlx.app.server.limits import Limits
 from fastvlm_mlx.app.server.pictures import Pictures
 from fastvlm_mlx.app.server.question import Question
-from fastvlm_mlx.attachment import Attachment
-from fastvlm_mlx.constrained import JSONForm, vocabulary_of
-from fastvlm_mlx.generation import Chunk
-from fastvlm_mlx.memory import memory_of
-from fastvlm_mlx.recent import Recent
-from fastvlm_mlx.transcript import Turn
+from fastvlm_mlx.conversation.attachment import Attachment
+from fastvlm_mlx.conversation.history import Turn
+from fastvlm_mlx.conversation.prompt_cache import Recent
+from fastvlm_mlx.generation.constrained import JSONForm, vocabulary_of
+from fastvlm_mlx.generation.stream import Chunk
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLM
+    from fastvlm_mlx.fastvlm import FastVLM
 
 
 class Desk:
@@ -91,7 +90,7 @@ class Desk:
         mx.eval(self._model.parameters())
         pictures = [Image.new("RGB", (8, 8))] if self._model.config.vision else []
         self._model.ask(pictures, "Hello", max_tokens=2)
-        memory_of(self._model).clear()
+        self._model.feature_cache.clear()
 
 
 def _count(array: mx.array, bits: int | None) -> int:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from fastvlm_mlx.app.server.refusal import Refusal
-from fastvlm_mlx.attachment import Attachment, attach
+from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.errors import ImageError
-from fastvlm_mlx.memory import memory_of
 from fastvlm_mlx.processing.image_file import size_of
 from fastvlm_mlx.processing.image_processor import View
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLMModel
 
 # What people send. Pillow reads forty more, seldom used and seldom tested.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -60,8 +59,8 @@ class _Known(Attachment):
     data: bytes = field(default=b"", repr=False)
     view: View | None = None
 
-    def features(self, model: "FastVLM") -> mx.array:
-        if self._features is None and memory_of(model).get(self.digest) is None:
+    def features(self, model: "FastVLMModel") -> mx.array:
+        if self._features is None and model.feature_cache.get(self.digest) is None:
             assert self.view is not None
             self._features = attach(model, self.data, self.view).features(model)
         return super().features(model)
@@ -73,7 +72,7 @@ class Pictures:
     Only for the thread that runs the model.
     """
 
-    def __init__(self, model: "FastVLM", view: View):
+    def __init__(self, model: "FastVLMModel", view: View):
         self._model = model
         self._view = view
         self._known: OrderedDict[bytes, tuple[str, int]] = OrderedDict()

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from fastvlm_mlx.app.server.refusal import Refusal
-from fastvlm_mlx.json_schema import SECONDS
+from fastvlm_mlx.generation.json_schema import SECONDS
 
 _AT_ONCE = 2
 _SIZE = 64 << 10  # characters of a schema
@@ -47,7 +47,7 @@ def _try(text: str) -> str:
     """What is wrong with a schema, "" if nothing."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "fastvlm_mlx.json_schema"],
+            [sys.executable, "-m", "fastvlm_mlx.generation.json_schema"],
             input=text.encode(),
             capture_output=True,
             timeout=2 * SECONDS,

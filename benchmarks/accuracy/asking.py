@@ -24,7 +24,6 @@ from benchmarks.accuracy.variants import Variant, opened
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.device import on_cpu
 from fastvlm_mlx.errors import FastVLMError
-from fastvlm_mlx.memory import memory_of
 from training import drawing, questions, world
 
 FIRST_SEED = 2_000_000_000  # training ends far below
@@ -96,7 +95,7 @@ def _ask(variant: Variant, image: Image.Image, text: str) -> Answer:
         return Answer("", 0.0, str(fault))
     # No picture comes twice, and the beginning that prompts share is not to be
     # computed in another way for the first of them.
-    memory_of(model).clear()
+    model.feature_cache.clear()
     return Answer(text.strip(), time.perf_counter() - started)
 
 

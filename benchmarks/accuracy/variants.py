@@ -15,9 +15,9 @@ from fastvlm_mlx.convert.coreml import mlpackage
 from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.errors import FastVLMError
+from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.model.config import ModelConfig
-from fastvlm_mlx.model.vlm import FastVLM
 from fastvlm_mlx.processing.image_processor import check_resolution
 
 SHIPPED = "shipped"

@@ -19,7 +19,7 @@ from fastvlm_mlx.convert.coreml.mil_evaluator import Ranges, evaluate
 from fastvlm_mlx.convert.coreml.mlpackage import Function, Package
 from fastvlm_mlx.convert.coreml.neural_engine import Finding
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_processor import preprocess
 
@@ -86,7 +86,7 @@ def default_pictures() -> list[Path]:
 class Reference:
     """The MLX encoder's answers in float32, computed once per resolution."""
 
-    def __init__(self, model: FastVLM, pictures: Sequence[Any] = ()):
+    def __init__(self, model: FastVLMModel, pictures: Sequence[Any] = ()):
         if model.vision_tower is None:
             raise CheckpointError("this model has no vision encoder to compare with")
         self.model = model

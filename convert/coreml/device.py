@@ -3,12 +3,24 @@
 macOS only, and not yet run on one (docs/coreml.md).
 """
 
+import statistics
+import tempfile
+import time
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
-from fastvlm_mlx import coreml
+import numpy as np
+
 from fastvlm_mlx.convert.coreml.check import Reference, least, psnr
 from fastvlm_mlx.convert.coreml.mil_encoder import EMBEDDINGS
 from fastvlm_mlx.convert.coreml.mlpackage import Package
+from fastvlm_mlx.coreml_encoder import (
+    COMPUTE_UNITS,
+    CoreMLEncoder,
+    import_coremltools,
+    require_macos,
+)
 from fastvlm_mlx.errors import OptionError
 
 
@@ -47,7 +59,7 @@ def judge_on_device(package: Package, reference: Reference) -> list[DeviceVerdic
             report.load_seconds,
             report.operations,
         )
-        for report in coreml.measure(package.path, pixels[:1])
+        for report in measure(package.path, pixels[:1])
     ]
     for verdict in verdicts:
         if not verdict.psnr >= least(function):
@@ -57,3 +69,60 @@ def judge_on_device(package: Package, reference: Reference) -> list[DeviceVerdic
                 " units or --precision float32"
             )
     return verdicts
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """One compute-unit setting on this Mac: milliseconds, and operations by device."""
+
+    compute_units: str
+    load_seconds: float
+    median_ms: float
+    operations: dict[str, int]
+    features: np.ndarray
+
+
+def measure(
+    package: Path | str, pixels: np.ndarray, *, runs: int = 10
+) -> list[DeviceReport]:
+    """Times one picture on each setting, warm, and asks where operations would run.
+
+    Shapes:
+        pixels: (1, R, R, 3), floats in 0..1; features: (1, tokens, width)
+    """
+    require_macos()
+    tools = import_coremltools()
+    reports = []
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / f"{Path(package).stem}.mlmodelc"
+        tools.models.utils.compile_model(str(package), str(model))
+        for units in COMPUTE_UNITS:
+            start = time.perf_counter()
+            encoder = CoreMLEncoder(package, units, compiled_model=model)
+            features = np.array(encoder(pixels))
+            loaded = time.perf_counter() - start
+            times = []
+            for _ in range(runs):
+                start = time.perf_counter()
+                encoder(pixels)
+                times.append(1e3 * (time.perf_counter() - start))
+            devices = _devices(encoder, encoder.functions[pixels.shape[1]] or "main")
+            median = statistics.median(times)
+            reports.append(DeviceReport(units, loaded, median, devices, features))
+    return reports
+
+
+def _devices(encoder: CoreMLEncoder, function: str) -> dict[str, int]:
+    from coremltools.models.compute_plan import MLComputePlan
+
+    plan = MLComputePlan.load_from_path(
+        path=str(encoder.compiled), compute_units=encoder.units
+    )
+    program = plan.model_structure.program
+    found: Counter[str] = Counter()
+    for operation in program.functions[function].block.operations if program else ():
+        usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
+        if usage is not None:  # constants have no device
+            kind = type(usage.preferred_compute_device).__name__
+            found[kind.removeprefix("ML").removesuffix("ComputeDevice")] += 1
+    return dict(found)

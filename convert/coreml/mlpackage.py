@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastvlm_mlx.coreml import import_coremltools
+from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
 

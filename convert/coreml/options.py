@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.model.vlm import FastVLMModel
 
 PRECISIONS = ("float16", "float32")
 COMPRESSIONS = ("int8", "int8-block", "palette8", "palette6")
@@ -73,7 +73,7 @@ class CoreMLOptions:
         """Whether the package needs iOS 18 or macOS 15; else iOS 17 or macOS 14."""
         return len(self.resolutions) > 1 or self.compression == "int8-block"
 
-    def sizes(self, model: FastVLM) -> tuple[int, ...]:
+    def sizes(self, model: FastVLMModel) -> tuple[int, ...]:
         """The resolutions to export `model` at, the default function's first.
 
         Raises:

@@ -8,7 +8,7 @@ from mlx.utils import tree_flatten
 
 from fastvlm_mlx.device import on_cpu
 from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.weights.quantization import (
     check_packing,
     dequantized,
@@ -18,7 +18,7 @@ from fastvlm_mlx.weights.quantization import (
 from fastvlm_mlx.weights.weight_files import Tensors, cast
 
 
-def check_tensors(model: FastVLM, tensors: Tensors) -> None:
+def check_tensors(model: FastVLMModel, tensors: Tensors) -> None:
     """Refuses tensors that are not exactly the parameters of `model`.
 
     Raises:
@@ -56,7 +56,7 @@ def check_tensors(model: FastVLM, tensors: Tensors) -> None:
             )
 
 
-def assign(model: FastVLM, tensors: Tensors, dtype: mx.Dtype) -> None:
+def assign(model: FastVLMModel, tensors: Tensors, dtype: mx.Dtype) -> None:
     """Gives `model` its weights, quantised layers in the form that suits the device.
 
     Raises:
@@ -76,7 +76,7 @@ def assign(model: FastVLM, tensors: Tensors, dtype: mx.Dtype) -> None:
         ) from fault
 
 
-def _quantize_layers(model: FastVLM, tensors: Tensors, settings: dict) -> None:
+def _quantize_layers(model: FastVLMModel, tensors: Tensors, settings: dict) -> None:
     """Gives the layers that have `scales` the quantised form they are stored in."""
 
     def form(path: str, _: nn.Module) -> bool | dict[str, int]:

@@ -6,21 +6,19 @@ The model knows arrays, token ids and embeddings. Conversations, sampling and th
 terminal are built on it in files of their own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 
-from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model import language, ops
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
+from fastvlm_mlx.model.feature_cache import FeatureCache
 from fastvlm_mlx.model.vision import FastViTHD
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.conversation import Conversation
-    from fastvlm_mlx.generation import Chunk
     from fastvlm_mlx.processing.tokenizer import Tokenizer
 
 
@@ -41,7 +39,7 @@ class Projector(nn.Module):
         return features
 
 
-class FastVLM(nn.Module):
+class FastVLMModel(nn.Module):
     """A vision tower, a projector and a language model, any of which a partial
     checkpoint may lack (the attribute is then None)."""
 
@@ -49,10 +47,12 @@ class FastVLM(nn.Module):
     vision_tower: FastViTHD | None
     projector: Projector | None
     language_model: Any
+    feature_cache: FeatureCache
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
+        self.feature_cache = FeatureCache()
         self.vision_tower = FastViTHD(config.vision) if config.vision else None
         self.projector = Projector(config.projector) if config.projector else None
         self.language_model = language.build(config.text) if config.text else None
@@ -77,37 +77,6 @@ class FastVLM(nn.Module):
         dtype = self.vision_tower.stem.conv.weight.dtype
         features = self.vision_tower(mx.array(pixels).astype(dtype))
         return self.projector(features)
-
-    def encode_image(
-        self,
-        images: Any,
-        *,
-        fit: str | None = None,
-        resolution: int | None = None,
-        tiles: tuple[int, int] | None = None,
-    ) -> mx.array:
-        """Visual embeddings of pictures: (N, tokens, hidden).
-
-        Args:
-            images: a PIL image, path or URL, or a list of them.
-            fit: `pad`, `crop` or `stretch`; the model's own by default.
-            resolution: pixels a side, a multiple of 64; the model's own by default.
-            tiles: (rows, columns) to cut each picture into; N then counts the
-                overview and the tiles of every picture in order.
-        Raises:
-            ImageError: a picture cannot be opened.
-            OptionError: an option cannot be honoured.
-        """
-        from fastvlm_mlx.processing.image_file import open_image
-        from fastvlm_mlx.processing.image_processor import View, prepare
-
-        view = View(fit or self.config.fit, resolution or self.config.image_size, tiles)
-        sources = images if isinstance(images, list | tuple) else [images]
-        if not sources:
-            raise OptionError("images: an empty list; give at least one picture")
-        pictures = [open_image(source) for source in sources]
-        pixels = [prepare(p, view, self.config.grid_pinpoints) for p in pictures]
-        return self.encode_pixels(np.concatenate(pixels))
 
     def embed(self, pieces: Sequence[list[int] | mx.array]) -> mx.array:
         """Splices token ids and visual embeddings, in order, into one prompt.
@@ -139,19 +108,3 @@ class FastVLM(nn.Module):
         """
         states = language.hidden(self.language_model, embeddings, cache)
         return language.head(self.language_model, states[:, -1])
-
-    def conversation(self, images: Any = (), **options: Any) -> "Conversation":
-        """A conversation about `images`; see `conversation.Conversation`."""
-        from fastvlm_mlx.conversation import Conversation
-
-        return Conversation(self, images, **options)
-
-    def stream(self, images: Any, prompt: str, **options: Any) -> "Iterator[Chunk]":
-        """Answers one question about `images`, chunk by chunk as tokens are made."""
-        from fastvlm_mlx.conversation import stream_once
-
-        return stream_once(self, images, prompt, **options)
-
-    def ask(self, images: Any, prompt: str, **options: Any) -> str:
-        """Answers one question about `images`: the whole text."""
-        return "".join(chunk.text for chunk in self.stream(images, prompt, **options))

@@ -10,12 +10,7 @@ import hashlib
 import logging
 import platform
 import shutil
-import statistics
 import sys
-import tempfile
-import time
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +20,7 @@ import numpy as np
 
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.cache_dir import cache_dir
-from fastvlm_mlx.model.vlm import FastVLM
+from fastvlm_mlx.model.vlm import FastVLMModel
 
 # The names of `--compute-units`, and coremltools' `ComputeUnit`.
 COMPUTE_UNITS = {
@@ -140,7 +135,7 @@ def _side(feature: Any) -> int:
 
 
 def attach(
-    model: FastVLM, package: Path | str, compute_units: str = "all"
+    model: FastVLMModel, package: Path | str, compute_units: str = "all"
 ) -> CoreMLEncoder:
     """Makes `model` encode pictures with `package` instead of its MLX encoder.
 
@@ -167,7 +162,7 @@ def attach(
     return encoder
 
 
-def detach(model: FastVLM) -> None:
+def detach(model: FastVLMModel) -> None:
     """Gives `model` its MLX encoder back."""
     if getattr(model, "coreml_encoder", None) is not None:
         del model.encode_pixels, model.coreml_encoder
@@ -192,60 +187,3 @@ def compiled(package: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         partial.parent.rename(folder)
     return out
-
-
-@dataclass(frozen=True)
-class DeviceReport:
-    """One compute-unit setting on this Mac: milliseconds, and operations by device."""
-
-    compute_units: str
-    load_seconds: float
-    median_ms: float
-    operations: dict[str, int]
-    features: np.ndarray
-
-
-def measure(
-    package: Path | str, pixels: np.ndarray, *, runs: int = 10
-) -> list[DeviceReport]:
-    """Times one picture on each setting, warm, and asks where operations would run.
-
-    Shapes:
-        pixels: (1, R, R, 3), floats in 0..1; features: (1, tokens, width)
-    """
-    require_macos()
-    tools = import_coremltools()
-    reports = []
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / f"{Path(package).stem}.mlmodelc"
-        tools.models.utils.compile_model(str(package), str(model))
-        for units in COMPUTE_UNITS:
-            start = time.perf_counter()
-            encoder = CoreMLEncoder(package, units, compiled_model=model)
-            features = np.array(encoder(pixels))
-            loaded = time.perf_counter() - start
-            times = []
-            for _ in range(runs):
-                start = time.perf_counter()
-                encoder(pixels)
-                times.append(1e3 * (time.perf_counter() - start))
-            devices = _devices(encoder, encoder.functions[pixels.shape[1]] or "main")
-            median = statistics.median(times)
-            reports.append(DeviceReport(units, loaded, median, devices, features))
-    return reports
-
-
-def _devices(encoder: CoreMLEncoder, function: str) -> dict[str, int]:
-    from coremltools.models.compute_plan import MLComputePlan
-
-    plan = MLComputePlan.load_from_path(
-        path=str(encoder.compiled), compute_units=encoder.units
-    )
-    program = plan.model_structure.program
-    found: Counter[str] = Counter()
-    for operation in program.functions[function].block.operations if program else ():
-        usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
-        if usage is not None:  # constants have no device
-            kind = type(usage.preferred_compute_device).__name__
-            found[kind.removeprefix("ML").removesuffix("ComputeDevice")] += 1
-    return dict(found)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
 
-from fastvlm_mlx.sampling import Constraint, Sampling, chooser
+from fastvlm_mlx.generation.sampling import Constraint, Sampling, chooser
+from fastvlm_mlx.generation.stop_sequences import StopSequenceMatcher
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLMModel
 
 # Longer prompts are prefilled in pieces of this many positions, to bound memory.
 PREFILL_STEP = 2048
@@ -70,7 +71,7 @@ class Chunk:
 
 
 def generate(
-    model: "FastVLM",
+    model: "FastVLMModel",
     embeddings: mx.array,
     cache: Cache,
     sampling: Sampling,
@@ -98,7 +99,7 @@ def generate(
     cached, prompt = held, held + embeddings.shape[1]
     yielded = 0
     choose = chooser(sampling, constraint)
-    text = _Text(model.tokenizer.stream(), tuple(sampling.stop))
+    text = StopSequenceMatcher(model.tokenizer.stream(), tuple(sampling.stop))
     ttft = first = 0.0
 
     def step(inputs: mx.array) -> mx.array:
@@ -188,40 +189,6 @@ def _trim(cache: Cache, held: int, wanted: int):
         layer.state = (None, None, 0)
 
 
-def _embed(model: "FastVLM", token: mx.array) -> mx.array:
+def _embed(model: "FastVLMModel", token: mx.array) -> mx.array:
     # (1,) -> (1, 1, hidden), from an id that may not have been computed yet
     return model.language_model.model.embed_tokens(token[None])
-
-
-class _Text:
-    """Tokens in, text out, holding back what may be the beginning of a stop text."""
-
-    def __init__(self, decoder: Any, stop: tuple[str, ...]):
-        self.stopped = False
-        self._decoder = decoder
-        self._stop = stop
-        self._held = ""
-
-    def push(self, token: int) -> str:
-        return self._show(self._decoder.push(token), final=False)
-
-    def finish(self) -> str:
-        return self._show(self._decoder.finish(), final=True)
-
-    def _show(self, text: str, *, final: bool) -> str:
-        text = self._held + text
-        cuts = [at for stop in self._stop if (at := text.find(stop)) >= 0]
-        if cuts:
-            self.stopped, self._held = True, ""
-            return text[: min(cuts)]
-        keep = len(text) if final else len(text) - self._doubtful(text)
-        self._held = text[keep:]
-        return text[:keep]
-
-    def _doubtful(self, text: str) -> int:
-        """Length of the longest end of `text` that begins some stop text."""
-        longest = max((len(stop) for stop in self._stop), default=1) - 1
-        for length in range(min(longest, len(text)), 0, -1):
-            if any(stop.startswith(text[-length:]) for stop in self._stop):
-                return length
-        return 0

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
 
-from fastvlm_mlx import generation, history, transcript
-from fastvlm_mlx.attachment import Attachment, attach
+from fastvlm_mlx.conversation import attachment, shared_prefix, transcript
+from fastvlm_mlx.conversation.attachment import Attachment, Pieces, attach
+from fastvlm_mlx.conversation.history import History, Turn
+from fastvlm_mlx.conversation.transcript import Transcript
 from fastvlm_mlx.errors import CheckpointError, ContextError, FastVLMError
-from fastvlm_mlx.generation import Chunk, Timings
-from fastvlm_mlx.history import History, Pieces
-from fastvlm_mlx.memory import memory_of
+from fastvlm_mlx.generation import stream
+from fastvlm_mlx.generation.sampling import Constraint, Sampling
+from fastvlm_mlx.generation.stream import Chunk, Timings
 from fastvlm_mlx.processing.image_file import Source
 from fastvlm_mlx.processing.image_processor import View
-from fastvlm_mlx.sampling import Constraint, Sampling
-from fastvlm_mlx.transcript import Transcript, Turn
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLMModel
 
 Picture = Source | Attachment
 Sources = Picture | Sequence[Picture]
@@ -44,7 +44,7 @@ class Conversation:
 
     def __init__(
         self,
-        model: "FastVLM",
+        model: "FastVLMModel",
         images: Sources = (),
         *,
         system: str | None = None,
@@ -82,7 +82,7 @@ class Conversation:
     @property
     def context_used(self) -> int:
         """Positions of the context taken, out of `context_size`."""
-        return history.length(self._past.pieces)
+        return attachment.length(self._past.pieces)
 
     def add(self, image: Picture):
         """Lets a picture join the next question; its encoding begins at once.
@@ -151,7 +151,7 @@ class Conversation:
             preprocess=sum(picture.seconds[1] for picture in joining),
         )
         joining = [*self._waiting, *joining]
-        past, memory = self._past, memory_of(self.model)
+        past, memory = self._past, self.model.feature_cache
         pieces = past.with_question(text, joining)
         left = self._check(pieces)
 
@@ -160,17 +160,17 @@ class Conversation:
         if detailed:
             mx.eval(features)
             timings = replace(timings, encode=time.perf_counter() - before)
-        fresh = generation.positions(past.cache) == 0
+        fresh = stream.positions(past.cache) == 0
         shown: list[Chunk] = []
         try:
             if fresh:
-                history.recall(memory, pieces, past.cache)
-            chunks = generation.generate(
+                shared_prefix.recall(memory, pieces, past.cache)
+            chunks = stream.generate(
                 self.model,
                 past.missing(pieces),
                 past.cache,
                 replace(sampling, max_tokens=min(sampling.max_tokens, left)),
-                visual_tokens=history.length(joining),
+                visual_tokens=attachment.length(joining),
                 timings=timings,
                 started=started,
                 detailed=detailed,
@@ -182,13 +182,13 @@ class Conversation:
                     shown.append(chunk)
                     yield chunk
                     if fresh and len(shown) == 1:
-                        history.remember(memory, pieces, past.cache)
+                        shared_prefix.remember(memory, pieces, past.cache)
         finally:
             if shown:
                 past.keep(Turn("user", text, tuple(joining)), pieces, shown)
                 self._waiting = []
             else:
-                generation.trim(past.cache, self.context_used)
+                stream.trim(past.cache, self.context_used)
 
     def _check(self, pieces: Pieces, used: int | None = None) -> int:
         """Positions left for an answer to `pieces`; ContextError if there are none.
@@ -196,7 +196,7 @@ class Conversation:
         `used` of them are not the question's; None means all of the history.
         """
         used = self.context_used if used is None else used
-        needed = history.length(pieces) - used + 1  # and one token of answer
+        needed = attachment.length(pieces) - used + 1  # and one token of answer
         free = max(self.context_size - used, 0)
         if needed > free:
             raise ContextError(
@@ -240,7 +240,7 @@ class Conversation:
         )
 
     @classmethod
-    def load(cls, model: "FastVLM", path: str | Path) -> "Conversation":
+    def load(cls, model: "FastVLMModel", path: str | Path) -> "Conversation":
         """The conversation that `save` wrote, to be continued with `model`.
 
         With the same model it goes on as if it had never stopped. Its pictures are
@@ -266,7 +266,7 @@ class Conversation:
 
 
 def stream_once(
-    model: "FastVLM",
+    model: "FastVLMModel",
     images: Sources,
     text: str,
     *,

@@ -1,6 +1,7 @@
 """A picture in a conversation: opened, named by its content, encoded once."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,12 @@ import numpy as np
 from PIL import Image
 
 from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.memory import memory_of
 from fastvlm_mlx.model.vision_config import VisionConfig
 from fastvlm_mlx.processing.image_file import Source, open_image
 from fastvlm_mlx.processing.image_processor import View, content_hash, prepare
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLMModel
 
 
 @dataclass(eq=False)
@@ -34,20 +34,21 @@ class Attachment:
     _pixels: np.ndarray | None = field(default=None, repr=False)
     _features: mx.array | None = field(default=None, repr=False)
 
-    def features(self, model: "FastVLM") -> mx.array:
+    def features(self, model: "FastVLMModel") -> mx.array:
         """Its embeddings, `(tokens, hidden)`, under way; encoded at most once."""
         if self._features is None:
-            memory = memory_of(model)
-            known = memory.get(self.digest)
+            known = model.feature_cache.get(self.digest)
             if known is None:
                 # [N, tokens, hidden] -> [N * tokens, hidden], overview first
                 known = [model.encode_pixels(self._pixels).flatten(0, 1)]
-                memory.put(self.digest, known)
+                model.feature_cache.put(self.digest, known)
             self._features, self._pixels = known[0], None
         return self._features
 
 
-def attach(model: "FastVLM", source: Source | Attachment, view: View) -> Attachment:
+def attach(
+    model: "FastVLMModel", source: Source | Attachment, view: View
+) -> Attachment:
     """Opens a picture for `model` without encoding it; anything `open_image` opens.
 
     What is an attachment already is returned as it is; it must be of the same view.
@@ -79,4 +80,15 @@ def attach(model: "FastVLM", source: Source | Attachment, view: View) -> Attachm
         tokens=len(pixels) * (config.vision or VisionConfig()).tokens(view.resolution),
         seconds=(opened - begun, time.perf_counter() - opened),
         _pixels=pixels,
+    )
+
+
+Pieces = list[list[int] | Attachment]
+
+
+def length(pieces: Sequence[list[int] | Attachment]) -> int:
+    """Positions that `pieces` take in the context."""
+    return sum(
+        piece.tokens if isinstance(piece, Attachment) else len(piece)
+        for piece in pieces
     )

@@ -16,11 +16,11 @@ import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.json_schema import grammar_of, library, limits, unfit
-from fastvlm_mlx.sampling import Draw
+from fastvlm_mlx.generation.json_schema import grammar_of, library, limits, unfit
+from fastvlm_mlx.generation.sampling import Draw
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLMModel
 
 
 # What leads to an end soonest, first; `_way_out` takes the first that is allowed.
@@ -42,7 +42,7 @@ class JSONForm:
     not installed.
     """
 
-    def __init__(self, model: "FastVLM", schema: Any = None):
+    def __init__(self, model: "FastVLMModel", schema: Any = None):
         self._vocabulary = vocabulary_of(model)
         self._matcher = library().LLMatcher(
             self._vocabulary, grammar_of(schema), log_level=0, limits=limits()
@@ -145,7 +145,7 @@ class JSONForm:
             raise unfit(self._matcher.get_error())
 
 
-def vocabulary_of(model: "FastVLM") -> Any:
+def vocabulary_of(model: "FastVLMModel") -> Any:
     """`model`'s tokenizer as llguidance's, made on first use.
 
     That takes seconds with a large vocabulary; a server calls it ahead of time.
@@ -166,3 +166,13 @@ def vocabulary_of(model: "FastVLM") -> Any:
 
 def _bits(mask: bytes) -> np.ndarray:
     return np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")
+
+
+def form_of(model: Any, schema: Any) -> "JSONForm | None":
+    """The rule for an answer in JSON of `schema`; None if there is no schema."""
+    if schema is None:
+        return None
+    # Here, not above: an extra of the installation.
+    from fastvlm_mlx.generation.constrained import JSONForm
+
+    return JSONForm(model, schema)

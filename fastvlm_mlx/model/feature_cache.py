@@ -1,23 +1,20 @@
-"""What a model has worked out and may need again: pictures and prompt beginnings.
+"""LRU cache of image features and KV-cache prefixes, one per loaded model.
 
-Each loaded model has one `Memory`, shared by its conversations: a second question
-about a picture, also from somebody else, encodes nothing.
+Conversations with one model share it: a second question about an image, also from
+another user, encodes nothing.
 """
 
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 
-if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLM
-
-LIMIT = 256 << 20  # bytes; one picture of the 0.5B model takes 1 MB
+LIMIT = 256 << 20  # bytes; one image of the 0.5B model takes 1 MB
 
 
-class Memory:
+class FeatureCache:
     """Arrays by key, at most `limit` bytes of them; the least recently used go first.
 
     Safe to use from several threads. Change a model's weights and `clear` it.
@@ -30,7 +27,7 @@ class Memory:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> list[mx.array] | None:
-        """What was put under `key`, unless it had to make room."""
+        """The arrays under `key`, unless it had to make room."""
         with self._lock:
             if key in self._arrays:
                 self._arrays.move_to_end(key)
@@ -54,7 +51,7 @@ class Memory:
                 self.nbytes -= sum(array.nbytes for array in oldest)
 
     def clear(self):
-        """Forgets everything."""
+        """Removes everything."""
         with self._lock:
             self._arrays.clear()
             self.nbytes = 0
@@ -62,12 +59,6 @@ class Memory:
     def __len__(self) -> int:
         return len(self._arrays)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Memory":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FeatureCache":
         # A copied model may get other weights; and a lock cannot be copied.
-        return Memory(self.limit)
-
-
-def memory_of(model: "FastVLM") -> Memory:
-    """The memory of `model`, made on first use."""
-    # setdefault is one step: two threads cannot make two.
-    return vars(model).setdefault("memory", Memory())
+        return FeatureCache(self.limit)

@@ -5,41 +5,46 @@ its own tokens, after an interrupted step everything. So nothing has to be undon
 an answer is cut short, and the two cannot disagree.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from fastvlm_mlx import generation
-from fastvlm_mlx.attachment import Attachment
-from fastvlm_mlx.generation import Chunk
-from fastvlm_mlx.memory import Memory
+from fastvlm_mlx.conversation.attachment import Attachment, Pieces, length
+from fastvlm_mlx.generation import stream
+from fastvlm_mlx.generation.stream import Chunk
 from fastvlm_mlx.model import language
 from fastvlm_mlx.processing import chat_template
-from fastvlm_mlx.transcript import Turn
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLM
-
-Pieces = list[list[int] | Attachment]
+    from fastvlm_mlx.model.vlm import FastVLMModel
 
 
-def length(pieces: Sequence[list[int] | Attachment]) -> int:
-    """Positions that `pieces` take in the context."""
-    return sum(
-        piece.tokens if isinstance(piece, Attachment) else len(piece)
-        for piece in pieces
-    )
+@dataclass(frozen=True)
+class Turn:
+    """One side's part of the history.
+
+    `role` is "user" or "assistant". A user's turn has `images`, those that joined in
+    it; an answer has `tokens`, its ids as they stand in the prompt, and its
+    `finish_reason` ("cancelled" also if its reader stopped early).
+    """
+
+    role: str
+    text: str
+    images: tuple[Attachment, ...] = ()
+    tokens: tuple[int, ...] = ()
+    finish_reason: str | None = None
 
 
 class History:
     """`turns` for people, `pieces` for the model, and `cache`, which holds the keys
     and values of a beginning of `pieces`."""
 
-    def __init__(self, model: "FastVLM", system: str | None):
+    def __init__(self, model: "FastVLMModel", system: str | None):
         self.turns: list[Turn] = []
         self.pieces: Pieces = []
-        self.cache: generation.Cache = language.mlx_lm_module(
+        self.cache: stream.Cache = language.mlx_lm_module(
             "models.cache"
         ).make_prompt_cache(model.language_model)
         self._model = model
@@ -67,7 +72,7 @@ class History:
 
     def missing(self, pieces: Pieces) -> mx.array:
         """Embeddings of what the cache lacks of `pieces`, `(1, L, hidden)`."""
-        skip = generation.positions(self.cache)
+        skip = stream.positions(self.cache)
         parts: list[list[int] | mx.array] = []
         for piece in pieces:
             size = length([piece])
@@ -88,7 +93,7 @@ class History:
         decode, kept = self._model.tokenizer.decode, len(ids)
         while not text.startswith(known := decode(ids[:kept])):
             kept -= 1
-        generation.trim(self.cache, length(pieces) + kept)
+        stream.trim(self.cache, length(pieces) + kept)
         ids = ids[:kept]
         if rest := text[len(known) :]:
             ids += self._model.tokenizer.encode(rest)
@@ -108,44 +113,3 @@ class History:
                 ids = tokenizer.encode(turn.text)
             self.pieces = [*self.pieces, ids]
         self.turns.append(turn)
-
-
-def remember(memory: Memory, pieces: Pieces, cache: generation.Cache):
-    """Keeps the keys and values of the beginnings that others may share."""
-    for key, size in _beginnings(pieces):
-        if memory.get(key) is None:
-            memory.put(
-                key,
-                [
-                    # A copy: a slice alone would keep the whole cache alive.
-                    mx.contiguous(half[..., :size, :])
-                    for layer in cache
-                    for half in (layer.keys, layer.values)
-                ],
-            )
-
-
-def recall(memory: Memory, pieces: Pieces, cache: generation.Cache):
-    """Fills an empty `cache` with the longest known beginning of `pieces`."""
-    for key, size in _beginnings(pieces):
-        if (known := memory.get(key)) is not None:
-            # New arrays: the cache writes into its own in place.
-            halves = [half[..., :size, :] for half in known]
-            for layer, keys, values in zip(
-                cache, halves[::2], halves[1::2], strict=True
-            ):
-                layer.state = (keys, values, size)
-            return
-
-
-def _beginnings(pieces: Pieces) -> Iterator[tuple[Hashable, int]]:
-    """What other conversations may begin with, the longest first: all up to the last
-    picture, and all before the first. Each as a key and a number of positions."""
-    places = [at for at, piece in enumerate(pieces) if isinstance(piece, Attachment)]
-    for end in (places[-1] + 1, places[0]) if places else ():
-        if end:
-            key = (
-                piece.digest if isinstance(piece, Attachment) else tuple(piece)
-                for piece in pieces[:end]
-            )
-            yield tuple(key), length(pieces[:end])

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_mlx import generation
-from fastvlm_mlx.attachment import Attachment
-from fastvlm_mlx.conversation import Conversation
-from fastvlm_mlx.history import History, Pieces
-from fastvlm_mlx.transcript import Turn
+from fastvlm_mlx.conversation.attachment import Attachment, Pieces
+from fastvlm_mlx.conversation.conversation import Conversation
+from fastvlm_mlx.conversation.history import History, Turn
+from fastvlm_mlx.generation import stream
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLMModel
 
 LIMIT = 256 << 20  # bytes; 1,000 positions of the 0.5B model take 12 MB
 
@@ -31,7 +30,7 @@ class _Entry:
     said: tuple[_Said, ...]
     tokens: tuple[tuple[int, ...], ...]  # of each turn
     places: tuple[_Place, ...]
-    cache: generation.Cache
+    cache: stream.Cache
 
     @property
     def nbytes(self) -> int:
@@ -45,7 +44,7 @@ class Recent:
     Only for the thread that runs the model.
     """
 
-    def __init__(self, model: "FastVLM", limit: int = LIMIT):
+    def __init__(self, model: "FastVLMModel", limit: int = LIMIT):
         self.limit = limit
         self._model = model
         self._entries: list[_Entry] = []  # the least recently used first
@@ -95,7 +94,7 @@ class Recent:
             places=tuple(_places(past.pieces)),
             cache=past.cache,
         )
-        if not said or not generation.positions(past.cache):
+        if not said or not stream.positions(past.cache):
             return
         self._entries = [
             old
@@ -147,7 +146,7 @@ def _adopt(past: History, entry: _Entry):
     places = _places(past.pieces)
     same = places[: _shared(places, entry.places)]
     size = sum(1 if isinstance(place, int) else place[1] for place in same)
-    size = min(size, generation.positions(entry.cache))
+    size = min(size, stream.positions(entry.cache))
     for mine, theirs in zip(past.cache, entry.cache, strict=True):
         # New arrays: a cache writes into its own in place.
         mine.state = (theirs.keys[..., :size, :], theirs.values[..., :size, :], size)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_mlx.files.cache_dir import cache_dir
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLM
+    from fastvlm_mlx.fastvlm import FastVLM
 
 # The GPU stays free for the language model.
 COMPUTE_UNITS = "cpu-ne"
@@ -41,23 +41,23 @@ def use_faster(model: "FastVLM", package: Path) -> Choice | None:
 
     None, and MLX, for a package that does not hold the model's resolution.
     """
-    from fastvlm_mlx import coreml
+    from fastvlm_mlx import coreml_encoder
 
     resolution = model.config.image_size
     known = remembered(package, resolution)
     if known is not None and known.encoder == "mlx":
         return known
     mlx_ms = None if known else _median_ms(model)
-    encoder = coreml.attach(model, package, COMPUTE_UNITS)
+    encoder = coreml_encoder.attach(model, package, COMPUTE_UNITS)
     if known is not None or mlx_ms is None:
         return known
     if resolution not in encoder.functions:
-        coreml.detach(model)
+        coreml_encoder.detach(model)
         return None
     choice = Choice(mlx_ms, _median_ms(model))
     _remember(package, resolution, choice)
     if choice.encoder == "mlx":
-        coreml.detach(model)
+        coreml_encoder.detach(model)
     return choice
 
 

@@ -1,6 +1,6 @@
 """JSON schemas as grammars for constrained answers; imports nothing heavy.
 
-    python -m fastvlm_mlx.json_schema < SCHEMA
+    python -m fastvlm_mlx.generation.json_schema < SCHEMA
 
 prints what is wrong with a schema, if anything. A server tries schemas of strangers
 in such a process: intersections of patterns can take exponential time and memory

@@ -14,31 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_mlx.attachment import Attachment, attach
+from fastvlm_mlx.conversation.attachment import Attachment, attach
+from fastvlm_mlx.conversation.history import Turn
 from fastvlm_mlx.errors import FastVLMError, ImageError, OptionError
 from fastvlm_mlx.processing.image_processor import View
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLM
+    from fastvlm_mlx.model.vlm import FastVLMModel
 
 FORMAT = "fastvlm-mlx conversation"
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One side's part of the history.
-
-    `role` is "user" or "assistant". A user's turn has `images`, those that joined in
-    it; an answer has `tokens`, its ids as they stand in the prompt, and its
-    `finish_reason` ("cancelled" also if its reader stopped early).
-    """
-
-    role: str
-    text: str
-    images: tuple[Attachment, ...] = ()
-    tokens: tuple[int, ...] = ()
-    finish_reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +61,7 @@ def write(path: str | Path, transcript: Transcript):
         ) from fault
 
 
-def read(path: str | Path, model: "FastVLM") -> Transcript:
+def read(path: str | Path, model: "FastVLMModel") -> Transcript:
     """Reads `path` and opens its pictures, wherever it says they are, for `model`.
 
     Raises FastVLMError if it is not a saved conversation, ImageError if a picture is
@@ -154,7 +139,7 @@ def _picture(picture: Attachment) -> dict[str, str]:
 class _Reader:
     """Checks every value on the way: the file may come from anywhere."""
 
-    def __init__(self, path: str | Path, model: "FastVLM", values: dict[str, Any]):
+    def __init__(self, path: str | Path, model: "FastVLMModel", values: dict[str, Any]):
         self._path = path
         self._model = model
         self._values = values

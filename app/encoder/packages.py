@@ -11,7 +11,7 @@ from fastvlm_mlx.app import terminal
 from fastvlm_mlx.errors import OptionError
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLM
+    from fastvlm_mlx.fastvlm import FastVLM
 
 
 def check(encoder: str, compute_units: str | None) -> bool:
@@ -30,18 +30,18 @@ def check(encoder: str, compute_units: str | None) -> bool:
         raise OptionError(
             f"--encoder {encoder}: use auto, mlx, coreml or an .mlpackage"
         )
-    from fastvlm_mlx import coreml
+    from fastvlm_mlx import coreml_encoder
 
-    coreml.require_macos()
+    coreml_encoder.require_macos()
     return True
 
 
 def use(model: "FastVLM", name: str, encoder: str, compute_units: str | None) -> None:
     """Makes `model` encode with the package; `coreml` finds or makes its own."""
-    from fastvlm_mlx import coreml
+    from fastvlm_mlx import coreml_encoder
 
     chosen = own_package(name) if encoder == "coreml" else Path(encoder).expanduser()
-    coreml.attach(model, chosen, compute_units or "all")
+    coreml_encoder.attach(model, chosen, compute_units or "all")
 
 
 def use_faster(model: "FastVLM", name: str, resolution: int | None) -> None:
@@ -49,24 +49,24 @@ def use_faster(model: "FastVLM", name: str, resolution: int | None) -> None:
 
     None is made for that. Only the model's own resolution is ever timed.
     """
-    from fastvlm_mlx import coreml
-    from fastvlm_mlx.app import encoder_choice
+    from fastvlm_mlx import coreml_encoder
+    from fastvlm_mlx.app.encoder import selection
 
     package = existing_package(name)
     if package is None:
         return
     if model.vision_tower is None:
-        coreml.attach(model, package)
+        coreml_encoder.attach(model, package)
         return
     if resolution not in (None, model.config.image_size):
         return
-    if encoder_choice.remembered(package, model.config.image_size) is None:
+    if selection.remembered(package, model.config.image_size) is None:
         terminal.note("timing the encoder with MLX and with Core ML, once")
     try:
-        encoder_choice.use_faster(model, package)
+        selection.use_faster(model, package)
     # Nobody asked for this package: whatever Core ML says of it, MLX can encode.
     except Exception as fault:
-        coreml.detach(model)
+        coreml_encoder.detach(model)
         reason = terminal.describe(fault)
         terminal.note(f"{package} cannot be used, so MLX encodes: {reason}")
 
@@ -127,10 +127,10 @@ def unavailable() -> str | None:
     """Why no package can be measured here; None if one can."""
     if sys.platform != "darwin":
         return "needs macOS and an exported Core ML package"
-    from fastvlm_mlx import coreml
+    from fastvlm_mlx import coreml_encoder
 
     try:
-        coreml.import_coremltools()
+        coreml_encoder.import_coremltools()
     except OptionError as fault:
         return str(fault)
     return None
@@ -142,10 +142,10 @@ def in_use(model: "FastVLM", name: str, encoder: str) -> Iterator[None]:
     if encoder not in BENCH_UNITS:
         yield
         return
-    from fastvlm_mlx import coreml
+    from fastvlm_mlx import coreml_encoder
 
-    coreml.attach(model, own_package(name), BENCH_UNITS[encoder])
+    coreml_encoder.attach(model, own_package(name), BENCH_UNITS[encoder])
     try:
         yield
     finally:
-        coreml.detach(model)
+        coreml_encoder.detach(model)
