@@ -19,7 +19,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx.convert import names
+from fastvlm_mlx.convert.source import layouts
 from fastvlm_mlx.model.vision_config import VisionConfig
 
 TOKENIZER = Path(__file__).parents[1] / "tests" / "golden" / "tokenizer"
@@ -167,10 +167,10 @@ def _text_shapes(text: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def _renamed(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
     """The same in transformers' fast_vlm names, through the converter's own table."""
-    llava = next(layout for layout in names.LAYOUTS if layout.name == "llava")
+    llava = next(layout for layout in layouts.LAYOUTS if layout.name == "llava")
     counters = [name for name in tensors if name.endswith("num_batches_tracked")]
     found = {}
-    for old, new in names.rename(list(tensors), llava).items():
+    for old, new in layouts.rename(list(tensors), llava).items():
         for ours, theirs in (
             ("vision_tower.", TIMM),
             ("projector.0", "model.multi_modal_projector.linear_1"),

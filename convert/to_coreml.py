@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_mlx._version import __version__
-from fastvlm_mlx.convert.coreml import check, mlpackage
-from fastvlm_mlx.convert.coreml.check import Reference, Verdict
+from fastvlm_mlx.convert.coreml import mlpackage, verify
 from fastvlm_mlx.convert.coreml.device import DeviceVerdict, judge_on_device
 from fastvlm_mlx.convert.coreml.mil_encoder import (
     EMBEDDINGS,
@@ -29,6 +28,7 @@ from fastvlm_mlx.convert.coreml.mil_encoder import (
 )
 from fastvlm_mlx.convert.coreml.mil_weights import Weights
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
+from fastvlm_mlx.convert.coreml.verify import Reference, Verdict
 from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
@@ -93,12 +93,12 @@ def export(
         package = folder / f"encoder{SUFFIX}"
         found = write_package(model, package, options, sizes, say)
         say("comparing it with the MLX encoder")
-        verdicts = check.judge(mlpackage.read(package), reference, strict=strict)
+        verdicts = verify.judge(mlpackage.read(package), reference, strict=strict)
         on_device = []
         if sys.platform == "darwin":
             say("comparing it on every compute unit")
             on_device = judge_on_device(mlpackage.read(package), reference)
-        check.require(
+        verify.require(
             verdicts,
             str(out),
             "nothing was written; use --precision float32 or a milder --compress",

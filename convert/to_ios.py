@@ -19,12 +19,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from fastvlm_mlx.convert import llava_layout
-from fastvlm_mlx.convert.coreml import check, mlpackage
-from fastvlm_mlx.convert.coreml.check import Reference, Verdict
+from fastvlm_mlx.convert import llava_files
+from fastvlm_mlx.convert.coreml import mlpackage, verify
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.convert.phone_memory import Estimate, estimate
-from fastvlm_mlx.convert.saving import LICENCES, copy_files, save_tensors
+from fastvlm_mlx.convert.coreml.verify import Reference, Verdict
+from fastvlm_mlx.convert.ios_memory import Estimate, estimate
+from fastvlm_mlx.convert.save_weights import LICENCES, copy_files, save_tensors
 from fastvlm_mlx.convert.to_coreml import write_package
 from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.errors import CheckpointError, OptionError
@@ -83,8 +83,8 @@ def export(
             f" leave out {option}, or use --coreml"
         )
     import_coremltools()
-    folder, config, tensors = llava_layout.read_model(source, "ios")
-    tensors, quantization = llava_layout.quantise_text(
+    folder, config, tensors = llava_files.read_model(source, "ios")
+    tensors, quantization = llava_files.quantise_text(
         tensors, config, None if config.quantization else q_bits, q_group_size
     )
     model = load(folder, dtype="float32")
@@ -92,30 +92,28 @@ def export(
     with staged_folder(out, overwrite=overwrite, source=folder) as partial:
         package = partial / PACKAGE
         found = write_package(model, package, options, sizes, lambda line: None)
-        verdicts = check.judge(mlpackage.read(package), Reference(model, pictures))
-        check.require(verdicts, str(out), "nothing was written")
-        image_id, stop_id = llava_layout.write_tokenizer(
-            folder, partial, add_image=True
-        )
+        verdicts = verify.judge(mlpackage.read(package), Reference(model, pictures))
+        verify.require(verdicts, str(out), "nothing was written")
+        image_id, stop_id = llava_files.write_tokenizer(folder, partial, add_image=True)
         named = with_rows(app_tensors(tensors, config), image_id + 1)
         vocabulary = named["language_model.model.embed_tokens.weight"].shape[0]
         del tensors, model
         text_bytes = save_tensors(partial, named)
-        written = llava_layout.config_of(config, stop_id)
+        written = llava_files.config_of(config, stop_id)
         written["image_token_index"] = image_id
         written["vocab_size"] = vocabulary
         if quantization is not None:
             written["quantization"] = quantization
-        llava_layout.write_json(partial / "config.json", written)
-        processor = llava_layout.image_processor(config, PROCESSOR)
-        llava_layout.write_json(partial / "preprocessor_config.json", processor)
+        llava_files.write_json(partial / "config.json", written)
+        processor = llava_files.image_processor(config, PROCESSOR)
+        llava_files.write_json(partial / "preprocessor_config.json", processor)
         # Newer versions of MLX Swift read this file in the other's place.
         processor |= {
-            "image_token": llava_layout.IMAGE,
+            "image_token": llava_files.IMAGE,
             "num_additional_image_tokens": 0,
             "patch_size": config.vision.stride if config.vision else 64,
         }
-        llava_layout.write_json(partial / "processor_config.json", processor)
+        llava_files.write_json(partial / "processor_config.json", processor)
         copy_files(folder, LICENCES, partial)
         package_bytes = mlpackage.read(package).bytes
         total = sum(f.stat().st_size for f in partial.rglob("*") if f.is_file())

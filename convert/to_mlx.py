@@ -18,10 +18,15 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from fastvlm_mlx.convert import checkpoint
-from fastvlm_mlx.convert.agreement import Agreement, measure
-from fastvlm_mlx.convert.assembly import assemble, with_encoder_of
-from fastvlm_mlx.convert.saving import LICENCES, Progress, copy_files, save_tensors
+from fastvlm_mlx.convert.fold.fold_checkpoint import assemble, with_encoder_of
+from fastvlm_mlx.convert.quantization_check import Agreement, measure
+from fastvlm_mlx.convert.save_weights import (
+    LICENCES,
+    Progress,
+    copy_files,
+    save_tensors,
+)
+from fastvlm_mlx.convert.source import checkpoint
 from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder

@@ -14,8 +14,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx.convert import llava_layout
-from fastvlm_mlx.convert.saving import LICENCES, copy_files, save_tensors
+from fastvlm_mlx.convert import llava_files
+from fastvlm_mlx.convert.save_weights import LICENCES, copy_files, save_tensors
 from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
@@ -67,11 +67,11 @@ def export(
     """
     if dtype not in DTYPES:
         raise OptionError(f"--dtype {dtype}: unknown; use {', '.join(DTYPES)}")
-    folder, config, tensors = llava_layout.read_model(source, "mlx-vlm")
+    folder, config, tensors = llava_files.read_model(source, "mlx-vlm")
     vision = config.vision
     assert vision is not None  # read_model saw to it
     _check(vision)
-    tensors, quantization = llava_layout.quantise_text(
+    tensors, quantization = llava_files.quantise_text(
         tensors, config, q_bits, q_group_size
     )
     named = unfold(tensors, vision)
@@ -87,8 +87,8 @@ def export(
     del tensors
     with staged_folder(out, overwrite=overwrite, source=folder) as partial:
         save_tensors(partial, named)
-        _, stop_id = llava_layout.write_tokenizer(folder, partial, add_image=False)
-        written = llava_layout.config_of(config, stop_id)
+        _, stop_id = llava_files.write_tokenizer(folder, partial, add_image=False)
+        written = llava_files.config_of(config, stop_id)
         written |= {
             "image_token_index": IMAGE_INDEX,
             "torch_dtype": dtype,
@@ -96,9 +96,9 @@ def export(
         }
         if quantization is not None:
             written["quantization"] = quantization
-        llava_layout.write_json(partial / "config.json", written)
-        processor = llava_layout.image_processor(config, PROCESSOR)
-        llava_layout.write_json(partial / "preprocessor_config.json", processor)
+        llava_files.write_json(partial / "config.json", written)
+        processor = llava_files.image_processor(config, PROCESSOR)
+        llava_files.write_json(partial / "preprocessor_config.json", processor)
         copy_files(folder, LICENCES, partial)
         total = sum(f.stat().st_size for f in partial.rglob("*") if f.is_file())
     warnings = []

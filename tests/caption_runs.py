@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastvlm_mlx import fastvlm
-from fastvlm_mlx.app.caption.batch import Caption, Captioner
+from fastvlm_mlx.app.caption.captioner import Caption, Captioner
 from tests.mock_model import picture
 
 

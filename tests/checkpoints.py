@@ -27,7 +27,7 @@ Tensors = dict[str, mx.array]
 
 @dataclass(frozen=True)
 class Spec:
-    """What to write. `layout` is a name of `convert/names.py`; `shards` > 1 writes an
+    """What to write. `layout` is a name of `source/layouts.py`; `shards` > 1 writes an
     index; `q_bits` quantises the language model in groups of 32; `config` replaces
     entries of config.json (None removes one)."""
 

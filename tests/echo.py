@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastvlm_mlx.app.repl import Repl
+from fastvlm_mlx.app.chat.repl import Repl
 from fastvlm_mlx.errors import ImageError
 
 

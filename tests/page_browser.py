@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from fastvlm_mlx.app.server import command
-from fastvlm_mlx.app.server.limits import Limits
-from fastvlm_mlx.app.server.question import Question
-from fastvlm_mlx.app.server.site import build
-from fastvlm_mlx.app.server.worker import Worker
+from fastvlm_mlx.app.server import serve
+from fastvlm_mlx.app.server.engine.request import Question
+from fastvlm_mlx.app.server.engine.worker import Worker
+from fastvlm_mlx.app.server.http.limits import Limits
+from fastvlm_mlx.app.server.routes import build
 from fastvlm_mlx.generation.stream import Chunk, Timings
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -82,14 +82,14 @@ def serving(script: Any, token: str | None = None) -> Iterator[str]:
     limits = Limits()
     worker = Worker(lambda: script, limits)
     worker.start()
-    options = command.Options(None, "127.0.0.1", 0, token)
-    app = build(worker, hosts=command.known_names(options), token=token)
-    server = command.make_server(app, limits)
-    link = command.listen("127.0.0.1", 0)
+    options = serve.Options(None, "127.0.0.1", 0, token)
+    app = build(worker, hosts=serve.known_names(options), token=token)
+    server = serve.make_server(app, limits)
+    link = serve.listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [link]})
     thread.start()
     try:
-        yield command.address(link)
+        yield serve.address(link)
     finally:
         server.should_exit = True
         thread.join()

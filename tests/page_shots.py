@@ -18,8 +18,8 @@ from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from fastvlm_mlx.app.server.limits import Limits
-from fastvlm_mlx.app.server.question import Question
+from fastvlm_mlx.app.server.engine.request import Question
+from fastvlm_mlx.app.server.http.limits import Limits
 from tests.page_browser import Script, browsing, resize, serving
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -71,7 +71,7 @@ def main(picture: Path, model: str | None = None):
     desk: Any = StandIn(reply=written)
     if model is not None:
         from fastvlm_mlx import load
-        from fastvlm_mlx.app.server.desk import Desk
+        from fastvlm_mlx.app.server.engine.engine import Desk
 
         desk = Desk(model, load(model), Limits())
     IMAGES.mkdir(parents=True, exist_ok=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastvlm_mlx.app.server import command
-from fastvlm_mlx.app.server.limits import Limits
-from fastvlm_mlx.app.server.site import build
-from fastvlm_mlx.app.server.worker import Worker
+from fastvlm_mlx.app.server import serve
+from fastvlm_mlx.app.server.engine.worker import Worker
+from fastvlm_mlx.app.server.http.limits import Limits
+from fastvlm_mlx.app.server.routes import build
 
 
 @dataclass
@@ -76,24 +76,24 @@ def running(
 ) -> Iterator[Running]:
     """Starts a server and stops it in the end."""
     limits = limits or Limits()
-    link = command.listen("127.0.0.1", 0)
+    link = serve.listen("127.0.0.1", 0)
 
     def open_desk():
         from fastvlm_mlx import load
-        from fastvlm_mlx.app.server.desk import Desk
+        from fastvlm_mlx.app.server.engine.engine import Desk
 
         return Desk("tiny", load(model), limits)
 
     worker = Worker(open_desk, limits)
     worker.start()
-    options = command.Options(None, "127.0.0.1", 0, token)
+    options = serve.Options(None, "127.0.0.1", 0, token)
     app = build(
         worker,
-        hosts=command.known_names(options),
+        hosts=serve.known_names(options),
         token=token,
         picture_hosts=picture_hosts,
     )
-    server = command.make_server(app, limits)
+    server = serve.make_server(app, limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [link]})
     thread.start()
     deadline = time.monotonic() + 20

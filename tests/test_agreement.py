@@ -5,9 +5,9 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from fastvlm_mlx.convert import agreement, to_mlx
-from fastvlm_mlx.convert.agreement import CONVERSATIONS
-from fastvlm_mlx.convert.checkpoint import opened
+from fastvlm_mlx.convert import quantization_check, to_mlx
+from fastvlm_mlx.convert.quantization_check import CONVERSATIONS
+from fastvlm_mlx.convert.source.checkpoint import opened
 from fastvlm_mlx.device import on_cpu
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from tests import checkpoints
@@ -21,7 +21,9 @@ def parts(reference: Path):
 
 def test_a_model_agrees_with_itself(parts):
     tensors, config, tokenizer = parts
-    found = agreement.measure(tensors, config, dict(tensors), config, tokenizer)
+    found = quantization_check.measure(
+        tensors, config, dict(tensors), config, tokenizer
+    )
     assert found is not None
     assert found.top1 == 1.0
     assert abs(found.kl) < 1e-6
@@ -34,7 +36,7 @@ def test_garbage_shows(parts):
     broken = dict(tensors)
     name = "language_model.model.layers.0.mlp.down_proj.weight"
     broken[name] = mx.random.normal(broken[name].shape, key=mx.random.key(0))
-    found = agreement.measure(tensors, config, broken, config, tokenizer)
+    found = quantization_check.measure(tensors, config, broken, config, tokenizer)
     assert found is not None
     assert found.top1 < 0.7
     assert found.kl > 0.5
@@ -55,7 +57,7 @@ def test_more_bits_agree_better(reference: Path, tmp_path: Path):
 def test_a_language_model_without_an_encoder_is_not_compared(parts):
     tensors, config, tokenizer = parts
     blind = to_mlx.replace(config, vision=None)
-    assert agreement.measure(tensors, blind, tensors, blind, tokenizer) is None
+    assert quantization_check.measure(tensors, blind, tensors, blind, tokenizer) is None
 
 
 @pytest.mark.skipif(not on_cpu(), reason="only a CPU compares in float32")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fastvlm_mlx.convert import archive
-from fastvlm_mlx.convert.archive import unpacked
+from fastvlm_mlx.convert.source import archive
+from fastvlm_mlx.convert.source.archive import unpacked
 from fastvlm_mlx.errors import CheckpointError, OptionError
 
 ROOT = Path(__file__).parent.parent
@@ -234,7 +234,7 @@ def test_no_room(make: Make, tmp_path: Path):
         pytest.skip("needs Linux user namespaces to mount a small tmpfs")
     code = """
         import os, sys
-        from fastvlm_mlx.convert import archive
+        from fastvlm_mlx.convert.source import archive
         from fastvlm_mlx.errors import CheckpointError
         for check in (archive.check_free_space, lambda *_: None):
             archive.check_free_space = check

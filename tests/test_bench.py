@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from fastvlm_mlx import fastvlm
-from fastvlm_mlx.app.bench import charts, machine, roofline, run, stages, table
+from fastvlm_mlx.app import machine
+from fastvlm_mlx.app.bench import charts, roofline, run, stages, table
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from tests.mock_model import MockModel
 
@@ -190,7 +191,7 @@ def test_round_ticks():
 def test_help_imports_nothing_heavy():
     script = (
         "import sys\n"
-        "from fastvlm_mlx.app.bench import options\n"
+        "from fastvlm_mlx.app.commands import bench\n"
         "print([m for m in ('mlx', 'numpy', 'PIL', 'rich') if m in sys.modules])"
     )
     command = [sys.executable, "-c", script]

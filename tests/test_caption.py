@@ -8,8 +8,8 @@ import pexpect
 import pytest
 
 from fastvlm_mlx.app.caption import run
-from fastvlm_mlx.app.caption.batch import Caption, Captioner
-from fastvlm_mlx.app.caption.pictures import find
+from fastvlm_mlx.app.caption.captioner import Caption, Captioner
+from fastvlm_mlx.app.caption.find_images import find
 from fastvlm_mlx.errors import ContextError, OptionError
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing.image_file import open_image

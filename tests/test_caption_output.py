@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from fastvlm_mlx.app.caption.lines import JSONLines
 from fastvlm_mlx.app.caption.output import File
+from fastvlm_mlx.app.caption.records import JSONLines
 from tests.caption_lines import lines, names
 from tests.mock_model import picture
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from fastvlm_mlx.app.caption.lines import CSV, JSONLines, Record
 from fastvlm_mlx.app.caption.output import File
+from fastvlm_mlx.app.caption.records import CSV, JSONLines, Record
 from tests.caption_lines import lines, names
 from tests.mock_model import picture
 

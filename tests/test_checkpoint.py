@@ -10,9 +10,10 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx import load
-from fastvlm_mlx.convert import checkpoint, describe, to_mlx
-from fastvlm_mlx.convert.checkpoint import Checkpoint
-from fastvlm_mlx.convert.picture import image_settings
+from fastvlm_mlx.convert import to_mlx
+from fastvlm_mlx.convert.source import checkpoint, model_config
+from fastvlm_mlx.convert.source.checkpoint import Checkpoint
+from fastvlm_mlx.convert.source.image_config import image_settings
 from fastvlm_mlx.errors import CheckpointError
 from tests import checkpoints, encoders
 from tests.checkpoints import Spec
@@ -151,7 +152,7 @@ def test_projectors(projector: str, kind: str, dims: tuple[int, ...], tmp_path: 
 def test_a_projector_that_contradicts_its_type_is_refused(told: str):
     tensors = {f"projector.{n}.weight": mx.zeros((8, 8)) for n in (0, 2)}
     with pytest.raises(CheckpointError, match=f"is {told}, but the .* has 2 layers"):
-        describe.projector(tensors, {"mm_projector_type": told})
+        model_config.projector(tensors, {"mm_projector_type": told})
 
 
 SIZES: list[tuple[dict[str, Any], dict[str, Any] | None, int]] = [
@@ -217,7 +218,7 @@ def test_context_length(
 ):
     if tokenizer is not None:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-    found = describe.context_length(
+    found = model_config.context_length(
         config, tmp_path, {"max_position_embeddings": text} if text else {}
     )
     assert found == length
@@ -240,10 +241,10 @@ def test_context_length(
 )
 def test_language_model_kind(config: dict[str, Any], model: str | None):
     if model is not None:
-        assert describe._text_model(config) == model
+        assert model_config._text_model(config) == model
         return
     with pytest.raises(CheckpointError, match="model_type .* is not a FastVLM's"):
-        describe._text_model(config)
+        model_config._text_model(config)
 
 
 def test_multi_scale_is_read_from_the_config(tmp_path: Path):

@@ -16,11 +16,11 @@ import pytest
 from mlx.utils import tree_map_with_path
 
 from fastvlm_mlx.convert import to_coreml
-from fastvlm_mlx.convert.coreml import check, mlpackage, neural_engine
-from fastvlm_mlx.convert.coreml.check import Reference, psnr
+from fastvlm_mlx.convert.coreml import mlpackage, neural_engine, verify
 from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.convert.encoder import fold_encoder
+from fastvlm_mlx.convert.coreml.verify import Reference, psnr
+from fastvlm_mlx.convert.fold.fold_encoder import fold_encoder
 from fastvlm_mlx.convert.to_coreml import export, write_package
 from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.errors import CheckpointError, OptionError
@@ -188,7 +188,7 @@ def test_relatives_export_too(tmp_path: Path):
 
 
 def test_drift_is_not_written(model: FastVLM, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(check, "LEAST_PSNR", 200.0)
+    monkeypatch.setattr(verify, "LEAST_PSNR", 200.0)
     out = tmp_path / "x.mlpackage"
     message = (
         rf"^{re.escape(str(out))}: \d\d\.\d dB PSNR at 256 px is below 200 dB;"
@@ -246,17 +246,17 @@ def test_an_interrupted_export_leaves_nothing(reference: Path, tmp_path: Path):
 
 
 def test_a_package_on_disk_is_judged_again(package: Path, model: FastVLM, reference):
-    verdicts = check.judge(mlpackage.read(package), Reference(model))
+    verdicts = verify.judge(mlpackage.read(package), Reference(model))
     assert verdicts[0].passed
     assert re.fullmatch(
         r"main 256 px: \d\d\.\d dB PSNR, 98 operations, largest value [\d.]+ \(\w+\)",
         str(verdicts[0]),
     )
     other = load(reference / "hf-mini", dtype="float32")
-    verdicts = check.judge(mlpackage.read(package), Reference(other))
+    verdicts = verify.judge(mlpackage.read(package), Reference(other))
     assert not verdicts[0].passed
     with pytest.raises(OptionError, match="of another model$"):
-        check.require(verdicts, str(package), "it is of another model")
+        verify.require(verdicts, str(package), "it is of another model")
 
 
 def test_ranges_that_float16_cannot_hold_are_named(model: FastVLM, package: Path):
@@ -265,7 +265,7 @@ def test_ranges_that_float16_cannot_hold_are_named(model: FastVLM, package: Path
     proj = loud.vision_tower.stages[3].blocks[0].mlp.fc2
     proj.weight = 1e4 * proj.weight
     found = written(loud, package.parent / "loud.mlpackage", CoreMLOptions())
-    (verdict,) = check.judge(found, Reference(loud))
+    (verdict,) = verify.judge(found, Reference(loud))
     assert any("adds up squares to" in line for line in verdict.warnings)
 
 

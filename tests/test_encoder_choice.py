@@ -13,9 +13,9 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx import coreml_encoder
-from fastvlm_mlx.app import info_table
 from fastvlm_mlx.app.encoder import packages, selection
 from fastvlm_mlx.app.encoder.selection import Choice
+from fastvlm_mlx.app.info import table
 
 
 class Model(SimpleNamespace):
@@ -168,7 +168,7 @@ def test_info_says_what_encodes(vision, choice, line):
     facts = choice and {
         "encoder": choice.encoder, "mlx_ms": choice.mlx, "coreml_ms": choice.coreml
     }  # fmt: skip
-    assert info_table._runs_on({"vision": vision, "encoder_choice": facts}) == line
+    assert table._runs_on({"vision": vision, "encoder_choice": facts}) == line
 
 
 def test_auto_means_mlx_where_there_is_no_core_ml(monkeypatch):

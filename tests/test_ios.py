@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from fastvlm_mlx.convert import to_ios
 from fastvlm_mlx.convert.coreml import mlpackage
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.convert.phone_memory import estimate
+from fastvlm_mlx.convert.ios_memory import estimate
 from fastvlm_mlx.convert.to_ios import app_tensors, with_rows
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import load

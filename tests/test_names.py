@@ -2,8 +2,8 @@
 
 import pytest
 
-from fastvlm_mlx.convert import names
-from fastvlm_mlx.convert.encoder import fold_encoder
+from fastvlm_mlx.convert.fold.fold_encoder import fold_encoder
+from fastvlm_mlx.convert.source import layouts
 from fastvlm_mlx.errors import CheckpointError
 from tests import checkpoints, encoders
 from tests.checkpoints import Spec
@@ -32,14 +32,14 @@ def ids(spec: Spec) -> str:
 
 @pytest.mark.parametrize("spec", SPECS, ids=ids)
 def test_detect(spec: Spec):
-    found = names.detect(list(checkpoints.tensors(spec)))
+    found = layouts.detect(list(checkpoints.tensors(spec)))
     assert found.name == {"timm": "encoder"}.get(spec.layout, spec.layout)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=ids)
 def test_every_layout_is_renamed_to_the_same_names(spec: Spec):
     stored = list(checkpoints.tensors(spec))
-    renamed = names.rename(stored, names.detect(stored))
+    renamed = layouts.rename(stored, layouts.detect(stored))
     timm = encoders.in_timm_names(encoders.build(spec.encoder), spec.encoder)
     wanted = {f"vision_tower.{n}" for n in timm if "num_batches" not in n}
     given = {n for n in renamed.values() if n.startswith("vision_tower.")}
@@ -54,7 +54,7 @@ def test_every_layout_is_renamed_to_the_same_names(spec: Spec):
 @pytest.mark.parametrize("encoder", [Encoder(fused=False), MCI], ids=["five", "four"])
 def test_the_flat_network_is_numbered_by_what_it_holds(encoder: Encoder):
     stored = list(encoders.build(encoder))
-    found = set(names.rename(stored, names.detect(stored)).values())
+    found = set(layouts.rename(stored, layouts.detect(stored)).values())
     last = len(encoder.widths) - 1
     assert f"vision_tower.stages.{last}.blocks.0.token_mixer.qkv.weight" in found
     assert f"vision_tower.stages.{last}.downsample.proj.0" in {
@@ -73,25 +73,25 @@ def test_what_inference_does_not_need_is_dropped():
         "logit_scale",
     ):
         stored = ["image_encoder.model.stem.0.reparam_conv.weight", name]
-        assert name not in names.rename(stored, names.detect(stored))
+        assert name not in layouts.rename(stored, layouts.detect(stored))
     stored = [
         "model.vision_tower.vision_tower.model.conv_exp.reparam_conv.bias",
         "model.layers.0.self_attn.rotary_emb.inv_freq",
     ]
-    assert len(names.rename(stored, names.detect(stored))) == 1
+    assert len(layouts.rename(stored, layouts.detect(stored))) == 1
 
 
 def test_a_tensor_of_another_model_is_named():
     stored = ["model.vision_tower.vision_tower.model.stem.0.x", "decoder.weight"]
     with pytest.raises(CheckpointError, match="^tensor decoder.weight does not belong"):
-        names.rename(stored, names.detect(stored))
+        layouts.rename(stored, layouts.detect(stored))
 
 
 def test_unknown_layouts_say_what_is_known():
     with pytest.raises(CheckpointError, match=r"^unknown layout \(bert.x\); known are"):
-        names.detect(["bert.x"])
+        layouts.detect(["bert.x"])
     with pytest.raises(CheckpointError, match=r"^unknown layout \(no tensors at all\)"):
-        names.detect([])
+        layouts.detect([])
 
 
 def test_two_tensors_of_one_place_are_refused():
@@ -101,13 +101,13 @@ def test_two_tensors_of_one_place_are_refused():
         f"{prefix}stem.0.reparam_conv.bias",
     ]
     with pytest.raises(CheckpointError, match="are the same part of the model"):
-        names.rename(stored, names.detect(stored))
+        layouts.rename(stored, layouts.detect(stored))
 
 
 def test_the_encoder_sizes_come_from_the_tensors():
     encoder = Encoder(depths=(2, 1, 3, 2, 1), mlp_ratio=3, se_dim=5, fused=False)
     stored = encoders.to_mlx(encoders.in_timm_names(encoders.build(encoder), encoder))
-    renamed = names.rename(list(stored), names.detect(list(stored)))
+    renamed = layouts.rename(list(stored), layouts.detect(list(stored)))
     _, config = fold_encoder({new: stored[old] for old, new in renamed.items()})
     assert config.depths == encoder.depths
     assert config.embed_dims == encoder.widths

@@ -70,21 +70,27 @@ def test_mlx_lm_can_still_be_imported_in_full():
 
 
 def test_every_package_folder_is_installed():
-    folders = {
-        "fastvlm_mlx": ROOT / "fastvlm_mlx",
-        "fastvlm_mlx.app": ROOT / "app",
-        "fastvlm_mlx.convert": ROOT / "convert",
-    }
-    found = set(folders)
-    for package, folder in folders.items():
-        for path in folder.iterdir():
-            if (
-                path.is_dir()
-                and not path.is_symlink()
-                and (path / "__init__.py").exists()
+    """`packages` and `package-dir` name exactly the folders that hold modules."""
+    setuptools = PROJECT["tool"]["setuptools"]
+    packages, places = set(), {}
+    for name, top in (
+        ("fastvlm_mlx", "fastvlm_mlx"),
+        ("fastvlm_mlx.app", "app"),
+        ("fastvlm_mlx.convert", "convert"),
+    ):
+        # rglob does not follow the links of fastvlm_mlx/ to the other two.
+        for file in (ROOT / top).rglob("__init__.py"):
+            if "convert" in file.parts[len(ROOT.parts) + 1 :] or (
+                top == "fastvlm_mlx" and "app" in file.parts[len(ROOT.parts) + 1 :]
             ):
-                found.add(f"{package}.{path.name}")
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+                continue
+            below = file.parent.relative_to(ROOT / top).parts
+            package = ".".join((name, *below))
+            packages.add(package)
+            if top != "fastvlm_mlx":
+                places[package] = "/".join((top, *below))
+    assert sorted(setuptools["packages"]) == sorted(packages)
+    assert setuptools["package-dir"] == places
 
 
 def test_the_links_show_checkers_the_installed_tree():

@@ -15,7 +15,7 @@ from PIL import Image  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-from fastvlm_mlx.app.server.question import Question  # noqa: E402
+from fastvlm_mlx.app.server.engine.request import Question  # noqa: E402
 from fastvlm_mlx.errors import ImageError  # noqa: E402
 from tests import page_browser  # noqa: E402
 from tests.mock_model import picture  # noqa: E402

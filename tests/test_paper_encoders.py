@@ -14,7 +14,7 @@ from benchmarks.paper.encoders import (
     ViT,
     ViTConfig,
 )
-from fastvlm_mlx.app.bench import work
+from fastvlm_mlx.app.bench import flops
 from fastvlm_mlx.model import language
 
 # Where it was published: the resolution of the position table.
@@ -109,7 +109,7 @@ def test_language_models(name, billions):
     # Decoding reads them all, but for the table of embeddings where it is not tied.
     tied = config["tie_word_embeddings"]
     table = 0 if tied else config["vocab_size"] * config["hidden_size"]
-    step = work.prefill(config, 1, 1)
+    step = flops.prefill(config, 1, 1)
     assert step.bytes == pytest.approx(found - table, rel=0.01)
 
 

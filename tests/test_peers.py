@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from benchmarks.peer import contenders, protocol, report
-from benchmarks.peer.contenders import Peer
+from benchmarks.peers import contenders, protocol, report
+from benchmarks.peers.contenders import Peer
 from tests.test_paper_report import MACHINE
 
 ANSWERS = """

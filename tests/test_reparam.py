@@ -5,10 +5,10 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from fastvlm_mlx.convert import encoder as folding
-from fastvlm_mlx.convert import reparam
-from fastvlm_mlx.convert.parts import Part
-from fastvlm_mlx.convert.reparam import BatchNorm, Conv
+from fastvlm_mlx.convert.fold import fold_encoder as folding
+from fastvlm_mlx.convert.fold import reparam
+from fastvlm_mlx.convert.fold.reparam import BatchNorm, Conv
+from fastvlm_mlx.convert.fold.tensor_tree import Part
 from fastvlm_mlx.errors import CheckpointError
 from tests.closeness import assert_close
 from tests.unfolded import Unfolded

@@ -15,8 +15,8 @@ from typing import Any
 import pexpect
 import pytest
 
-from fastvlm_mlx.app import line_editor, repl
-from fastvlm_mlx.app.repl import Repl
+from fastvlm_mlx.app.chat import line_editor, repl
+from fastvlm_mlx.app.chat.repl import Repl
 from tests.echo import EchoConversation
 
 PROMPT = "\r\n> "

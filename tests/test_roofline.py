@@ -3,8 +3,8 @@
 import mlx.core as mx
 import pytest
 
-from fastvlm_mlx.app.bench import roofline, work
-from fastvlm_mlx.app.bench.work import Work
+from fastvlm_mlx.app.bench import flops, roofline
+from fastvlm_mlx.app.bench.flops import Work
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
 
@@ -30,36 +30,36 @@ def text(billions: float) -> dict:
 def test_the_encoder_by_hand():
     # Counted apart from the code: products of the blocks 425.2, attention 13.7 + 29.0,
     # 7x7 9.1 + 0.6, 3x3 1.6, downsampling 4.8, stem 2.7 GFLOP.
-    found = work.encoder(VisionConfig(), 1024, itemsize=2)
+    found = flops.encoder(VisionConfig(), 1024, itemsize=2)
     assert found.flops == pytest.approx(486.7e9, rel=1e-3)
     # All weights are read at least once.
     assert found.bytes > 2 * 125e6
 
 
 def test_tokens_and_pixels_scale_the_encoder():
-    small = work.encoder(VisionConfig(), 512, itemsize=2)
-    large = work.encoder(VisionConfig(), 1024, itemsize=2)
+    small = flops.encoder(VisionConfig(), 512, itemsize=2)
+    large = flops.encoder(VisionConfig(), 1024, itemsize=2)
     # Four times the pixels; attention grows faster.
     assert 4 < large.flops / small.flops < 4.2
-    assert work.encoder(VisionConfig(), 512, 4).bytes == 2 * small.bytes
+    assert flops.encoder(VisionConfig(), 512, 4).bytes == 2 * small.bytes
 
 
 @pytest.mark.parametrize(("billions", "gflop"), [(0.5, 204), (1.5, 741), (7, 3671)])
 def test_prefill(billions, gflop):
-    found = work.prefill(text(billions), 280, itemsize=2)
+    found = flops.prefill(text(billions), 280, itemsize=2)
     assert found.flops / 1e9 == pytest.approx(gflop, rel=2e-3)
 
 
 def test_prefill_in_two_parts_is_the_same_work():
-    whole = work.prefill(text(0.5), 280, 2).flops
+    whole = flops.prefill(text(0.5), 280, 2).flops
     logits = 2 * 896 * 151936
-    parts = work.prefill(text(0.5), 100, 2).flops - logits
-    parts += work.prefill(text(0.5), 180, 2, cached=100).flops
+    parts = flops.prefill(text(0.5), 100, 2).flops - logits
+    parts += flops.prefill(text(0.5), 180, 2, cached=100).flops
     assert parts == pytest.approx(whole, rel=1e-9)
 
 
 def test_decoding_reads_every_weight():
-    step = work.prefill(text(0.5), 1, 2, cached=300)
+    step = flops.prefill(text(0.5), 1, 2, cached=300)
     assert step.bytes == pytest.approx(2 * 494e6, rel=0.02)  # 494 M, tied
 
 

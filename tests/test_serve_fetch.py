@@ -13,9 +13,9 @@ import pytest
 
 pytest.importorskip("starlette")
 
-from fastvlm_mlx.app.server import fetch  # noqa: E402
-from fastvlm_mlx.app.server.fetch import Fetcher, is_public  # noqa: E402
-from fastvlm_mlx.app.server.refusal import Refusal  # noqa: E402
+from fastvlm_mlx.app.server.engine import fetch  # noqa: E402
+from fastvlm_mlx.app.server.engine.fetch import Fetcher, is_public  # noqa: E402
+from fastvlm_mlx.app.server.http.errors import Refusal  # noqa: E402
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from fastvlm_mlx.app.server.limits import Limits  # noqa: E402
-from fastvlm_mlx.app.server.openapi import describe  # noqa: E402
+from fastvlm_mlx.app.server.api.openapi import describe  # noqa: E402
+from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
 from tests.openapi_strategy import Strategies  # noqa: E402
 from tests.serving import Running, running  # noqa: E402
 

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("starlette")
 
-from fastvlm_mlx.app.server.limits import Limits  # noqa: E402
+from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
 from tests.hostile_requests import ATTACKS, TOKEN, Attack, at, chat, file  # noqa: E402
 from tests.serving import Running, running  # noqa: E402
 

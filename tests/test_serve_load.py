@@ -19,7 +19,7 @@ import pytest
 
 pytest.importorskip("starlette")
 
-from fastvlm_mlx.app.server.limits import Limits  # noqa: E402
+from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
 from tests.serving import Running, running  # noqa: E402
 
 CLIENTS, REQUESTS = 16, 200

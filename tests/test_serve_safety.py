@@ -15,34 +15,35 @@ import pytest
 pytest.importorskip("starlette")
 
 from fastvlm_mlx.app import cli  # noqa: E402
-from fastvlm_mlx.app.server import command, protocol  # noqa: E402
-from fastvlm_mlx.app.server.limits import Limits  # noqa: E402
-from fastvlm_mlx.app.server.refusal import refusal_of  # noqa: E402
+from fastvlm_mlx.app.server import serve
+from fastvlm_mlx.app.server.http import uvicorn_protocol  # noqa: E402
+from fastvlm_mlx.app.server.http.errors import refusal_of  # noqa: E402
+from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
 from fastvlm_mlx.errors import FastVLMError, OptionError  # noqa: E402
 from tests.serving import Running, running  # noqa: E402
 
 
 def test_other_machines_need_a_token(monkeypatch):
-    monkeypatch.delenv(command.TOKEN, raising=False)
+    monkeypatch.delenv(serve.TOKEN, raising=False)
     for host in ("0.0.0.0", "::", "192.168.0.5", "example.com"):
         with pytest.raises(OptionError, match="need a token; set FASTVLM_TOKEN"):
-            command.read_token(command.Options(None, host, 0, None))
-        assert command.read_token(command.Options(None, host, 0, "abc")) == "abc"
+            serve.read_token(serve.Options(None, host, 0, None))
+        assert serve.read_token(serve.Options(None, host, 0, "abc")) == "abc"
     for host in ("127.0.0.1", "::1", "[::1]", "localhost", "127.8.8.8"):
-        assert command.read_token(command.Options(None, host, 0, None)) is None
+        assert serve.read_token(serve.Options(None, host, 0, None)) is None
     for token in ("", " a", "a\n", "\u00e9"):
         with pytest.raises(OptionError, match="^token: "):
-            command.read_token(command.Options(None, "127.0.0.1", 0, token))
-    monkeypatch.setenv(command.TOKEN, "from-outside")
-    options = command.Options(None, "0.0.0.0", 0, None)
-    assert command.read_token(options) == "from-outside"
+            serve.read_token(serve.Options(None, "127.0.0.1", 0, token))
+    monkeypatch.setenv(serve.TOKEN, "from-outside")
+    options = serve.Options(None, "0.0.0.0", 0, None)
+    assert serve.read_token(options) == "from-outside"
 
 
 def test_names_that_a_host_header_may_say():
-    local = command.known_names(command.Options(None, "127.0.0.1", 0, None))
+    local = serve.known_names(serve.Options(None, "127.0.0.1", 0, None))
     assert set(local) == {"127.0.0.1", "localhost", "[::1]"}
-    options = command.Options(None, "0.0.0.0", 0, "t", allow_host=("My.Name",))
-    names = command.known_names(options)
+    options = serve.Options(None, "0.0.0.0", 0, "t", allow_host=("My.Name",))
+    names = serve.known_names(options)
     assert "my.name" in names and socket.gethostname().lower() in names
 
 
@@ -70,11 +71,11 @@ def test_what_is_wrong_is_one_line(capsys, monkeypatch):
 
 
 def test_a_port_is_released(reference):
-    with command.listen("127.0.0.1", 0) as link:
+    with serve.listen("127.0.0.1", 0) as link:
         port = link.getsockname()[1]
         with pytest.raises(FastVLMError, match="choose another --host or --port"):
-            command.listen("127.0.0.1", port)
-    command.listen("127.0.0.1", port).close()
+            serve.listen("127.0.0.1", port)
+    serve.listen("127.0.0.1", port).close()
 
 
 def test_tokens_guard_what_answers_and_not_the_page(reference):
@@ -121,7 +122,7 @@ def test_errors_nobody_foresaw_say_nothing():
 
 
 def test_an_answer_that_fails_is_an_error_not_the_end(server, monkeypatch, caplog):
-    from fastvlm_mlx.app.server.desk import Desk
+    from fastvlm_mlx.app.server.engine.engine import Desk
 
     def fail(self: Any, question: Any, cancel: Any):
         raise KeyError("the-secret")
@@ -151,7 +152,7 @@ def test_a_reader_that_stops_reading_is_cut():
             return False
 
     async def read_nothing():
-        kind = protocol.patient(Limits(idle_time=0.05, header_time=9))
+        kind = uvicorn_protocol.patient(Limits(idle_time=0.05, header_time=9))
         config = uvicorn.Config(lambda *_: None, log_config=None, lifespan="off")
         from uvicorn.server import ServerState
 

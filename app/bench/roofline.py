@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_mlx.app.bench.work import Work, encoder, prefill, projector
+from fastvlm_mlx.app.bench.flops import Work, encoder, prefill, projector
 
 if TYPE_CHECKING:
     import mlx.core as mx

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastvlm_mlx.app import terminal
-from fastvlm_mlx.app.bench import machine, roofline
+from fastvlm_mlx.app import machine, terminal
+from fastvlm_mlx.app.bench import roofline
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.errors import OptionError
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastvlm_mlx.app.bench import machine
+from fastvlm_mlx.app import machine
 from fastvlm_mlx.files.disk_space import format_size
 
 # Rows of the table: the report's name, and what people read.

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fastvlm_mlx.app import terminal
-from fastvlm_mlx.app.caption.lines import CSV, JSONLines, Record
-from fastvlm_mlx.app.caption.pictures import identity, is_address
+from fastvlm_mlx.app.caption.find_images import identity, is_address
+from fastvlm_mlx.app.caption.records import CSV, JSONLines, Record
 from fastvlm_mlx.errors import OptionError
 
 

@@ -14,24 +14,24 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_mlx.app import chat, terminal
-from fastvlm_mlx.app.caption.lines import CSV, JSONLines, Record
+from fastvlm_mlx.app import session, terminal
+from fastvlm_mlx.app.caption.find_images import find, identity
 from fastvlm_mlx.app.caption.output import File, Output, Sidecars, Stdout
-from fastvlm_mlx.app.caption.pictures import find, identity
+from fastvlm_mlx.app.caption.records import CSV, JSONLines, Record
 from fastvlm_mlx.errors import FastVLMError
 from fastvlm_mlx.generation.json_schema import read_schema
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from fastvlm_mlx.app.caption.batch import Captioner
+    from fastvlm_mlx.app.caption.captioner import Captioner
 
 LISTED = 10  # failures named at the end; the others are in the output
 
 
 @dataclass(frozen=True)
 class Request:
-    """The command line of `caption`; `view` and `sampling` as in `chat.Request`.
+    """The command line of `caption`; `view` and `sampling` as in `chat.run.Request`.
 
     `out` None is standard output; `form` is "jsonl", "csv", "txt" or None: as the name
     of `out` says; `schema` is the path of a JSON schema.
@@ -55,15 +55,15 @@ def run(request: Request) -> int:
     view, sampling = check(request)
     schema = read_schema(request.schema) if request.schema else None
     pictures = find(request.paths, recursive=request.recursive)
-    name = choose_model(request.model)
+    name = session.choose_model(request.model)
     with closing(open_output(request, pictures, name)) as output:
         todo = [picture for picture in pictures if identity(picture) not in output.done]
         if there := len(pictures) - len(todo):
             terminal.note(f"{there} of {_count(len(pictures))} have captions already")
         if not todo:
             return 0
-        _, model = chat.open_model(name)
-        from fastvlm_mlx.app.caption.batch import Captioner
+        _, model = session.open_model(name)
+        from fastvlm_mlx.app.caption.captioner import Captioner
 
         captioner = Captioner(model, request.prompt, view, sampling, schema)
         output.begin()
@@ -162,25 +162,15 @@ def check(request: Request) -> tuple[dict[str, Any], Any]:
     from fastvlm_mlx.processing.image_processor import check_resolution, parse_tiles
 
     if not request.prompt.strip():
-        raise chat.UsageError("'-p' is empty; try -p 'Describe the image.'")
+        raise session.UsageError("'-p' is empty; try -p 'Describe the image.'")
     if request.batch < 1:
-        raise chat.UsageError(f"--batch {request.batch}: must be at least 1")
+        raise session.UsageError(f"--batch {request.batch}: must be at least 1")
     view = {key: value for key, value in request.view.items() if value is not None}
     if "resolution" in view:
         check_resolution(view["resolution"])
     if "tiles" in view:
         view["tiles"] = parse_tiles(view["tiles"])
     return view, Sampling(**request.sampling)
-
-
-def choose_model(name: str | None) -> str:
-    """The model asked for, or the one there is."""
-    if name is None:
-        from fastvlm_mlx.hub.locate import choose_default
-
-        name, reason = choose_default()
-        terminal.note(f"model: {name} ({reason})")
-    return name
 
 
 def open_output(request: Request, pictures: list[str], model: str) -> Output:
@@ -191,7 +181,7 @@ def open_output(request: Request, pictures: list[str], model: str) -> Output:
             return Sidecars(pictures, overwrite=request.overwrite)
         return Stdout(CSV() if form == "csv" else JSONLines())
     if form == "txt" or (form is None and out.suffix == ".txt"):
-        raise chat.UsageError(
+        raise session.UsageError(
             f"-o {out}: text goes beside each picture; give --format txt and no -o"
         )
     table = form == "csv" or (form is None and out.suffix.lower() == ".csv")

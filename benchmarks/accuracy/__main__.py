@@ -24,7 +24,7 @@ from benchmarks.accuracy import table
 from benchmarks.accuracy.asking import LOOKS, answers, asked
 from benchmarks.accuracy.table import Tally
 from benchmarks.accuracy.variants import NAMES, SHIPPED, make
-from fastvlm_mlx.app.bench import machine as this_machine
+from fastvlm_mlx.app import machine as this_machine
 from fastvlm_mlx.device import device_dtype, on_cpu
 from fastvlm_mlx.errors import FastVLMError
 from fastvlm_mlx.model_folder import converted

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from fastvlm_mlx.app.bench import work
-from fastvlm_mlx.app.bench.work import Work
+from fastvlm_mlx.app.bench import flops
+from fastvlm_mlx.app.bench.flops import Work
 from fastvlm_mlx.model import ops
 from fastvlm_mlx.model.vision import DepthwiseConv, FastViTHD
 from fastvlm_mlx.model.vision_config import VisionConfig
@@ -53,12 +53,12 @@ class ViTConfig:
 
     def work(self, resolution: int, itemsize: int) -> Work:
         rows = self.tokens(resolution) + self.class_token
-        block = work.linear(rows, self.dim, 3 * self.dim, itemsize)
-        block += work.attention(rows, rows, self.dim, itemsize)
-        block += work.linear(rows, self.dim, self.dim, itemsize)
-        block += work.linear(rows, self.dim, self.hidden_dim, itemsize)
-        block += work.linear(rows, self.hidden_dim, self.dim, itemsize)
-        return block * self.depth + work.linear(
+        block = flops.linear(rows, self.dim, 3 * self.dim, itemsize)
+        block += flops.attention(rows, rows, self.dim, itemsize)
+        block += flops.linear(rows, self.dim, self.dim, itemsize)
+        block += flops.linear(rows, self.dim, self.hidden_dim, itemsize)
+        block += flops.linear(rows, self.hidden_dim, self.dim, itemsize)
+        return block * self.depth + flops.linear(
             rows, 3 * self.patch**2, self.dim, itemsize
         )
 
@@ -122,10 +122,10 @@ class ConvNeXtConfig:
         rows, before = (resolution // 4) ** 2, 12
         total = Work()
         for depth, dim in zip(self.depths, self.dims, strict=True):
-            total += work.linear(rows, before, dim, itemsize)
-            block = work.depthwise(rows, dim, 7, itemsize)
-            block += work.linear(rows, dim, 4 * dim, itemsize)
-            block += work.linear(rows, 4 * dim, dim, itemsize)
+            total += flops.linear(rows, before, dim, itemsize)
+            block = flops.depthwise(rows, dim, 7, itemsize)
+            block += flops.linear(rows, dim, 4 * dim, itemsize)
+            block += flops.linear(rows, 4 * dim, dim, itemsize)
             total += block * depth
             rows, before = rows // 4, 4 * dim
         return total + Work(0, 48 * self.dims[0] * itemsize)
@@ -184,7 +184,7 @@ def _fastvit(published: float, head: float, config: VisionConfig) -> Encoder:
         lambda resolution: FastViTHD(config),
         # Table 3 is at 224 px, 3.5 tokens a side: rounded up, as convolutions do.
         lambda resolution: (-(-resolution // config.stride)) ** 2,
-        lambda resolution, itemsize: work.encoder(config, resolution, itemsize),
+        lambda resolution, itemsize: flops.encoder(config, resolution, itemsize),
     )
 
 

@@ -20,7 +20,7 @@ from mlx.utils import tree_map
 
 from benchmarks.paper.encoders import ENCODERS, LANGUAGE_MODELS
 from fastvlm_mlx import device
-from fastvlm_mlx.app.bench import work
+from fastvlm_mlx.app.bench import flops
 from fastvlm_mlx.app.bench.roofline import Speed
 from fastvlm_mlx.model import language
 
@@ -56,18 +56,18 @@ class Bench:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.memory = 0.4 * memory
 
-    def work(self, key: Key) -> work.Work:
+    def work(self, key: Key) -> flops.Work:
         """What `key` has to compute."""
         if len(key) == 3:
             name, resolution, pictures = key
             return ENCODERS[name].work(resolution, self.dtype.size) * pictures
         name, tokens = key
-        return work.prefill(LANGUAGE_MODELS[name], tokens, self.dtype.size)
+        return flops.prefill(LANGUAGE_MODELS[name], tokens, self.dtype.size)
 
     def feasible(self, key: Key) -> bool:
         """Whether `key` can be measured here, at a third of the machine's limit."""
         weights = (
-            work.prefill(LANGUAGE_MODELS[key[0]], 1, self.dtype.size).bytes
+            flops.prefill(LANGUAGE_MODELS[key[0]], 1, self.dtype.size).bytes
             if (len(key) == 2)
             else ENCODERS[key[0]].published * 1e6 * self.dtype.size
         )

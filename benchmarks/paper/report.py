@@ -36,8 +36,8 @@ from benchmarks.paper.tables import (
     wanted,
 )
 from fastvlm_mlx import device
+from fastvlm_mlx.app import machine as this_machine
 from fastvlm_mlx.app.bench import charts, roofline
-from fastvlm_mlx.app.bench import machine as this_machine
 
 OUT = Path("docs/paper")
 

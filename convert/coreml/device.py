@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fastvlm_mlx.convert.coreml.check import Reference, least, psnr
 from fastvlm_mlx.convert.coreml.mil_encoder import EMBEDDINGS
 from fastvlm_mlx.convert.coreml.mlpackage import Package
+from fastvlm_mlx.convert.coreml.verify import Reference, least, psnr
 from fastvlm_mlx.coreml_encoder import (
     COMPUTE_UNITS,
     CoreMLEncoder,

@@ -4,7 +4,7 @@
 
 Everything that training keeps apart is one convolution here: the train-time
 branches, BatchNorms, layer scales and LayerNorm affines were folded by
-`convert/reparam.py`. What is left is depthwise convolutions, 1x1 convolutions
+`convert/fold/reparam.py`. What is left is depthwise convolutions, 1x1 convolutions
 (written as linear layers on the channel axis), GELU and attention, all in NHWC.
 
 The shapes and names follow timm's `fastvit.py`; the network is section 3.2 of the

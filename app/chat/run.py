@@ -1,0 +1,163 @@
+"""`fastvlm-mlx chat`: one answer, or the way into a conversation (repl.py)."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastvlm_mlx.app import terminal
+from fastvlm_mlx.app.chat import stats
+from fastvlm_mlx.app.encoder import packages
+from fastvlm_mlx.app.session import UsageError, open_model
+from fastvlm_mlx.generation.constrained import form_of
+from fastvlm_mlx.generation.json_schema import read_schema
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.conversation.conversation import Conversation
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line of `chat`.
+
+    `view` holds the options of a conversation (system, fit, resolution, tiles),
+    `sampling` those of an answer; None stands for "as the model's config says".
+    """
+
+    images: tuple[str, ...]
+    prompt: str | None
+    model: str | None
+    view: Mapping[str, Any]
+    sampling: Mapping[str, Any]
+    stats: bool
+    as_json: bool
+    encoder: str = "auto"
+    compute_units: str | None = None
+    schema: Path | None = None
+
+
+def run(request: Request) -> None:
+    """Answer the question, or talk until the person leaves."""
+    question = read_question(request)
+    view = check(request)
+    schema = read_schema(request.schema) if request.schema else None
+    may_use_coreml = packages.check(request.encoder, request.compute_units)
+    name, model = open_model(request.model)
+    if may_use_coreml and request.encoder == "auto":
+        packages.use_faster(model, name, request.view["resolution"])
+    elif may_use_coreml:
+        packages.use(model, name, request.encoder, request.compute_units)
+    if question is not None:
+        answer(model.conversation(**view), question, request, name, schema)
+        return
+    from fastvlm_mlx.app.chat.repl import Repl
+    from fastvlm_mlx.files.cache_dir import cache_dir
+
+    conversation = model.conversation(request.images, **view)
+    repl = Repl(
+        conversation, name, request.sampling, show_stats=request.stats, schema=schema
+    )
+    repl.run(cache_dir() / "history")
+
+
+def read_question(request: Request) -> str | None:
+    """The prompt from -p or the pipe; None where a conversation is meant.
+
+    Raises:
+        UsageError: if nobody can be asked for a prompt.
+    """
+    from_pipe = request.images.count("-")
+    if from_pipe > 1:
+        raise UsageError("'-' is named twice, but standard input holds one picture")
+    if request.prompt is not None:
+        if not request.prompt.strip():
+            raise UsageError("'-p' is empty; ask something, such as -p 'What is this?'")
+        return request.prompt
+    if from_pipe:
+        raise UsageError(
+            "standard input is the picture ('-'), so the question needs -p PROMPT"
+        )
+    if sys.stdin is None or not sys.stdin.isatty():
+        return _piped_question()
+    if request.as_json or not sys.stdout.isatty():
+        raise UsageError("no question; use -p PROMPT or pipe one into standard input")
+    return None
+
+
+def _piped_question() -> str:
+    try:
+        text = sys.stdin.buffer.read().decode() if sys.stdin is not None else ""
+    except UnicodeDecodeError:
+        raise UsageError(
+            "standard input is not UTF-8 text; for a picture use '-' and -p PROMPT"
+        ) from None
+    if not text.strip():
+        raise UsageError("standard input is empty; pipe a question or use -p PROMPT")
+    return text.strip()
+
+
+def check(request: Request) -> dict[str, Any]:
+    """Refuse what cannot work before a model is loaded or even downloaded.
+
+    Returns the options of the conversation, those that were given.
+    """
+    from fastvlm_mlx.generation.sampling import Sampling
+    from fastvlm_mlx.processing.image_file import open_image
+    from fastvlm_mlx.processing.image_processor import check_resolution, parse_tiles
+
+    Sampling(**request.sampling)
+    view = {key: value for key, value in request.view.items() if value is not None}
+    if "resolution" in view:
+        check_resolution(view["resolution"])
+    if "tiles" in view:
+        view["tiles"] = parse_tiles(view["tiles"])
+    for name in request.images:
+        if name != "-" and "://" not in name and not is_readable(name):
+            open_image(name)  # Raises the error that says why.
+    return view
+
+
+def is_readable(name: str) -> bool:
+    """Whether a path may be a picture; a pipe (`<(...)`) may, and is not touched."""
+    try:
+        path = Path(name).expanduser()
+        return path.exists() and not path.is_dir()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def answer(
+    conversation: "Conversation",
+    question: str,
+    request: Request,
+    model: str,
+    schema: Any = None,
+) -> None:
+    """Print one answer as it comes, or at its end as one JSON object."""
+    text = ""
+    last = None
+    try:
+        for last in conversation.stream(
+            question,
+            request.images,
+            detailed=request.stats,
+            constraint=form_of(conversation.model, schema),
+            **request.sampling,
+        ):
+            text += last.text
+            if not request.as_json:
+                terminal.emit(last.text)
+    finally:
+        if not request.as_json and text and not text.endswith("\n"):
+            terminal.emit("\n")
+    if last is None:
+        return
+    if request.as_json:
+        record = {"model": model, "images": list(request.images), "prompt": question}
+        record |= {"answer": text, **stats.record(last)}
+        print(json.dumps(record, ensure_ascii=False))
+    if request.stats:
+        for line in stats.lines(last):
+            terminal.note(line)

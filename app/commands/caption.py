@@ -1,0 +1,92 @@
+"""The options of `fastvlm-mlx caption`. Imports nothing heavy, as `cli.py`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fastvlm_mlx.app.commands import options
+
+
+def caption(
+    paths: Annotated[
+        list[str],
+        # Hidden: its line would say list[str]; the text below says what it is.
+        typer.Argument(metavar="PATH", hidden=True),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Else standard output."),
+    ] = None,
+    form: Annotated[
+        Literal["jsonl", "csv", "txt"] | None,
+        typer.Option("--format", help="txt writes photo.txt beside photo.jpg."),
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Look into folders of folders.")
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Begin anew; else only what is missing is added."
+        ),
+    ] = False,
+    prompt: Annotated[
+        str, typer.Option("--prompt", "-p", metavar="TEXT", help="The question.")
+    ] = "Describe the image.",
+    schema: options.Schema = None,
+    model: options.Model = None,
+    batch: Annotated[
+        int, typer.Option("--batch", help="Pictures to caption at the same time.")
+    ] = 8,
+    system: options.System = None,
+    fit: options.Fit = None,
+    resolution: options.Resolution = None,
+    tiles: options.Tiles = None,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.RepetitionPenalty = None,
+    seed: options.Seed = None,
+    max_tokens: options.MaxTokens = 256,
+    stop: options.Stop = None,
+) -> None:
+    """Caption pictures.
+
+    PATH is a picture, a folder or a pattern such as 'photos/**/*.jpg'. However a run
+    ended, the same command goes on with it: pictures that have a caption are left,
+    and those that failed are tried again.
+    """
+    from fastvlm_mlx.app.caption import run
+
+    code = run.run(
+        run.Request(
+            paths=tuple(paths),
+            out=out,
+            form=form,
+            recursive=recursive,
+            overwrite=overwrite,
+            batch=batch,
+            prompt=prompt,
+            schema=schema,
+            model=model,
+            view={
+                "system": system,
+                "fit": fit,
+                "resolution": resolution,
+                "tiles": tiles,
+            },
+            sampling={
+                "temperature": temperature,
+                "top_p": top_p,
+                "top_k": top_k,
+                "min_p": min_p,
+                "repetition_penalty": repetition_penalty,
+                "seed": seed,
+                "max_tokens": max_tokens,
+                "stop": tuple(stop or ()),
+            },
+        )
+    )
+    raise typer.Exit(code)

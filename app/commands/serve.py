@@ -1,0 +1,54 @@
+"""The command line of `serve`: parse and call server/command.py."""
+
+from typing import Annotated
+
+import typer
+
+from fastvlm_mlx.app.commands import options
+
+
+def serve(
+    model: options.Model = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; others need --token.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = 8080,
+    token: Annotated[
+        str | None,
+        typer.Option("--token", help="What clients must send; or set FASTVLM_TOKEN."),
+    ] = None,
+    allow_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-url",
+            metavar="HOST",
+            help="Fetch pictures from HOST, *.HOST, or * for all; repeatable.",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="NAME",
+            help="Another name this server is reached by; repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Serve OpenAI's and Ollama's protocols, and a page to ask from.
+
+    It needs the extra: pip install 'fastvlm-mlx[serve]'
+    """
+    from fastvlm_mlx.app.server import serve
+
+    serve.run(
+        serve.Options(
+            model=model,
+            host=host,
+            port=port,
+            token=token,
+            allow_host=tuple(allow_host or ()),
+            allow_url=tuple(allow_url or ()),
+        )
+    )

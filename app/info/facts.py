@@ -1,0 +1,148 @@
+"""`fastvlm-mlx info`: what a model is made of and what it needs, without running it.
+
+Only the headers of the weight files are read, so it is quick for any size, and an
+unconverted checkpoint stays unconverted.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastvlm_mlx.app import machine
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.model.config import ModelConfig
+    from fastvlm_mlx.weights.weight_files import Tensors
+
+PARTS = ("vision_tower", "projector", "language_model")
+RESOLUTIONS = (256, 512, 768, 1024, 1536, 2048)
+
+
+def run(model: str, *, as_json: bool) -> None:
+    """Print what is known about a model."""
+    from fastvlm_mlx.app.info.table import table
+
+    facts = gather(model)
+    print(json.dumps(facts, indent=2) if as_json else table(facts))
+
+
+def gather(model: str) -> dict[str, Any]:
+    """Everything `info` says, as `--json` prints it; sizes in bytes."""
+    from fastvlm_mlx.convert import to_mlx
+    from fastvlm_mlx.convert.source import checkpoint, layouts
+    from fastvlm_mlx.hub.locate import locate
+
+    source = locate(model)
+    with checkpoint.opened(source) as read:
+        tensors, config = to_mlx.assemble(read)
+        return {
+            "model": str(source),
+            "layout": config.source.get("layout", read.layout.name),
+            "converted": read.layout is layouts.OURS,
+            "bytes": read.size,
+            "parameters": parameters(tensors, config),
+            **sizes(config),
+            "memory": memory(tensors, config),
+            "encoder_choice": encoder_choice(
+                source, read.layout is layouts.OURS, config
+            ),
+            **machine.device_and_versions(),
+        }
+
+
+def parameters(tensors: "Tensors", config: "ModelConfig") -> dict[str, int]:
+    """Numbers of parameters per part and in total, quantised ones unpacked."""
+    from fastvlm_mlx.weights.quantization import layer_settings
+
+    counts: dict[str, int] = dict.fromkeys(PARTS, 0)
+    for name, array in tensors.items():
+        layer, _, field = name.rpartition(".")
+        size = array.size
+        if f"{layer}.scales" in tensors and field != "bias":
+            _, bits = layer_settings(config.quantization, layer)
+            size = size * 32 // bits if field == "weight" else 0
+        counts[name.partition(".")[0]] += size
+    return {**counts, "total": sum(counts.values())}
+
+
+def sizes(config: "ModelConfig") -> dict[str, Any]:
+    """The config in the words of `info`; a part that is missing is None."""
+    vision, projector, text = config.vision, config.projector, config.text
+    return {
+        "vision": vision
+        and {
+            "depths": list(vision.depths),
+            "widths": list(vision.embed_dims),
+            "features": vision.feature_dim,
+        },
+        "coreml_encoder": config.coreml_encoder,
+        "projector": projector
+        and {"type": projector.type, "widths": list(projector.dims)},
+        "language": text
+        and {
+            "type": text["model_type"],
+            "layers": text["num_hidden_layers"],
+            "width": text["hidden_size"],
+            "heads": text["num_attention_heads"],
+            "kv_heads": text["num_key_value_heads"],
+            "vocabulary": text["vocab_size"],
+            "tied_embeddings": text["tie_word_embeddings"],
+            "context": config.context_length,
+        },
+        "quantization": config.quantization
+        and {key: config.quantization[key] for key in ("bits", "group_size")},
+        "resolution": config.image_size,
+        "fit": config.fit,
+        "visual_tokens": vision and {str(r): vision.tokens(r) for r in RESOLUTIONS},
+    }
+
+
+def encoder_choice(
+    source: Path, is_converted: bool, config: "ModelConfig"
+) -> dict[str, Any] | None:
+    """What `--encoder auto` measured on this machine, if it ever did."""
+    from fastvlm_mlx.app.encoder import packages, selection
+    from fastvlm_mlx.hub.local_cache import converted_dir
+
+    folder = source if is_converted else converted_dir(source)
+    if not (folder / "config.json").is_file():
+        return None
+    package = packages.package_of(folder)
+    known = package and selection.remembered(package, config.image_size)
+    if not known:
+        return None
+    return {"encoder": known.encoder, "mlx_ms": known.mlx, "coreml_ms": known.coreml}
+
+
+def memory(tensors: "Tensors", config: "ModelConfig") -> dict[str, Any]:
+    """Bytes that a loaded model takes on this device, and a context's growth.
+
+    Passing pictures through the encoder takes more for a moment, by resolution.
+    """
+    import mlx.core as mx
+
+    from fastvlm_mlx import device
+
+    dtype = device.device_dtype()
+    if device.on_cpu():
+        held = parameters(tensors, config)["total"] * dtype.size
+    else:
+        held = sum(
+            array.size * dtype.size
+            if mx.issubdtype(array.dtype, mx.floating)
+            else array.nbytes
+            for array in tensors.values()
+        )
+    text = config.text or {}
+    per_token = 0
+    if text:
+        width = text.get("head_dim") or (
+            text["hidden_size"] // text["num_attention_heads"]
+        )
+        heads = 2 * text["num_hidden_layers"] * text["num_key_value_heads"]
+        per_token = heads * width * dtype.size
+    return {
+        "weights": held,
+        "context_token": per_token,
+        "dtype": str(dtype).removeprefix("mlx.core."),
+    }

@@ -1,0 +1,67 @@
+"""A request of any protocol, in the words of a conversation."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from fastvlm_mlx.app.server.engine.request import Message
+from fastvlm_mlx.app.server.http.errors import Refusal
+from fastvlm_mlx.app.server.http.limits import Limits
+
+
+def by_turns(
+    messages: Iterable[Message], limits: Limits
+) -> tuple[str | None, tuple[Message, ...]]:
+    """The system prompt and the turns of a chat.
+
+    Messages of one side that follow each other become one, a blank line between them.
+
+    Raises Refusal for an order that FastVLM's template cannot express, and for more
+    text or pictures than `limits` allow.
+    """
+    system: str | None = None
+    turns: list[Message] = []
+    for message in messages:
+        if message.role == "system":
+            if turns:
+                raise _misplaced("a system message must come before all others")
+            system = message.text if system is None else f"{system}\n\n{message.text}"
+        elif turns and turns[-1].role == message.role:
+            turns[-1] = _joined(turns[-1], message)
+        else:
+            turns.append(message)
+    if not turns or turns[0].role != "user":
+        raise _misplaced("the first message after the system's must be the user's")
+    if turns[-1].role != "user":
+        raise _misplaced("the last message must be the user's")
+    _check(system, turns, limits)
+    return system, tuple(turns)
+
+
+def _joined(first: Message, second: Message) -> Message:
+    texts = [text for text in (first.text, second.text) if text]
+    return replace(
+        first, text="\n\n".join(texts), pictures=first.pictures + second.pictures
+    )
+
+
+def _misplaced(message: str) -> Refusal:
+    return Refusal(400, message, code="invalid_value", param="messages")
+
+
+def _check(system: str | None, turns: list[Message], limits: Limits):
+    pictures = sum(len(turn.pictures) for turn in turns)
+    if pictures > limits.pictures:
+        raise Refusal(
+            400,
+            f"{pictures} pictures; at most {limits.pictures} may be in a request",
+            code="too_many_images",
+            param="messages",
+        )
+    text = len(system or "") + sum(len(turn.text) for turn in turns)
+    if text > limits.text:
+        raise Refusal(
+            400,
+            f"{text} characters of text; at most {limits.text} may be in a request",
+            code="context_length_exceeded",
+            param="messages",
+        )

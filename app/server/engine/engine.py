@@ -1,0 +1,98 @@
+"""The model and what it has in front of it: recent conversations, known pictures."""
+
+import threading
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, cast
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from PIL import Image
+
+from fastvlm_mlx.app.server.engine.images import Pictures
+from fastvlm_mlx.app.server.engine.request import Question
+from fastvlm_mlx.app.server.http.limits import Limits
+from fastvlm_mlx.conversation.attachment import Attachment
+from fastvlm_mlx.conversation.history import Turn
+from fastvlm_mlx.conversation.prompt_cache import Recent
+from fastvlm_mlx.generation.constrained import JSONForm, vocabulary_of
+from fastvlm_mlx.generation.stream import Chunk
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.fastvlm import FastVLM
+
+
+class Desk:
+    """Answers questions with `model`, on the thread that made the desk."""
+
+    def __init__(self, name: str, model: "FastVLM", limits: Limits):
+        self._name = name
+        self._model = model
+        self._limits = limits
+        self._recent = Recent(model)
+        self._pictures = Pictures(model, model.conversation().view)
+        self._warm_up()
+        # Seconds with a large vocabulary, and no request has asked for JSON yet.
+        threading.Thread(target=vocabulary_of, args=(model,), daemon=True).start()
+
+    def facts(self) -> dict[str, Any]:
+        """What clients may know about the model."""
+        config = self._model.config
+        bits = (config.quantization or {}).get("bits")
+        text = config.text or {}
+        parameters = cast(
+            list[tuple[str, mx.array]], tree_flatten(self._model.parameters())
+        )
+        return {
+            "name": self._name,
+            "context_length": self._model.conversation().context_size,
+            "family": str(text.get("model_type", "qwen2")),
+            "parameters": sum(_count(array, bits) for _, array in parameters),
+            "bytes": sum(array.nbytes for _, array in parameters),
+            "quantization": bits,
+            "sees": config.vision is not None,
+        }
+
+    def stream(
+        self, question: Question, cancel: threading.Event
+    ) -> Generator[Chunk, None, None]:
+        """Streams the answer to `question`.
+
+        Raises ImageError, ContextError and OptionError before the first chunk.
+        """
+        left, turns = self._limits.pixels, []
+        for message in question.messages:
+            pictures: list[Attachment] = []
+            for data in message.pictures:
+                assert isinstance(data, bytes)  # addresses were fetched before
+                picture, left = self._pictures.attach(data, left)
+                pictures.append(picture)
+            turns.append(Turn(message.role, message.text, tuple(pictures)))
+        form = question.form
+        conversation = self._recent.resume(turns[:-1], system=question.system)
+        try:
+            yield from conversation.stream(
+                turns[-1].text,
+                turns[-1].images,
+                cancel=cancel,
+                detailed=question.detailed,
+                constraint=JSONForm(self._model, form.schema) if form else None,
+                **question.sampling,
+            )
+        finally:
+            self._recent.keep(conversation)
+
+    def tidy(self):
+        """Gives memory back that nothing needs now."""
+        mx.clear_cache()
+
+    def _warm_up(self):
+        """Reads the weights and compiles what needs compiling, before anyone waits."""
+        mx.eval(self._model.parameters())
+        pictures = [Image.new("RGB", (8, 8))] if self._model.config.vision else []
+        self._model.ask(pictures, "Hello", max_tokens=2)
+        self._model.feature_cache.clear()
+
+
+def _count(array: mx.array, bits: int | None) -> int:
+    packed = bits is not None and array.dtype == mx.uint32
+    return array.size * 32 // bits if packed and bits else array.size

@@ -1,0 +1,102 @@
+"""Pictures of requests: decoded within limits, and not again if they are known."""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+
+from fastvlm_mlx.app.server.http.errors import Refusal
+from fastvlm_mlx.conversation.attachment import Attachment, attach
+from fastvlm_mlx.errors import ImageError
+from fastvlm_mlx.processing.image_file import size_of
+from fastvlm_mlx.processing.image_processor import View
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.model.vlm import FastVLMModel
+
+# What people send. Pillow reads forty more, seldom used and seldom tested.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_DATA = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]*)*;base64,", re.ASCII)
+_KNOWN = 1024  # pictures whose digest is remembered, 200 bytes each
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes that `text` spells; Refusal if it is not base64."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        data = b""
+    if not data:
+        raise Refusal(
+            400, "a picture is not base64 of a file", code="invalid_image"
+        ) from None
+    return data
+
+
+def from_url(url: str) -> bytes | str:
+    """The bytes of a data: URL; another address as it is, to be fetched or refused."""
+    if match := _DATA.match(url[:200]):
+        return from_base64(url[match.end() :])
+    if url[:8].lower().startswith(("http://", "https://")):
+        return url
+    # Not echoed: it may be half a picture.
+    raise Refusal(
+        400,
+        "a picture's url must be data:image/...;base64,... or an http(s) address",
+        code="invalid_image_url",
+    )
+
+
+@dataclass(eq=False)
+class _Known(Attachment):
+    """A picture that was decoded before. Often nothing but its digest is needed."""
+
+    data: bytes = field(default=b"", repr=False)
+    view: View | None = None
+
+    def features(self, model: "FastVLMModel") -> mx.array:
+        if self._features is None and model.feature_cache.get(self.digest) is None:
+            assert self.view is not None
+            self._features = attach(model, self.data, self.view).features(model)
+        return super().features(model)
+
+
+class Pictures:
+    """Files to attachments for `model`, as seen by `view`.
+
+    Only for the thread that runs the model.
+    """
+
+    def __init__(self, model: "FastVLMModel", view: View):
+        self._model = model
+        self._view = view
+        self._known: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
+
+    def attach(self, data: bytes, pixels: int) -> tuple[Attachment, int]:
+        """The picture and what is left of `pixels`, the most that may be decoded.
+
+        Raises ImageError if it cannot be opened or is too large.
+        """
+        name = hashlib.blake2b(data, digest_size=16).digest()
+        if name in self._known:
+            self._known.move_to_end(name)
+            digest, tokens = self._known[name]
+            known = _Known(None, None, digest, tokens, data=data, view=self._view)
+            return known, pixels
+        width, height = size_of(data, FORMATS)
+        if width * height > pixels:
+            raise ImageError(
+                f"picture of {len(data)} bytes: {width}x{height} pixels are more than"
+                " one request may have; scale it down first"
+            )
+        picture = attach(self._model, data, self._view)
+        picture.image = None  # only a conversation that is saved would need it
+        self._known[name] = picture.digest, picture.tokens
+        if len(self._known) > _KNOWN:
+            self._known.popitem(last=False)
+        return picture, pixels - width * height

@@ -1,0 +1,110 @@
+"""The body of a request: read within limits, parsed, checked against a schema."""
+
+import asyncio
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from fastvlm_mlx.app.server.http.errors import Refusal, busy
+from fastvlm_mlx.app.server.http.limits import Limits
+
+# A JSON value takes 30 bytes in memory and two in a body. Base64 has no commas, and
+# no text that is taken has more than this.
+_COMMAS = 1_200_000
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+class Meter:
+    """Counts the bytes of all bodies that are held at the moment."""
+
+    def __init__(self, limit: int):
+        self._limit = limit
+        self._held = 0
+
+    def take(self, size: int):
+        """Counts `size` more bytes; Refusal if there would be too many."""
+        if self._held + size > self._limit:
+            raise busy("other requests take all the memory there is; try again")
+        self._held += size
+
+    def give(self, size: int):
+        """Counts `size` bytes less."""
+        self._held -= size
+
+
+async def read(request: Request, limits: Limits) -> bytes:
+    """The whole body.
+
+    Raises Refusal if it is too large or too slow, ClientDisconnect if its sender left.
+    """
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > limits.body:
+        raise _too_large(limits)
+    body = bytearray()
+
+    async def collect():
+        async for chunk in request.stream():
+            request.state.hold(len(chunk))
+            body.extend(chunk)
+            if len(body) > limits.body:
+                raise _too_large(limits)
+
+    try:
+        await asyncio.wait_for(collect(), limits.body_time)
+    except asyncio.TimeoutError:
+        raise Refusal(
+            408, f"the body did not arrive within {limits.body_time:g} s"
+        ) from None
+    return bytes(body)
+
+
+async def parse(request: Request, schema: type[Schema], limits: Limits) -> Schema:
+    """The request as `schema` says.
+
+    Raises Refusal with the field at fault and what is wrong with it.
+    """
+    body = await read(request, limits)
+    if body.count(b",") > _COMMAS:
+        raise Refusal(400, "the body is too long a list of things", code="invalid_json")
+    try:
+        return schema.model_validate_json(body)
+    except ValidationError as error:
+        raise _mismatch(error) from None
+
+
+def _mismatch(error: ValidationError) -> Refusal:
+    # Without the input: that is somebody's picture or prompt.
+    first = error.errors(include_url=False, include_context=False, include_input=False)[
+        0
+    ]
+    kind, message = first["type"], first["msg"]
+    if kind == "json_invalid":
+        return Refusal(400, "the body is not valid JSON", code="invalid_json")
+    param = _path(first["loc"])
+    if kind == "extra_forbidden":
+        message = f"Unrecognized request argument supplied: {param}"
+        return Refusal(400, message, code="unknown_parameter", param=param)
+    if kind == "missing":
+        message = f"Missing required parameter: '{param}'"
+        return Refusal(400, message, code="missing_required_parameter", param=param)
+    message = message.removeprefix("Value error, ").removeprefix("Input ")
+    return Refusal(
+        400, f"Invalid '{param}': {message}", code="invalid_value", param=param or None
+    )
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """`messages[0].content`, of printable characters and not too long."""
+    path = ""
+    for step in location:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
+    path = "".join(c if c.isprintable() else "?" for c in path)
+    return path if len(path) <= 200 else f"{path[:200]}..."
+
+
+def _too_large(limits: Limits) -> Refusal:
+    return Refusal(
+        413, f"the body is larger than {limits.body >> 20} MB", code="too_large"
+    )

@@ -1,0 +1,56 @@
+"""uvicorn's HTTP/1.1 with the patience it lacks: for heads, and for slow readers."""
+
+import asyncio
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from fastvlm_mlx.app.server.http.limits import Limits
+
+
+def patient(limits: Limits) -> type[H11Protocol]:
+    """The protocol class for `uvicorn.Config(http=...)`.
+
+    A connection whose request head takes longer than `header_time`, or that reads
+    nothing of its answer for `idle_time`, is cut.
+    """
+
+    class Patient(H11Protocol):
+        _head: asyncio.TimerHandle | None = None
+        _reader: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport):  # type: ignore
+            super().connection_made(transport)
+            self._expect_head()
+
+        def data_received(self, data: bytes):
+            super().data_received(data)
+            self._expect_head()
+
+        def connection_lost(self, exc: Exception | None):
+            self._head = _cancelled(self._head)
+            self._reader = _cancelled(self._reader)
+            super().connection_lost(exc)
+
+        def pause_writing(self):
+            super().pause_writing()
+            self._reader = self.loop.call_later(limits.idle_time, self.transport.abort)
+
+        def resume_writing(self):
+            self._reader = _cancelled(self._reader)
+            super().resume_writing()
+
+        def _expect_head(self):
+            if self.conn.their_state is not h11.IDLE:
+                self._head = _cancelled(self._head)
+            elif self._head is None and not self.transport.is_closing():
+                self._head = self.loop.call_later(
+                    limits.header_time, self.transport.abort
+                )
+
+    return Patient
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -1,0 +1,206 @@
+"""`fastvlm-mlx serve`: load the model, open the door, stay until interrupted."""
+
+import ipaddress
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastvlm_mlx.app import terminal
+from fastvlm_mlx.errors import FastVLMError, OptionError
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.app.server.engine.engine import Desk
+    from fastvlm_mlx.app.server.http.limits import Limits
+
+TOKEN = "FASTVLM_TOKEN"
+_NEEDED = ("starlette", "uvicorn", "pydantic", "llguidance")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of `serve`."""
+
+    model: str | None
+    host: str
+    port: int
+    token: str | None
+    allow_host: tuple[str, ...] = ()
+    allow_url: tuple[str, ...] = ()
+
+
+def run(options: Options) -> None:
+    """Serve until interrupted.
+
+    Raises OptionError if the options are not safe together, FastVLMError if the extra
+    is missing or the address is taken, and what loading the model raises.
+    """
+    _check_extra()
+    token = read_token(options)
+    hosts = known_names(options)
+    from fastvlm_mlx.app.server.engine.worker import Worker
+    from fastvlm_mlx.app.server.http.limits import Limits
+    from fastvlm_mlx.app.server.routes import build
+
+    limits = Limits()
+    link = listen(options.host, options.port)
+    with link, logged_to_stderr():
+        worker = Worker(lambda: open_desk(options.model, limits), limits)
+        name = worker.start()["name"]
+        app = build(worker, hosts=hosts, token=token, picture_hosts=options.allow_url)
+        terminal.note(f"{name} is served at {address(link)} (Ctrl-C stops)")
+        server = make_server(app, limits)
+        try:
+            server.run(sockets=[link])
+        except KeyboardInterrupt:
+            pass
+        finally:
+            worker.close()
+
+
+def make_server(app: Any, limits: "Limits") -> Any:
+    """uvicorn, silent: what it would log may quote requests."""
+    import uvicorn
+
+    from fastvlm_mlx.app.server.http.uvicorn_protocol import patient
+
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=patient(limits),
+            loop="asyncio",
+            ws="none",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=limits.connections,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=5,
+        )
+    )
+
+
+def open_desk(name: str | None, limits: "Limits") -> "Desk":
+    """Loads the model on this thread."""
+    from fastvlm_mlx.app.server.engine.engine import Desk
+    from fastvlm_mlx.app.session import open_model
+
+    name, model = open_model(name)
+    # Of a folder only its own name: the rest of a path is nobody's business.
+    return Desk(Path(name).name if os.path.exists(name) else name, model, limits)
+
+
+def read_token(options: Options) -> str | None:
+    """The token that clients must know; None if only this machine can connect.
+
+    Raises OptionError if one is needed and missing, or cannot be sent in a header.
+    """
+    token = os.environ.get(TOKEN) if options.token is None else options.token
+    if token is None and not is_loopback(options.host):
+        raise OptionError(
+            f"host {options.host}: other machines can connect there, so clients need a"
+            f" token; set {TOKEN} or give --token"
+        )
+    if token is not None and not (token.isascii() and token.isprintable() and token):
+        raise OptionError("token: give printable ASCII characters, and some of them")
+    if token is not None and token != token.strip():
+        raise OptionError("token: spaces at its ends would be lost in a header")
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def known_names(options: Options) -> tuple[str, ...]:
+    """What a Host header may say, ports aside."""
+    names = {"localhost", "127.0.0.1", "[::1]", *map(str.lower, options.allow_host)}
+    host = options.host.lower().strip("[]")
+    names.add(f"[{host}]" if ":" in host else host)
+    if not is_loopback(options.host):
+        own = socket.gethostname().lower()
+        names |= {own, f"{own.partition('.')[0]}.local"}
+        names |= _own_addresses(own)
+    return tuple(sorted(names))
+
+
+def _own_addresses(name: str) -> set[str]:
+    found: set[str] = set()
+    try:
+        entries: Sequence[Any] = socket.getaddrinfo(name, None)
+        found |= {str(entry[4][0]) for entry in entries}
+        # The address that others see: no packet is sent to find it.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))
+            found.add(probe.getsockname()[0])
+    except OSError:
+        pass
+    return {f"[{address}]" if ":" in address else address for address in found}
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; FastVLMError if `host` or `port` cannot be had."""
+    host = host.strip("[]")
+    try:
+        entries = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, where = entries[0]
+        link = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            link.bind(where)
+            link.listen(128)
+        except BaseException:
+            link.close()
+            raise
+    except (OSError, UnicodeError, OverflowError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise FastVLMError(
+            f"{host} port {port}: {reason}; choose another --host or --port"
+        ) from None
+    return link
+
+
+def address(link: socket.socket) -> str:
+    """Where a browser finds the page."""
+    host, port = link.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _check_extra():
+    import importlib.util
+
+    for name in _NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise FastVLMError(
+                f"{name}: not installed, and serve needs it;"
+                " pip install 'fastvlm-mlx[serve]'"
+            )
+
+
+@contextmanager
+def logged_to_stderr() -> Iterator[None]:
+    """One line for each request: its method, path, status and time, nothing of it."""
+    log = logging.getLogger("fastvlm_mlx.serve")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = True

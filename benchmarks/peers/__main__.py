@@ -1,0 +1,180 @@
+"""FastVLM side by side: fastvlm-mlx, mlx-vlm and transformers (torch), in one run.
+
+    python -m benchmarks.peers                      # random weights, 0.5B, 1024 px
+    python -m benchmarks.peers --model FOLDER --transformers-model FOLDER2
+    python -m benchmarks.peers --only ours transformers --rounds 5
+
+Every peer runs in a process and an environment of its own, which this script sets up
+in the cache folder; all get the same weights, picture, prompt and number of tokens.
+They take turns in every round, so that whatever else the machine does hits all alike.
+The medians are reported, and their ratios.
+
+- TTFT: from the call with a path and a prompt, the model loaded, to the first token.
+- cold TTFT: from the start of a new process to the first text of its answer.
+- follow-up: TTFT of a second question about the same picture, as each peer's own chat
+  would ask it.
+- CPU seconds: of all threads for the first answer, all its tokens; steadier than the
+  clock on a machine that others use. (On a GPU it says little.)
+- memory: the process's peak resident size, loading included.
+
+`mlx-vlm` gets the same BLAS as we (on Linux MLX's own is slow); `mlx-vlm-installed` is
+what a user gets, and so slow on Linux that it runs once, only when asked for. The last
+line of stdout is one JSON document. What could not run is said with the reason.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import random_checkpoint
+from benchmarks.peers import contenders, report
+from fastvlm_mlx.app import machine
+from fastvlm_mlx.app.bench import stages
+from fastvlm_mlx.files.cache_dir import cache_dir
+
+PROMPT = "Describe the image."
+FOLLOW_UP = "What else is in it?"
+
+
+def note(text: str) -> None:
+    """A line of progress, for people only."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr, flush=True)
+
+
+def rounds(
+    peers: dict[str, contenders.Peer], options: argparse.Namespace
+) -> dict[str, dict[str, list[Any]]]:
+    """Lets all loaded peers take turns; a peer that fails once is out."""
+    found: dict[str, dict[str, list[Any]]] = {name: {} for name in peers}
+    image = stages.example()
+    with tempfile.TemporaryDirectory() as folder:
+        files = stages.variants(image, Path(folder), "JPEG")
+        for number in range(-options.warmup, options.rounds):
+            picture = str(next(files))
+            for name, peer in peers.items():
+                if peer.failed or peer.rounds == 0:
+                    continue
+                note(f"round {number + 1} of {options.rounds}: {name}")
+                answers = turn(peer, picture, options.tokens)
+                peer.rounds -= 1
+                if number >= 0 or peer.slow:
+                    for key, value in answers.items():
+                        found[name].setdefault(key, []).append(value)
+    return found
+
+
+def turn(peer: contenders.Peer, picture: str, tokens: int) -> dict[str, Any]:
+    """One picture, one question, one follow-up; empty if the peer failed."""
+    first = peer.ask(do="first", picture=picture, prompt=PROMPT, tokens=tokens)
+    if first is None:
+        return {}
+    answers = {
+        "ttft": first["ttft"],
+        "tokens_per_second": first["tokens_per_second"],
+        "ids": first["ids"],
+        "prompt_tokens": first["prompt_tokens"],
+        "cpu_seconds": first["cpu_seconds"],
+        "memory": first["peak_memory"],
+    }
+    if not peer.installed:
+        follow = peer.ask(do="follow", prompt=FOLLOW_UP, tokens=2)
+        if follow is not None:
+            answers["follow_up_ttft"] = follow["ttft"]
+    if peer.name == "ours":
+        length = first["prompt_tokens"]
+        bare = peer.ask(do="bare", positions=length, tokens=tokens)
+        if bare is not None:
+            answers["bare_tokens_per_second"] = bare["tokens_per_second"]
+    return answers
+
+
+def cold(
+    peers: dict[str, contenders.Peer],
+    found: dict[str, dict[str, list[Any]]],
+    times: int,
+) -> None:
+    """New processes, in turn, after those of the rounds are gone."""
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "picture.jpg"
+        stages.example().save(picture, quality=90)
+        for number in range(times):
+            for name, peer in peers.items():
+                if peer.failed or peer.installed:
+                    continue
+                note(f"cold start {number + 1} of {times}: {name}")
+                seconds = peer.cold(picture, PROMPT)
+                if seconds is not None:
+                    found[name].setdefault("cold_ttft", []).append(seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0], epilog="see the file's docstring"
+    )
+    parser.add_argument("--model", type=Path, help="Apple's layout, for us and mlx-vlm")
+    parser.add_argument("--transformers-model", type=Path, help="the same, fast_vlm")
+    parser.add_argument("--size", choices=random_checkpoint.SIZES, default="0.5b")
+    parser.add_argument("--tokenizer", type=Path, default=random_checkpoint.TOKENIZER)
+    parser.add_argument("--resolution", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=16, help="of each answer")
+    parser.add_argument("--cold", type=int, default=3, metavar="N", help="cold starts")
+    parser.add_argument("--only", nargs="+", choices=contenders.NAMES)
+    parser.add_argument(
+        "--pin",
+        nargs="+",
+        default=[],
+        metavar="PACKAGE==VERSION",
+        help="install this version in the peers' environments",
+    )
+    parser.add_argument(
+        "--slow-rounds",
+        type=int,
+        help="rounds of mlx-vlm, without warm-up, where it takes minutes",
+    )
+    parser.add_argument(
+        "--python",
+        nargs="+",
+        default=[],
+        metavar="NAME=PATH",
+        help="use this interpreter for a peer instead of setting one up",
+    )
+    options = parser.parse_args()
+    folder = cache_dir() / "peers"
+    models = {"llava": options.model, "transformers": options.transformers_model}
+    if options.model is None:
+        name = f"{options.size}-{options.resolution}"
+        note(f"random weights of {options.size} in {folder / name}")
+        random_checkpoint.make(
+            folder / name, options.size, options.resolution, options.tokenizer
+        )
+        models = {layout: folder / name / layout for layout in models}
+    chosen = options.only or [n for n in contenders.NAMES if n != "mlx-vlm-installed"]
+    for requirement in options.pin:
+        contenders.pin(requirement)
+    pythons = dict(entry.split("=", 1) for entry in options.python)
+    peers = {}
+    for name in chosen:
+        note(f"starting {name}")
+        peers[name] = contenders.start(
+            name, models, options.resolution, folder, pythons
+        )
+        peers[name].limit(options.rounds, options.warmup, options.slow_rounds)
+    try:
+        found = rounds(peers, options)
+    finally:
+        for peer in peers.values():
+            peer.stop()
+    cold(peers, found, options.cold)
+    document = report.document(peers, found, vars(options), machine.facts())
+    print(report.table(document), end="\n\n")
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""fastvlm-mlx, and a bare mlx-lm loop over the same weights, behind the protocol."""
+
+import time
+from importlib.metadata import version
+from typing import Any
+
+import mlx.core as mx
+
+from benchmarks.peers import protocol
+
+
+class Ours:
+    """The product's own conversation, undisturbed."""
+
+    def __init__(self, model: str, resolution: int):
+        from fastvlm_mlx import load
+        from fastvlm_mlx.app.bench.stages import Endless
+
+        self.model: Any = load(model)
+        self.model.tokenizer = Endless(self.model.tokenizer)
+        mx.eval(self.model.parameters())
+        self.resolution = resolution
+        self.conversation: Any = None
+
+    def versions(self) -> dict[str, str]:
+        from fastvlm_mlx.cpu import openblas
+
+        openblas.bind()  # as the first answer does
+        names = ("fastvlm-mlx", "mlx", "mlx-lm")
+        return {"BLAS": openblas.name(), **{name: version(name) for name in names}}
+
+    def first(self, picture: str, prompt: str, tokens: int) -> dict[str, Any]:
+        started = time.perf_counter()
+        self.conversation = self.model.conversation(resolution=self.resolution)
+        return self._answer(prompt, tokens, [picture], started)
+
+    def follow(self, prompt: str, tokens: int) -> dict[str, Any]:
+        return self._answer(prompt, tokens, [], time.perf_counter())
+
+    def _answer(
+        self, prompt: str, tokens: int, pictures: list[str], started: float
+    ) -> dict[str, Any]:
+        stamps, ids, chunk = [], [], None
+        for chunk in self.conversation.stream(
+            prompt, pictures, max_tokens=tokens, temperature=0.0
+        ):
+            stamps.append(time.perf_counter())
+            ids.append(chunk.token)
+        assert chunk is not None
+        return protocol.summary(started, stamps, ids, prompt_tokens=chunk.prompt_tokens)
+
+    def bare(self, positions: int, tokens: int) -> dict[str, Any]:
+        """mlx-lm's model in the shortest loop there is, after `positions` of prompt."""
+        from fastvlm_mlx.model import language
+
+        text = self.model.config.text
+        model: Any = language.mlx_lm_module(f"models.{text['model_type']}")
+        model = model.Model(model.ModelArgs.from_dict(text))
+        model.update(self.model.language_model.parameters())
+        cache = language.mlx_lm_module("models.cache").make_prompt_cache(model)
+        started = time.perf_counter()
+        # Without the logits of all positions, which nobody needs.
+        model.model(mx.zeros((1, positions - 1), mx.int32), cache)
+        token = mx.argmax(model(mx.zeros((1, 1), mx.int32), cache)[:, -1])
+        mx.async_eval(token)
+        stamps, ids = [], []
+        for _ in range(tokens):
+            following = mx.argmax(model(token.reshape(1, 1), cache)[:, -1])
+            mx.async_eval(following)
+            ids.append(token.item())
+            stamps.append(time.perf_counter())
+            token = following
+        mx.eval(token)
+        return protocol.summary(started, stamps, ids)
+
+
+if __name__ == "__main__":
+    protocol.serve(Ours)

@@ -1,0 +1,169 @@
+"""transformers' FastVLM in torch behind the protocol; also, with "once", a program
+that answers one question from a cold start, as transformers has no command for it.
+
+float32 on the CPU, bfloat16 on CUDA and MPS, attention as transformers chooses it.
+"""
+
+# pyright: reportMissingImports=false
+
+import json
+import re
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import protocol
+
+SYSTEM = "You are a helpful assistant."
+
+
+class Transformers:
+    """`FastVlmForConditionalGeneration.generate`, with the KV cache kept."""
+
+    def __init__(self, model: str, resolution: int):
+        import torch
+
+        complete_torchvision()
+        from transformers import AutoTokenizer, FastVlmForConditionalGeneration
+
+        self.torch = torch
+        self.device = "cpu"
+        if torch.cuda.is_available():
+            self.device = "cuda"
+        elif torch.backends.mps.is_available():
+            self.device = "mps"
+        dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
+        self.model: Any = FastVlmForConditionalGeneration.from_pretrained(
+            model, dtype=dtype
+        )
+        self.model.to(self.device).eval()
+        # No token ends an answer, so that all are as long.
+        self.model.generation_config.eos_token_id = None
+        self.model.generation_config.pad_token_id = 0
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(model)
+        self.resolution = resolution
+        self.dtype = dtype
+
+    def versions(self) -> dict[str, str]:
+        device = self.device
+        if device == "cuda":
+            device = self.torch.cuda.get_device_name()
+        else:
+            device += f", {self.torch.get_num_threads()} threads"
+        found = {name: version(name) for name in ("torch", "transformers", "timm")}
+        return {**found, "device": device}
+
+    def first(self, picture: str, prompt: str, tokens: int) -> dict[str, Any]:
+        started = time.perf_counter()
+        before, after = (
+            f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n",
+            f"\n{prompt}<|im_end|>\n<|im_start|>assistant\n",
+        )
+        config = self.model.config
+        visual = [config.image_token_index] * (self.resolution // 64) ** 2
+        self.ids = self._encode(before) + visual + self._encode(after)
+        self.cache: Any = None
+        return self._answer(tokens, started, pixel_values=self._pixels(picture))
+
+    def follow(self, prompt: str, tokens: int) -> dict[str, Any]:
+        """All ids again, and the KV cache of the last answer: only new ones count."""
+        started = time.perf_counter()
+        said = f"<|im_end|>\n<|im_start|>user\n{prompt}<|im_end|>\n"
+        self.ids += self._encode(said + "<|im_start|>assistant\n")
+        return self._answer(tokens, started)
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _pixels(self, picture: str) -> Any:
+        """Padded to a square, bicubic, 0..1: (1, 3, R, R)."""
+        import numpy as np
+        from PIL import Image
+
+        with Image.open(picture) as opened:
+            image = opened.convert("RGB")
+        side = max(image.size)
+        square = Image.new("RGB", (side, side))
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        size = (self.resolution, self.resolution)
+        square = square.resize(size, Image.Resampling.BICUBIC)
+        array = np.asarray(square, dtype=np.float32).transpose(2, 0, 1) / 255
+        return self.torch.from_numpy(array[None]).to(self.device, self.dtype)
+
+    def _answer(self, tokens: int, started: float, **inputs: Any) -> dict[str, Any]:
+        streamer = Stamps()
+        ids = self.torch.tensor([self.ids], device=self.device)
+        with self.torch.inference_mode():
+            out = self.model.generate(
+                input_ids=ids,
+                attention_mask=self.torch.ones_like(ids),
+                max_new_tokens=tokens,
+                do_sample=False,
+                streamer=streamer,
+                past_key_values=self.cache,
+                return_dict_in_generate=True,
+                **inputs,
+            )
+        self.cache = out.past_key_values
+        prompt = len(self.ids)
+        self.ids = out.sequences[0].tolist()
+        return protocol.summary(
+            started, streamer.stamps, self.ids[prompt:], prompt_tokens=prompt
+        )
+
+
+class Stamps:
+    """A streamer for `generate` that notes when each token came."""
+
+    def __init__(self):
+        self.stamps: list[float] = []
+        self._prompt = True
+
+    def put(self, value: Any) -> None:
+        if not self._prompt:
+            value.tolist()  # waits for the device, as showing it would
+            self.stamps.append(time.perf_counter())
+        self._prompt = False
+
+    def end(self) -> None:
+        pass
+
+
+def complete_torchvision() -> None:
+    """Lets torchvision be imported beside a torch that it was not built for.
+
+    PyPI's torchvision is built for CUDA and loads none of its operators beside a CPU
+    torch, then stumbles over them. timm imports it and uses none of them for FastViT.
+    """
+    import torch
+
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for _ in range(20):
+        try:
+            import torchvision  # noqa: F401
+
+            return
+        except RuntimeError as error:
+            missing = re.search(
+                r"operator torchvision::(\w+) does not exist", str(error)
+            )
+            if missing is None:
+                raise
+            library.define(f"{missing[1]}(Tensor a, Tensor b, float c) -> Tensor")
+            for name in [n for n in sys.modules if n.startswith("torchvision")]:
+                del sys.modules[name]
+
+
+def once(model: str, resolution: int, picture: str, prompt: str) -> None:
+    runtime = Transformers(model, resolution)
+    answer = runtime.first(picture, prompt, 1)
+    print(runtime.tokenizer.decode(answer["ids"]), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "once":
+        once(**json.loads(Path(sys.argv[2]).read_text()))
+    else:
+        protocol.serve(Transformers)
