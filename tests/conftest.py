@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from tests.support.skips import Skips
+
 if TYPE_CHECKING:
     from fastvlm_mlx.model import FastVLM
     from fastvlm_mlx.tokenizer import Tokenizer
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REFERENCES = Path(__file__).parent / "references"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Skips())
 
 
 @pytest.fixture(scope="session")
