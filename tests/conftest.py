@@ -1,4 +1,4 @@
-"""What tests share: the folder outside the checkout, the program, small models."""
+"""What tests share: the reference data, the program, small models."""
 
 import io
 import signal
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+
+from tests.support.skips import Skips
 
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
@@ -19,24 +21,23 @@ if TYPE_CHECKING:
 # inherit that; some tests interrupt theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SHARED = Path(__file__).parents[2] / "shared"
+REFERENCES = Path(__file__).parent / "references"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Skips())
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The project's shared folder: pictures, reference checkpoints, the tokenizer."""
-    if not SHARED.is_dir():
-        pytest.skip(f"no {SHARED.name} folder beside the checkout")
-    return SHARED
+def images() -> Path:
+    """A few small images, with what plain PIL makes of them."""
+    return REFERENCES / "images"
 
 
 @pytest.fixture(scope="session")
-def reference(shared: Path) -> Path:
+def reference() -> Path:
     """The reference checkpoints, one folder per layout."""
-    folder = shared / "reference"
-    if not folder.is_dir():
-        pytest.skip("no reference checkpoints in the shared folder")
-    return folder
+    return REFERENCES
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,8 +81,8 @@ def run(capsys, monkeypatch, tmp_path_factory) -> Callable[..., Result]:
 
 
 @pytest.fixture(scope="session")
-def coffee(shared: Path) -> Path:
-    return shared / "images" / "coffee.png"
+def coffee(images: Path) -> Path:
+    return images / "coffee.png"
 
 
 @pytest.fixture(scope="session")
@@ -139,13 +140,6 @@ def mini() -> "Tokenizer":
     from tests.small_tokenizers import MINI
 
     return Tokenizer(MINI)
-
-
-@pytest.fixture(scope="session")
-def qwen2(shared: Path) -> "Tokenizer":
-    from fastvlm_mlx.processing.tokenizer import Tokenizer
-
-    return Tokenizer(shared / "tokenizer-qwen2")
 
 
 @pytest.fixture(scope="session")

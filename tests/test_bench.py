@@ -167,9 +167,9 @@ def test_a_plot_that_cannot_be_written(mock, tmp_path, capsys):
         run.run(request(resolutions=(64,), plot=tmp_path / "absent" / "x.png"))
 
 
-def test_a_cold_start(reference, shared):
+def test_a_cold_start(reference, images):
     case = stages.Case(256, None, "Describe the image.", 2, 1, 0)
-    file = shared / "images" / "coffee.png"
+    file = images / "coffee.png"
     found = stages.cold(str(reference / "llava-mini"), case, file)
     assert isinstance(found, dict), found
     assert found["cold_ttft"] > 0.1 and found["peak_memory"] > 1e7

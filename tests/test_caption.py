@@ -79,10 +79,10 @@ def test_a_batch_answers_as_chat_does(tiny_model, options):
     assert captioner.captions([]) == []
 
 
-def test_views_and_context(tiny_model, shared):
+def test_views_and_context(tiny_model, images):
     view = {"tiles": (1, 2), "fit": "crop", "system": ""}
     captioner = Captioner(tiny_model, PROMPT, view, Sampling(max_tokens=5))
-    image = open_image(shared / "images" / "coffee.png")
+    image = open_image(images / "coffee.png")
     pixels = captioner.pixels(image)  # type: ignore
     assert len(pixels) == 3
     (found,) = captioner.captions([pixels])

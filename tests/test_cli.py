@@ -49,7 +49,7 @@ def test_convert_and_info(run, reference, tmp_path):
     source, out = reference / "llava-mini-train", tmp_path / "out"
     shown = run("convert", source, out)
     assert (shown.code, shown.err) == (0, "")
-    assert shown.out.startswith(f"{out}: llava layout, weights 1.8 MB -> ")
+    assert shown.out.startswith(f"{out}: llava layout, weights 1.0 MB -> ")
     facts = [json.loads(run("info", m, "--json").out) for m in (source, out)]
     assert [fact["converted"] for fact in facts] == [False, True]
     for fact in facts:
@@ -78,10 +78,10 @@ def test_convert_reports_the_agreement(run, reference, tmp_path):
 def test_info_counts_the_same_parameters_in_every_layout(run, reference, model):
     facts = json.loads(run("info", reference / model, "--json").out)
     assert facts["parameters"] == {
-        "vision_tower": 339840,
-        "projector": 20608,
-        "language_model": 201280,
-        "total": 561728,
+        "vision_tower": 95728,
+        "projector": 12416,
+        "language_model": 176704,
+        "total": 284848,
     }
 
 

@@ -200,12 +200,12 @@ def test_without_an_encoder():
         Conversation(model, picture())
 
 
-def test_reference_conversation(reference: Path, shared: Path):
+def test_reference_conversation(reference: Path, images: Path):
     """The same over a checkpoint of a real layout."""
     from fastvlm_mlx.fastvlm import load
 
     model = load(reference / "llava-mini")
-    pictures = [shared / "images" / name for name in ("astronaut.png", "coins.png")]
+    pictures = [images / name for name in ("astronaut.png", "coins.png")]
     conversation = model.conversation(pictures[:1])
     conversation.ask("Describe the image.", max_tokens=12)
     check(conversation)

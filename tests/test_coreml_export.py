@@ -218,13 +218,13 @@ def test_an_interrupted_export_leaves_nothing(reference: Path, tmp_path: Path):
     out = tmp_path / "x.mlpackage"
     code = """
         import sys, time
-        from fastvlm_mlx import weights
+        from fastvlm_mlx import load
         from fastvlm_mlx.convert.to_coreml import export
         def say(line):
             print(line, flush=True)
             if line.startswith("comparing"):
                 time.sleep(60)
-        export(weights.load(sys.argv[1]), sys.argv[2], notify=say)
+        export(load(sys.argv[1]), sys.argv[2], notify=say)
         """
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), reference / "llava-mini", out],

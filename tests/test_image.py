@@ -45,11 +45,11 @@ def padded(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(square.resize((size, size), BICUBIC))
 
 
-def test_pad_golden(shared: Path):
-    golden = np.load(shared / "images" / "preprocess_pad_256.npz")
+def test_pad_golden(images: Path):
+    golden = np.load(images / "preprocess_pad_256.npz")
     for name in golden.files:
         print(name)
-        got = fit_image(open_image(shared / "images" / name), 256)
+        got = fit_image(open_image(images / name), 256)
         assert_close(got, golden[name], 0)
 
 

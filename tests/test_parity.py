@@ -1,7 +1,7 @@
 """The reference checkpoints against their PyTorch goldens, in the order of the data.
 
 Largest differences are held to 1e-3 of the golden's standard deviation; the greedy
-tokens and the answers about the shared pictures must be the same to the token.
+tokens and the answers about the reference images must be the same to the token.
 """
 
 from collections.abc import Iterator
@@ -34,11 +34,10 @@ PICTURES = "astronaut.png chelsea.png coffee.png coins.png page.png rocket.jpg".
 class Case:
     model: FastVLM
     golden: Any
-    quantised: bool
 
-    def spliced(self, pixels: mx.array | None = None) -> mx.array:
+    def spliced(self) -> mx.array:
         before, after = self.ids("before"), self.ids("after")
-        visual = self.model.encode_pixels(self.pixels() if pixels is None else pixels)
+        visual = self.model.encode_pixels(self.pixels())
         return self.model.embed([before, visual[0], after])
 
     def ids(self, side: str) -> list[int]:
@@ -63,14 +62,14 @@ def case(request: pytest.FixtureRequest, reference: Path) -> Iterator[Case]:
     folder = reference / request.param
     with np.load(folder / "golden.npz") as golden:
         # As published: converted on first use, into the tests' own cache.
-        yield Case(load(folder, dtype="float32"), dict(golden), "4bit" in request.param)
+        yield Case(load(folder, dtype="float32"), dict(golden))
 
 
-def test_pixels(shared: Path):
-    with np.load(shared / "images" / "preprocess_pad_256.npz") as golden:
+def test_pixels(images: Path):
+    with np.load(images / "preprocess_pad_256.npz") as golden:
         assert sorted(golden.files) == sorted(PICTURES)
         for name in golden.files:
-            [pixels] = preprocess([shared / "images" / name], size=256)
+            [pixels] = preprocess([images / name], size=256)
             assert np.array_equal(pixels, golden[name].astype(np.float32) / 255), name
 
 
@@ -96,26 +95,17 @@ def test_spliced(case: Case):
     assert mx.array_equal(spliced[0, end:], table(after))
 
 
-def test_logits_of_every_position(case: Case, shared: Path):
-    if case.quantised:
-        pytest.skip("the golden is of the unquantised model")
-    # Unlike the rest, this golden is about the last of the shared pictures (checked:
-    # its last row is not `logits_last`).
-    pixels = preprocess([shared / "images" / "rocket.jpg"], size=256)
-    logits = case.all_logits(case.spliced(mx.array(pixels)))
+def test_logits_of_every_position(case: Case):
+    logits = case.all_logits(case.spliced())
     assert_close("logits_all", logits, case.golden["logits_all"], LIMIT)
 
 
 def test_last_logits(case: Case):
-    model = case.model
-    logits = model.logits(case.spliced(), case.new_cache())
-    name = "logits_last_quantized" if case.quantised else "logits_last"
-    assert_close(name, logits, case.golden[name], LIMIT)
+    logits = case.model.logits(case.spliced(), case.new_cache())
+    assert_close("logits_last", logits, case.golden["logits_last"], LIMIT)
 
 
 def test_greedy_tokens(case: Case):
-    if case.quantised:
-        pytest.skip("the golden is of the unquantised model")
     model, cache = case.model, case.new_cache()
     logits, tokens = model.logits(case.spliced(), cache), []
     for _ in case.golden["greedy"]:
@@ -125,13 +115,11 @@ def test_greedy_tokens(case: Case):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_whole_chat(case: Case, shared: Path, name: str):
-    if case.quantised:
-        pytest.skip("the golden is of the unquantised model")
+def test_whole_chat(case: Case, images: Path, name: str):
     ids = case.golden[f"chat/{name}"].tolist()
     prompt = "Describe the image."
     options = {"max_tokens": len(ids), "fit": "pad", "resolution": 256}
-    chunks = list(case.model.stream(shared / "images" / name, prompt, **options))
+    chunks = list(case.model.stream(images / name, prompt, **options))
     answer = "".join(chunk.text for chunk in chunks)
     assert answer == case.model.tokenizer.decode(ids)
     tokens = [chunk.token for chunk in chunks if chunk.token is not None]

@@ -216,8 +216,8 @@ def test_odd_lines_are_questions_or_unknown(capsys, tmp_path, monkeypatch):
     assert len(unknown) == 4 and all("unknown command" in line for line in unknown)
 
 
-def test_a_real_model(reference, shared, tmp_path):
-    coffee, rocket = shared / "images/coffee.png", shared / "images/rocket.jpg"
+def test_a_real_model(reference, images, tmp_path):
+    coffee, rocket = images / "coffee.png", images / "rocket.jpg"
     options = ["-m", str(reference / "llava-mini"), "--max-tokens", "8", "--stats"]
     child = start(tmp_path, "fastvlm_mlx", "chat", str(coffee), *options)
     assert "16 of them visual, 0 cached" in say(child, "Describe the image.")
@@ -238,8 +238,8 @@ def test_a_real_model(reference, shared, tmp_path):
     assert child.exitstatus == 0
 
 
-def test_ctrl_c_with_a_real_model(reference, shared, tmp_path):
-    picture, model = shared / "images/coffee.png", reference / "llava-mini"
+def test_ctrl_c_with_a_real_model(reference, images, tmp_path):
+    picture, model = images / "coffee.png", reference / "llava-mini"
     options = ["-m", str(model), "--max-tokens", "8000"]
     child = start(tmp_path, "fastvlm_mlx", "chat", str(picture), *options)
     child.sendline("Describe the image.")

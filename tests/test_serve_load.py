@@ -34,12 +34,12 @@ def server(reference: Path) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def asked(reference: Path, shared: Path) -> list[tuple[dict[str, Any], str]]:
+def asked(reference: Path, images: Path) -> list[tuple[dict[str, Any], str]]:
     """Requests, and what `chat` answers to them."""
     from fastvlm_mlx import load
 
     model = load(reference / "llava-mini")
-    pictures = [shared / "images" / name for name in ("coffee.png", "rocket.jpg")]
+    pictures = [images / name for name in ("coffee.png", "rocket.jpg")]
     pairs = []
     for path in (None, *pictures):
         for question in QUESTIONS:

@@ -119,8 +119,8 @@ def test_an_edited_question_keeps_what_came_before(gpt, tiny_model, coffee):
         assert answer.usage.prompt_tokens_details.cached_tokens > 50
 
 
-def test_several_pictures_and_messages_of_one_side(gpt, tiny_model, coffee, shared):
-    other = shared / "images" / "astronaut.png"
+def test_several_pictures_and_messages_of_one_side(gpt, tiny_model, coffee, images):
+    other = images / "astronaut.png"
     wanted = tiny_model.ask([coffee, other], "First.\n\nSecond.", max_tokens=9)
     messages = [
         {"role": "user", "content": [picture_part(coffee), picture_part(other)]},

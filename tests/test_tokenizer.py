@@ -12,6 +12,7 @@ from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.processing.chat_template import turn
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from tests.small_tokenizers import CONTROL, MINI, TEXTS, library
+from tests.support import large_tokenizer
 
 # Decoding
 
@@ -89,11 +90,20 @@ def test_vocabulary_and_merges(tmp_path: Path, mini: Tokenizer, with_config: boo
         assert tokenizer.decode(ids) == mini.decode(ids)
 
 
-def test_vocabulary_and_merges_of_the_real_size(tmp_path: Path, shared: Path, qwen2):
-    qwen2_files(tmp_path, shared / "tokenizer-qwen2")
-    tokenizer = Tokenizer(tmp_path)
-    text = "\n".join(TEXTS) + Path(__file__).read_text()
-    assert tokenizer.encode(text) == qwen2.encode(text)
+def test_vocabulary_and_merges_of_the_real_size(tmp_path: Path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    parts.mkdir()
+    large_tokenizer.write(whole)
+    qwen2_files(parts, whole)
+    tokenizer, same, plain = Tokenizer(parts), Tokenizer(whole), library(whole)
+    assert len(tokenizer) == len(same) == large_tokenizer.SIZE
+    assert tokenizer.stop_ids == {151643, 151645}
+    text = "\n".join(TEXTS) + Path(__file__).with_name("conftest.py").read_text()
+    ids = tokenizer.encode(text)
+    assert ids == same.encode(text) == plain.encode(text).ids
+    assert max(ids) > 2**16
+    for some in [ids, *random_ids(len(tokenizer) + 61, 200)]:
+        assert tokenizer.decode(some) == plain.decode(some)
 
 
 def test_save(tmp_path: Path, mini: Tokenizer):
