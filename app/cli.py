@@ -1,7 +1,7 @@
 """The command line: parse, call one function, print.
 
 Nothing heavy is imported here. `--help` and shell completion run on every Tab, so
-MLX and the model are imported inside the commands (tests/test_cli.py checks).
+MLX and the model are imported inside the commands (tests/app/test_cli.py checks).
 """
 
 import sys

@@ -22,8 +22,8 @@ LIMIT = 2.5
 
 def write_checkpoint(folder: Path) -> int:
     """The released sizes with random values; returns the bytes of weights."""
-    from tests import checkpoints
-    from tests.encoders import Encoder
+    from tests.support import checkpoints
+    from tests.support.encoders import Encoder
 
     encoder = Encoder(
         depths=(2, 12, 24, 4, 2),

@@ -14,8 +14,8 @@ from tests.support.skips import Skips
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
     from fastvlm_mlx.processing.tokenizer import Tokenizer
-    from tests.mock_model import MockModel
-    from tests.serving import Running
+    from tests.support.mock_model import MockModel
+    from tests.support.serving import Running
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and children
 # inherit that; some tests interrupt theirs.
@@ -102,7 +102,7 @@ def tiny_model(tiny: str) -> "FastVLM":
 def server(reference: Path) -> "Iterator[Running]":
     """`fastvlm-mlx serve` with the tiny model, without a token."""
     pytest.importorskip("starlette")
-    from tests.serving import running
+    from tests.support.serving import running
 
     with running(reference / "llava-mini") as started:
         yield started
@@ -110,7 +110,7 @@ def server(reference: Path) -> "Iterator[Running]":
 
 @pytest.fixture(scope="session")
 def shared_model() -> "MockModel":
-    from tests.mock_model import MockModel
+    from tests.support.mock_model import MockModel
 
     return MockModel()
 
@@ -126,7 +126,7 @@ def model(shared_model: "MockModel") -> "MockModel":
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    from tests.mock_model import picture
+    from tests.support.mock_model import picture
 
     path = tmp_path / "photo.png"
     picture(1).save(path)
@@ -137,7 +137,7 @@ def photo(tmp_path: Path) -> Path:
 def mini() -> "Tokenizer":
     """1,539 tokens of Qwen2's kind."""
     from fastvlm_mlx.processing.tokenizer import Tokenizer
-    from tests.small_tokenizers import MINI
+    from tests.support.small_tokenizers import MINI
 
     return Tokenizer(MINI)
 
@@ -145,7 +145,7 @@ def mini() -> "Tokenizer":
 @pytest.fixture(scope="session")
 def vicuna(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer":
     from fastvlm_mlx.processing.tokenizer import Tokenizer
-    from tests.small_tokenizers import write_vicuna
+    from tests.support.small_tokenizers import write_vicuna
 
     folder = tmp_path_factory.mktemp("vicuna")
     write_vicuna(folder)

@@ -1,16 +1,15 @@
 """The shipped model: it answers about the examples, and folding changed nothing."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fastvlm_mlx import load
 from fastvlm_mlx.fastvlm import FastVLM
+from tests.support.paths import EXAMPLES, GOLDEN
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-GOLDEN = Path(__file__).parent / "golden" / "demo.npz"
+GOLDEN = GOLDEN / "demo.npz"
 pytestmark = pytest.mark.skipif(
     not GOLDEN.exists(), reason="the demo model's goldens are not in this checkout"
 )

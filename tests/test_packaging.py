@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import fastvlm_mlx
+from tests.support.paths import ROOT
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     tomllib = pytest.importorskip("tomli")
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # What costs seconds to import and has no place in a first token.
 HEAVY = {"transformers", "mlx_lm", "coremltools", "torch", "huggingface_hub"}

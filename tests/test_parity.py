@@ -17,7 +17,7 @@ from fastvlm_mlx import load
 from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.model.language import mlx_lm_module
 from fastvlm_mlx.processing.image_processor import preprocess
-from tests.closeness import assert_close
+from tests.support.closeness import assert_close
 
 LAYOUTS = (
     "llava-mini",

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 BLOCK = re.compile(
     r"<!-- (run|python) -->\n+```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE
 )

@@ -4,7 +4,7 @@ Each is the trunk that a language model gets its visual tokens from, with what t
 keeps apart (layer scales, norms' affines behind a product) folded, as ours is, and
 built from the same operations (`fastvlm_mlx.model.ops`), so that a comparison is of
 networks. Parameter counts are checked against the published ones in
-tests/test_paper_encoders.py.
+tests/benchmarks/test_paper_encoders.py.
 """
 
 from collections.abc import Callable

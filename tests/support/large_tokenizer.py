@@ -4,7 +4,7 @@ import itertools
 import json
 from pathlib import Path
 
-from tests.small_tokenizers import MINI
+from tests.support.small_tokenizers import MINI
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 SIZE = 151_646  # with the control tokens

@@ -1,0 +1,129 @@
+"""`caption` goes on with a file, however the run before ended: no picture twice."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fastvlm_mlx.app.caption.output import File
+from fastvlm_mlx.app.caption.records import CSV, JSONLines, Record
+from tests.support.caption_lines import lines, names
+from tests.support.mock_model import picture
+
+pytest_plugins = ["tests.support.caption_runs"]
+
+
+@pytest.mark.parametrize("form", [JSONLines(), CSV()])
+def test_any_torn_end_is_mended(form, tmp_path):
+    """A file cut at any byte is gone on with: every whole line stays, once."""
+    path, label = tmp_path / "captions", {"model": "m", "prompt": "p"}
+    texts = ['a "quoted"\nline', "naïve, ☃", "", "x"]
+    records = [
+        Record(f"{at}.png", **label, caption=text, finish_reason="stop")
+        for at, text in enumerate(texts)
+    ]
+
+    def go_on() -> bytes:
+        file = File(path, form, **label, overwrite=False)
+        file.begin()
+        for record in records:
+            if os.path.abspath(record.image) not in file.done:
+                file.write(record)
+        file.close()
+        return path.read_bytes()
+
+    whole = go_on()
+    assert go_on() == whole
+    for length in range(len(whole)):
+        for rest in (b"", b"\0" * 5):
+            path.write_bytes(whole[:length] + rest)
+            assert go_on() == whole, (length, rest)
+
+
+def test_what_is_not_ours_is_not_touched(folder, quick, tmp_path):
+    for name, content in (
+        ("a.jsonl", "# Notes\n"),
+        ("b.jsonl", '{"name": 1}\n'),
+        ("c.jsonl", "one torn line"),
+        ("d.csv", "name,age\n"),
+    ):
+        (tmp_path / name).write_text(content)
+        _, err = quick(folder, "-o", tmp_path / name, code=1)
+        assert "exists and holds no captions; choose another -o" in err
+        assert (tmp_path / name).read_text() == content
+    quick(folder, "-o", tmp_path / "a.jsonl", "--overwrite")
+    assert len(lines(tmp_path / "a.jsonl")) == 12
+
+
+def test_another_question_begins_another_file(folder, quick, tmp_path):
+    quick(folder, "-o", tmp_path / "a.jsonl")
+    _, err = quick(folder, "-o", tmp_path / "a.jsonl", "-p", "What else?", code=1)
+    assert "holds captions of prompt 'Describe the image.'; choose another -o" in err
+    quick(folder, "-o", tmp_path / "a.jsonl", "-p", "What else?", "--overwrite")
+    prompts = [line["prompt"] for line in lines(tmp_path / "a.jsonl")]
+    assert prompts == ["What else?"] * 12
+
+
+def test_damage_in_the_middle_is_refused(folder, quick, tmp_path):
+    quick(folder, "-o", tmp_path / "a.jsonl")
+    text = (tmp_path / "a.jsonl").read_text().replace('{"image"', "{", 3)
+    (tmp_path / "a.jsonl").write_text('{"image": "x"}\n' + text)
+    _, err = quick(folder, "-o", tmp_path / "a.jsonl", code=1)
+    assert "error:" in err and err.count("\n") == 1
+    assert (tmp_path / "a.jsonl").read_text().endswith(text)
+
+
+def test_one_run_at_a_time(folder, quick, tmp_path):
+    out = tmp_path / "a.jsonl"
+    file = File(out, JSONLines(), model="m", prompt="p", overwrite=False)
+    _, err = quick(folder, "-o", out, code=1)
+    assert err == f"error: {out}: another run is writing it; wait for that one\n"
+    file.close()
+    assert not out.exists()  # nothing came of it
+    quick(folder, "-o", out)
+
+
+@pytest.mark.parametrize(
+    "times", [5, pytest.param(20, marks=pytest.mark.slow)], ids=str
+)
+def test_killed_at_any_moment(folder, tiny, tmp_path, times):
+    """However often it is killed, at the end there is one line for each picture."""
+    for seed in range(13, 41):
+        picture(seed).save(folder / f"{seed}.png")
+    (folder / "20.png").write_bytes(b"not a picture")
+    out = tmp_path / "a.jsonl"
+    # Not through the shell script: its start takes longer than all the captions.
+    code = "from fastvlm_mlx.app import cli; cli.main()"
+    command = [sys.executable, "-c", code, "caption", str(folder), "-o", str(out)]
+    command += ["-m", tiny, "--max-tokens", "4", "--batch", "2"]
+    moments, kills, sizes = random.Random(6), 0, set()
+    while kills < times:
+        child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        size = out.stat().st_size if out.exists() else 0
+        # Some die while they start, most soon after they have written something.
+        patience = time.monotonic() + 0.3 if kills % 4 == 3 else None
+        while (
+            child.poll() is None and (out.stat().st_size if out.exists() else 0) == size
+        ):
+            if patience and time.monotonic() > patience:
+                break
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.02))
+        if child.poll() is None:
+            child.send_signal(signal.SIGKILL)
+            kills += 1
+        elif len(names(out)) == 40:
+            out.unlink()  # all done: from the start again
+        child.wait()
+        sizes.add(out.stat().st_size if out.exists() else 0)
+        if out.exists() and kills % 5 == 0:
+            with out.open("ab") as file:
+                file.write(b'{"image": "torn')
+    assert len(sizes) > times // 4
+    subprocess.run(command, stderr=subprocess.DEVNULL)
+    assert sorted(names(out)) == sorted(path.name for path in folder.iterdir())
+    assert len(names(out)) == 40

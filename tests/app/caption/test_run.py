@@ -1,0 +1,146 @@
+"""`caption`: what is found, what is answered, what a terminal shows."""
+
+import re
+import sys
+import time
+
+import pexpect
+import pytest
+
+from fastvlm_mlx.app.caption import run
+from fastvlm_mlx.app.caption.captioner import Caption, Captioner
+from fastvlm_mlx.app.caption.find_images import find
+from fastvlm_mlx.errors import ContextError, OptionError
+from fastvlm_mlx.generation.sampling import Sampling
+from fastvlm_mlx.processing.image_file import open_image
+from tests.support.mock_model import picture
+
+pytest_plugins = ["tests.support.caption_runs"]
+PROMPT = "Describe the image."
+
+
+def test_folders_patterns_and_files_in_order(folder, monkeypatch):
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "._1.png").write_bytes(b"what macOS leaves behind")
+    (folder / "deep").mkdir()
+    picture(0).save(folder / "deep" / "0.JPG")
+    numbered = [f"{seed}.png" for seed in range(1, 13)]
+    monkeypatch.chdir(folder)
+    assert find(["."]) == numbered
+    assert find(["."], recursive=True) == [*numbered, "deep/0.JPG"]
+    assert find(["1*.png"]) == ["1.png", "10.png", "11.png", "12.png"]
+    assert find(["**/*"]) == [
+        *sorted(numbered, key=lambda n: int(n[:-4])),
+        "deep/0.JPG",
+    ]
+    assert find(["2.png", str(folder), "./2.png"])[:2] == [
+        "2.png",
+        str(folder / "1.png"),
+    ]
+    assert find(["notes.txt", "http://x/y"]) == ["notes.txt", "http://x/y"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lost.png", "lost.png: no such file or folder"),
+        ("*.gif", "*.gif: no pictures match"),
+        ("hollow", "hollow: no pictures in this folder; -r looks into its folders too"),
+    ],
+)
+def test_a_name_that_stands_for_nothing(folder, monkeypatch, caption, name, message):
+    monkeypatch.chdir(folder)
+    (folder / "hollow").mkdir()
+    assert caption(name, code=1) == ("", f"error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_tokens": 1},
+        {"stop": (" and", "e")},
+        {"temperature": 0.8, "seed": 3, "top_p": 0.9},
+        {"repetition_penalty": 1.3},
+    ],
+)
+def test_a_batch_answers_as_chat_does(tiny_model, options):
+    options = {"max_tokens": 12, **options}
+    captioner = Captioner(tiny_model, PROMPT, {}, Sampling(**options))
+    images = [picture(seed) for seed in range(9)]
+    pixels = [captioner.pixels(image) for image in images]  # type: ignore
+    expected = []
+    for image in images:
+        *_, last = chunks = list(tiny_model.stream(image, PROMPT, **options))
+        text = "".join(chunk.text for chunk in chunks).strip()
+        expected.append(Caption(text, last.finish_reason))
+    assert captioner.captions(pixels) == expected
+    assert captioner.captions(pixels[:1]) == expected[:1]
+    assert captioner.captions([]) == []
+
+
+def test_views_and_context(tiny_model, images):
+    view = {"tiles": (1, 2), "fit": "crop", "system": ""}
+    captioner = Captioner(tiny_model, PROMPT, view, Sampling(max_tokens=5))
+    image = open_image(images / "coffee.png")
+    pixels = captioner.pixels(image)  # type: ignore
+    assert len(pixels) == 3
+    (found,) = captioner.captions([pixels])
+    assert isinstance(found, Caption)
+    assert found.content == tiny_model.ask(image, PROMPT, max_tokens=5, **view).strip()
+    # Prompts of several lengths, and one that is too long, in one batch.
+    found = captioner.captions([pixels, pixels[:1], pixels])
+    assert found[0] == found[2] != found[1]
+    captioner._context_size = 20
+    assert isinstance(captioner.captions([pixels])[0], ContextError)
+
+
+def test_pictures_are_opened_in_order_and_ahead():
+    opened: list[str] = []
+
+    def open_one(name: str) -> str:
+        opened.append(name)
+        if name == "d":
+            raise OptionError("d: bad")
+        return name.upper()
+
+    batches = run.batches(list("abcdefg"), open_one, 3)  # type: ignore
+    assert next(batches) == [("a", "A"), ("b", "B"), ("c", "C")]
+    deadline = time.monotonic() + 5
+    while len(opened) < 6 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert opened == list("abcdef")
+    rest = [[name for name, _ in batch] for batch in batches]
+    assert rest == [["d", "e", "f"], ["g"]]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "seconds", "text"),
+    [
+        (0, 2.0, "0.0 pictures/s"),
+        (10, 4.0, "2.5 pictures/s"),
+        (2, 8.0, "4.0 s/picture"),
+    ],
+)
+def test_rates(pictures, seconds, text):
+    assert run.rate(pictures, seconds) == text
+
+
+def test_a_bar_on_a_terminal(folder, tiny, tmp_path):
+    """The bar shows how many, how fast, how long; Ctrl-C ends with a line each."""
+    code = "from fastvlm_mlx.app import cli; cli.main()"
+    arguments = ["-c", code, "caption", str(folder), "-o", str(tmp_path / "a.jsonl")]
+    arguments += ["-m", tiny, "--max-tokens", "30", "--batch", "1"]
+    child = pexpect.spawn(
+        sys.executable, arguments, timeout=20, encoding="utf-8", dimensions=(24, 100)
+    )
+    child.expect(r"captioning[^\r]*[1-9]\d?/12[^\r]*picture[^\r]* left")
+    child.sendintr()
+    child.expect(r"(\d+) pictures? captioned in [^\r]*\r\n(\d+) pictures? to go")
+    assert isinstance(child.match, re.Match)
+    done, left = map(int, child.match.groups())
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    written = (tmp_path / "a.jsonl").read_text()
+    assert done + left == 12 and written.count("\n") == done

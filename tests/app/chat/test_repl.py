@@ -1,0 +1,256 @@
+"""The conversation in a terminal, driven through a real pseudo-terminal.
+
+Most tests talk to `echo.py`, whose answers are known; the last one to a real model.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from fastvlm_mlx.app.chat import line_editor, repl
+from fastvlm_mlx.app.chat.repl import Repl
+from tests.support.echo import EchoConversation
+
+PROMPT = "\r\n> "
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory) -> Iterator[pexpect.spawn]:
+    child = start(tmp_path_factory.mktemp("session"))
+    yield child
+    child.close(force=True)
+
+
+@pytest.fixture
+def terminal(session) -> pexpect.spawn:
+    """The conversation at its start."""
+    say(session, "/reset")
+    return session
+
+
+def start(folder: Path, *arguments: str) -> pexpect.spawn:
+    child: Any = pexpect.spawn(
+        sys.executable,
+        ["-m", *(arguments or ("tests.support.echo", str(folder)))],
+        env={**os.environ, "TERM": "dumb", "FASTVLM_CACHE": str(folder / "cache")},
+        encoding="utf-8",
+        timeout=20,
+        dimensions=(40, 200),
+    )
+    for waiter in (child, child.ptyproc):
+        waiter.delayafterclose = waiter.delayafterterminate = 0.02
+    child.delaybeforesend = None
+    child.expect_exact(PROMPT)
+    return child
+
+
+def say(child: pexpect.spawn, line: str, until: str = PROMPT) -> str:
+    """Type a line; what was printed between it and the next prompt."""
+    child.sendline(line)
+    child.expect_exact(until)
+    echo, _, output = str(child.before).partition("\r\n")
+    return output.replace("\r\n", "\n")
+
+
+def test_it_starts_with_four_lines_of_help(tmp_path):
+    child = start(tmp_path)
+    before = str(child.before).replace("\r\n", "\n")
+    assert before.lstrip("\n") == repl.WELCOME.format(model="echo")
+    child.close(force=True)
+    assert repl.WELCOME.count("\n") == 3
+
+
+def test_questions_and_answers(terminal):
+    assert say(terminal, "what is this?") == "what is this? "
+    assert say(terminal, "and that?") == "and that? "
+    assert say(terminal, "   ") == ""
+
+
+def test_pictures_by_command_and_by_dragging(terminal, tmp_path):
+    plain, spaced = tmp_path / "a.png", tmp_path / "b c.png"
+    plain.touch()
+    spaced.touch()
+    escaped = str(spaced).replace(" ", r"\ ")
+    assert say(terminal, f"/image {plain}") == f"added {plain}"
+    assert say(terminal, f"/image {escaped}") == f"added {spaced}"
+    assert say(terminal, f"/image {spaced}") == f"added {spaced}"
+    assert say(terminal, f"/image '{spaced}' {plain}") == (
+        f"added {spaced}\nadded {plain}"
+    )
+    # A picture dragged into the window is its path, with a space at the end.
+    assert say(terminal, f"{escaped} ") == f"added {spaced}"
+
+
+def test_a_bad_picture_keeps_the_session(terminal):
+    assert say(terminal, "/image nowhere.png") == (
+        "error: nowhere.png: no such file; check the path"
+    )
+    assert say(terminal, "/image").startswith("error: /image needs a path")
+    assert say(terminal, "still there?") == "still there? "
+
+
+def test_statistics(terminal):
+    assert say(terminal, "/stats") == "no answer yet"
+    say(terminal, "one two")
+    assert say(terminal, "/stats") == (
+        "time to first token: 0.250 s (decode 0.050, preprocess 0.025)\n"
+        "prompt: 30 tokens, 16 of them visual, 4 cached\n"
+        "answer: 2 tokens, 50.0 per second, ended by stop\n"
+        "peak memory: 1.5 GB\n"
+        "context: 12 of 8192 tokens"
+    )
+
+
+def test_save_reset_and_load(terminal, tmp_path):
+    file, picture = tmp_path / "talk.json", tmp_path / "cat.png"
+    picture.write_text("precious")
+    say(terminal, "hello")
+    assert say(terminal, f"/save {file}") == f"saved {file}"
+    assert say(terminal, f"/save {file}") == f"saved {file}"
+    assert json.loads(file.read_text()) == [["hello", "hello"]]
+    assert "cat.png exists; choose" in say(terminal, f"/save {picture}")
+    assert picture.read_text() == "precious"
+    assert say(terminal, "/save").startswith("error: /save takes one file")
+    assert say(terminal, "/reset").startswith("started over")
+    assert say(terminal, f"/load {file}") == f"loaded {file}"
+    missing = tmp_path / "missing.json"
+    assert say(terminal, f"/load {missing}") == (
+        f"error: {missing}: no such file or directory"
+    )
+
+
+def test_help_and_unknown_commands(terminal):
+    assert say(terminal, "/help") == repl.HELP
+    assert say(terminal, "/frobnicate now") == (
+        "unknown command '/frobnicate'; /help lists them"
+    )
+
+
+def test_ctrl_c_ends_the_answer_and_keeps_the_conversation(terminal, tmp_path):
+    terminal.sendline("count please")
+    terminal.expect_exact("5 6 7")
+    terminal.sendintr()
+    terminal.expect_exact(PROMPT)
+    assert say(terminal, "go on") == "go on "
+    say(terminal, f"/save {tmp_path / 'talk.json'}")
+    first, second = json.loads((tmp_path / "talk.json").read_text())
+    assert first[1].startswith("0 1 2") and "999" not in first[1]
+    assert second == ["go on", "go on"]
+
+
+def test_ctrl_c_at_the_prompt_drops_the_line(terminal):
+    terminal.send("half a que")
+    terminal.expect_exact("half a que")
+    # Python's readline misses a signal between a key and its next wait for one.
+    time.sleep(0.2)
+    terminal.sendintr()
+    terminal.expect_exact(PROMPT)
+    assert say(terminal, "whole") == "whole "
+
+
+@pytest.mark.skipif(line_editor.readline is None, reason="Python without readline")
+def test_arrow_up_brings_earlier_lines_back(tmp_path):
+    terminal = start(tmp_path)
+    say(terminal, "first")
+    say(terminal, "second")
+    assert say(terminal, "\x1b[A\x1b[A").endswith("first ")
+    terminal.sendeof()
+    terminal.expect(pexpect.EOF)
+    # The next session remembers them.
+    again = start(tmp_path)
+    assert say(again, "\x1b[A").endswith("first ")
+    again.close(force=True)
+
+
+@pytest.mark.skipif(line_editor.readline is None, reason="Python without readline")
+def test_tab_completes_commands_and_paths(terminal, tmp_path):
+    (tmp_path / "unmistakable.png").touch()
+    assert say(terminal, f"/ima\t{tmp_path}/unmis\t").endswith(
+        f"added {tmp_path}/unmistakable.png"
+    )
+
+
+@pytest.mark.parametrize("leave", ["\x04", "/quit\n", "/exit\n"])
+def test_leaving(tmp_path, leave):
+    terminal = start(tmp_path)
+    terminal.send(leave)
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        ("a.png", ["a.png"]),
+        ("a.png b.png", ["a.png", "b.png"]),
+        (r"a\ b.png", ["a b.png"]),
+        ("'a b.png' \"c d.png\"", ["a b.png", "c d.png"]),
+        ("Anna's cat.png", ["Anna's cat.png"]),
+        ("~/a.png", [os.path.expanduser("~/a.png")]),
+        ("", []),
+    ],
+)
+def test_file_names_in_a_line(typed, names):
+    assert repl.words(typed) == names
+
+
+def test_odd_lines_are_questions_or_unknown(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "what").touch()
+    odd = ["'", '"', "\\", "\0", "x" * 5000, "~nobody/x", ".", "what", "a /image b"]
+    conversation = EchoConversation()
+    session = Repl(conversation, "echo", {})  # pyright: ignore[reportArgumentType]
+    for line in [*odd, "/", "//", "/Image x", "/nowhere/x.png"]:
+        session.obey(line)
+    assert [question for question, _ in conversation.turns] == odd
+    unknown = capsys.readouterr().err.splitlines()
+    assert len(unknown) == 4 and all("unknown command" in line for line in unknown)
+
+
+def test_a_real_model(reference, images, tmp_path):
+    coffee, rocket = images / "coffee.png", images / "rocket.jpg"
+    options = ["-m", str(reference / "llava-mini"), "--max-tokens", "8", "--stats"]
+    child = start(tmp_path, "fastvlm_mlx", "chat", str(coffee), *options)
+    assert "16 of them visual, 0 cached" in say(child, "Describe the image.")
+    follow_up = say(child, "And now?")
+    assert re.search("0 of them visual, [1-9]", follow_up)
+    assert say(child, "/image nowhere.png").startswith("error: nowhere.png: no such")
+    assert say(child, f"/image {rocket}") == f"added {rocket}"
+    assert "16 of them visual" in say(child, "Compare the two.")
+    assert "ended by length" in say(child, "/stats")
+    talk = tmp_path / "talk.json"
+    assert say(child, f"/save {talk}") == f"saved {talk}"
+    assert say(child, "/reset").startswith("started over")
+    assert say(child, f"/load {talk}") == f"loaded {talk}"
+    assert "0 of them visual" in say(child, "Go on.")
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_ctrl_c_with_a_real_model(reference, images, tmp_path):
+    picture, model = images / "coffee.png", reference / "llava-mini"
+    options = ["-m", str(model), "--max-tokens", "8000"]
+    child = start(tmp_path, "fastvlm_mlx", "chat", str(picture), *options)
+    child.sendline("Describe the image.")
+    child.expect_exact("ack")
+    child.sendintr()
+    child.expect_exact(PROMPT)
+    assert "ended by cancelled" in say(child, "/stats")
+    child.sendline("And now?")
+    child.expect_exact("And now?\r\n")  # the echo, which is no answer yet
+    child.expect(r"\w")
+    child.sendintr()
+    child.expect_exact(PROMPT)
+    assert " 0 cached" not in say(child, "/stats")
+    child.close(force=True)

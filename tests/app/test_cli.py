@@ -1,0 +1,125 @@
+"""The command line: help, convert and info, one-line errors, what it imports."""
+
+import errno
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fastvlm_mlx._version import __version__
+from fastvlm_mlx.app import terminal
+from fastvlm_mlx.errors import ImageError
+from tests.support.impossible_options import IMPOSSIBLE
+
+HEAVY = (
+    *("mlx", "mlx_lm", "transformers", "coremltools", "numpy", "PIL"),
+    *("rich", "pydantic", "huggingface_hub", "tokenizers"),
+)
+
+
+def test_version_and_help(run):
+    assert run("--version") == (0, f"fastvlm-mlx {__version__}\n", "")
+    for arguments in ([], ["-h"], ["--help"]):
+        shown = run(*arguments)
+        assert (shown.code, shown.err) == (0, "")
+        assert shown.out.startswith("Usage: fastvlm-mlx [OPTIONS] COMMAND")
+    for command in ("chat", "convert", "info"):
+        assert run(command, "-h") == run(command, "--help")
+
+
+@pytest.mark.parametrize("command", [[], ["chat"], ["convert"], ["info"]])
+def test_help_imports_nothing_heavy(command):
+    script = (
+        "import atexit, sys\n"
+        "from fastvlm_mlx.app.cli import main\n"
+        f"heavy = {HEAVY!r}\n"
+        "atexit.register(lambda: print([m for m in heavy if m in sys.modules],"
+        " file=sys.stderr))\n"
+        f"main({[*command, '--help']!r})"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.startswith("Usage: ")
+    assert shown.stderr == "[]\n"
+
+
+def test_convert_and_info(run, reference, tmp_path):
+    source, out = reference / "llava-mini-train", tmp_path / "out"
+    shown = run("convert", source, out)
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out.startswith(f"{out}: llava layout, weights 1.0 MB -> ")
+    facts = [json.loads(run("info", m, "--json").out) for m in (source, out)]
+    assert [fact["converted"] for fact in facts] == [False, True]
+    for fact in facts:
+        assert fact["layout"] == "llava"
+        assert fact["vision"]["depths"] == [1, 2, 2, 1, 1]
+        assert fact["visual_tokens"]["1024"] == 256
+        assert fact["parameters"]["total"] == facts[0]["parameters"]["total"]
+    table = run("info", out)
+    assert (table.code, table.err) == (0, "")
+    assert "16 at 256, 64 at 512, 144 at 768" in table.out
+    again = run("convert", source, out)
+    assert (again.code, again.out) == (1, "") and "--overwrite" in again.err
+    assert run("convert", source, out, "--overwrite").code == 0
+
+
+def test_convert_reports_the_agreement(run, reference, tmp_path):
+    options = ("--q-bits", "8", "--q-group-size", "32")
+    shown = run("convert", reference / "llava-mini", tmp_path / "out", *options)
+    assert (shown.code, shown.err) == (0, "")
+    sizes, agreement = shown.out.splitlines()
+    assert agreement.startswith("agreement with the unquantised model: ")
+    assert "8 bits in groups of 32" in run("info", tmp_path / "out").out
+
+
+@pytest.mark.parametrize("model", ["hf-mini", "mlx-community-mini-4bit"])
+def test_info_counts_the_same_parameters_in_every_layout(run, reference, model):
+    facts = json.loads(run("info", reference / model, "--json").out)
+    assert facts["parameters"] == {
+        "vision_tower": 95728,
+        "projector": 12416,
+        "language_model": 176704,
+        "total": 284848,
+    }
+
+
+@pytest.mark.parametrize(("arguments", "code", "named"), IMPOSSIBLE)
+def test_impossible_options_are_one_line(run, arguments, code, named):
+    shown = run(*arguments)
+    assert (shown.code, shown.out) == (code, ""), shown.err
+    assert shown.err.startswith("error: ") and shown.err.count("\n") == 1
+    assert named in shown.err
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ImageError("x.png: no\nsuch file"), "x.png: no such file"),
+        (MemoryError(), "out of memory; close other programs"),
+        (RuntimeError("[malloc] Unable to allocate 9 bytes."), "out of memory; close"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), "/x: no space left"),
+        (PermissionError(13, "Permission denied", "/x"), "/x: permission denied"),
+        (ImportError("no libmlx", name="mlx"), "cannot import mlx: no libmlx;"),
+        (KeyError("k"), "unexpected KeyError: 'k' (FASTVLM_DEBUG=1 shows"),
+    ],
+)
+def test_every_error_is_one_line(capsys, error, line):
+    assert terminal.report(error) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: {line}") and shown.count("\n") == 1
+
+
+def test_the_traceback_on_request(run, monkeypatch):
+    monkeypatch.setenv("FASTVLM_DEBUG", "1")
+    shown = run("info", "/nowhere/x")
+    assert shown.err.startswith("Traceback")
+    assert shown.err.splitlines()[-1].startswith("error: /nowhere/x")
+
+
+def test_a_terminal_is_not_driven_by_an_answer(monkeypatch):
+    text = "a\x1b[31mb\x07\n\tc\x9bé"
+    assert terminal.printable(text) == text
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert terminal.printable(text) == "a[31mb\n\tcé"

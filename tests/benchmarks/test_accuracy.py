@@ -1,0 +1,117 @@
+"""The accuracy benchmark: its command, its questions and its tables."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.accuracy import table
+from benchmarks.accuracy.asking import LOOKS, Answer, Question, asked
+from benchmarks.accuracy.table import Tally
+from benchmarks.accuracy.variants import NAMES, Variant, make
+from fastvlm_mlx.model_folder import converted
+from tests.support.paths import ROOT
+from training import drawing, questions
+
+FONTS = (*drawing.TRAINING_FONTS, *drawing.HELD_OUT_FONTS)
+with_fonts = pytest.mark.skipif(
+    not all(
+        any((Path(folder) / font).exists() for folder in drawing.FONT_FOLDERS)
+        for font in FONTS
+    ),
+    reason="the fonts that training/README.md names are not installed",
+)
+
+
+@pytest.fixture(scope="module")
+def every_question() -> list[Question]:
+    return list(asked(questions.KINDS, 2))
+
+
+@with_fonts
+def test_the_command_asks_every_variant_of_the_demo_model() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.accuracy", "demo", "--variants"]
+        + ["--pictures", "2", "--kinds", "colour", "--workers", "1"],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    labels = ["as shipped", "8-bit", "4-bit", "0.5x: 128 px", "2x: 512 px"]
+    labels += ["tiles 2x2", "Core ML float16", "bfloat16"]
+    first_cells = [
+        line[2:].split(" | ")[0].strip() for line in lines if line[:2] == "| "
+    ]
+    # One table per look; the first line of each is its head.
+    assert first_cells == 2 * ["", *labels]
+    assert "not asked" not in done.stdout
+    rows = json.loads(lines[-1])["rows"]
+    assert tuple(rows) == NAMES
+    for name, row in rows.items():
+        for look in LOOKS:
+            assert row[look].keys() == {"colour"}
+            assert row[look]["colour"] in (0, 0.5, 1), name
+            assert 0 <= row["same"][look] <= 1
+    assert rows["shipped"]["same"] == {look: 1 for look in LOOKS}
+    # 2 pictures x 2 looks: rounding to float16 hardly ever changes an answer.
+    assert sum(rows["coreml"]["same"].values()) >= 1
+
+
+def test_each_kind_is_asked_as_often_in_both_looks(every_question) -> None:
+    keys = [(q.look, q.kind) for q in every_question]
+    expected = [(look, kind) for look in LOOKS for kind in questions.KINDS]
+    assert keys == [key for key in expected for _ in range(2)]
+    assert all(len(q.answer) == 2 for q in every_question if q.kind == "number")
+
+
+def test_questions_are_the_same_every_time(every_question) -> None:
+    assert every_question == list(asked(questions.KINDS, 2))
+    # A kind's questions do not depend on which other kinds are asked.
+    words = [q for q in every_question if q.kind == "word"]
+    assert words == list(asked(["word"], 2))
+
+
+def test_what_cannot_be_had_says_why(tmp_path: Path) -> None:
+    folder = converted("demo")
+    shipped, half = make(["shipped", "0.5x"], folder, tmp_path, resolution=64)
+    assert not shipped.fault
+    assert (
+        half.fault == "resolution 32: must be a multiple of 64 from 64 to 4096; try 64"
+    )
+
+
+def test_a_quantised_model_is_not_quantised_again(tmp_path: Path) -> None:
+    (eight,) = make(["8-bit"], converted("demo"), tmp_path)
+    (again,) = make(["4-bit"], Path(eight.folder), tmp_path)
+    assert again.fault.startswith("--q-bits 4: the checkpoint is quantised already")
+
+
+def test_the_table_counts_right_and_same_answers() -> None:
+    variants = [Variant(n, n, "", 256) for n in ("shipped", "other", "broken")]
+    tallies = [Tally(variant) for variant in variants]
+    said = [("red", "red"), ("blue", "red"), ("pink", "pink"), ("red", "red")]
+    for number, (first, second) in enumerate(said):
+        look = list(LOOKS)[number // 2]
+        question = Question("colour", look, number, "Which?", "red")
+        given = Answer(first, 0.5), Answer(second, 0.25), Answer("", 0, "no encoder")
+        for tally, answer in zip(tallies, given, strict=True):
+            tally.count(question, answer, same_as=given[0])
+    text = "\n".join(table.markdown(tallies, ["colour"], 2, "float32"))
+    assert text.startswith(
+        "**Other seeds**, per cent right of 2 pictures a kind\n"
+        "|         | colour |  mean |  same |\n"
+        "|---------|-------:|------:|------:|\n"
+        "| shipped |   50.0 |  50.0 | 100.0 |\n"
+        "| other   |  100.0 | 100.0 |  50.0 |\n"
+        "| broken  |     -- |    -- |    -- |\n"
+        "**Unseen look**"
+    )
+    assert "broken not asked: no encoder" in text
+    assert "shipped 0.500, other 0.250." in text
+    rows = table.document(tallies, ["colour"])
+    assert rows["other"]["other seeds"] == {"colour": 1.0}
+    assert rows["other"]["same"] == {"other seeds": 0.5, "unseen look": 1.0}
+    assert rows["broken"] == {"not asked": "no encoder"}

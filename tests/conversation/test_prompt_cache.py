@@ -1,0 +1,117 @@
+"""Conversations that are sent anew whole go on from what is known of them."""
+
+from dataclasses import replace
+from typing import Any
+
+from fastvlm_mlx.conversation.attachment import attach
+from fastvlm_mlx.conversation.conversation import Conversation
+from fastvlm_mlx.conversation.history import Turn
+from fastvlm_mlx.conversation.prompt_cache import Recent
+from tests.support.mock_model import MockModel, picture
+
+
+def ask(recent: Recent, turns: list[Turn], text: str, *images: Any, **options: Any):
+    """One request: `turns` and a question; the turns it makes and its last chunk."""
+    model = recent._model
+    view = Conversation(model).view
+    attached = tuple(attach(model, image, view) for image in images)
+    conversation = recent.resume(turns, **options)
+    chunks = list(conversation.stream(text, attached, max_tokens=8))
+    recent.keep(conversation)
+    # A client knows no ids.
+    said = [replace(turn, tokens=()) for turn in conversation.history[-2:]]
+    return [*turns, *said], chunks[-1]
+
+
+def tokens_anew(model: MockModel, turns: list[Turn], system: str | None = None) -> str:
+    """The last answer as a conversation of one's own gives it."""
+    conversation = Conversation(model, system=system)
+    answer = ""
+    for turn in turns:
+        if turn.role == "user":
+            answer = conversation.ask(turn.text, list(turn.images), max_tokens=8)
+    return answer
+
+
+def test_a_conversation_goes_on(model):
+    recent = Recent(model)
+    turns: list[Turn] = []
+    for number, text in enumerate(("What is it?", "And why?", "Since when?")):
+        images = [picture(3)] if number == 0 else []
+        turns, last = ask(recent, turns, text, *images)
+        assert turns[-1].text == tokens_anew(model, turns)
+        # All but the closing of the last answer and the new question.
+        assert number == 0 or last.prompt_tokens - last.cached_tokens < 30
+    assert len(recent) == 1
+
+
+def test_an_edited_question_goes_on_from_what_is_the_same(model):
+    recent = Recent(model)
+    turns, first = ask(recent, [], "What is it?", picture(3))
+    long, _ = ask(recent, turns, "And why?")
+    edited, last = ask(recent, turns, "And where?")
+    assert last.cached_tokens >= first.prompt_tokens
+    assert edited[-1].text == tokens_anew(model, edited)
+    # The first branch is as it was.
+    more, last = ask(recent, long, "Since when?")
+    assert last.prompt_tokens - last.cached_tokens < 30
+    assert more[-1].text == tokens_anew(model, more)
+    assert len(recent) == 2
+
+
+def test_what_differs_is_not_shared(model):
+    recent = Recent(model)
+    turns, _ = ask(recent, [], "What is it?", picture(3))
+    # Up to the picture, which takes four positions.
+    (entry,) = recent._entries
+    opening = [isinstance(place, tuple) for place in entry.places].index(True)
+    other = [replace(turns[0], text="What was it?"), turns[1]]
+    _, last = ask(recent, other, "And why?")
+    assert last.cached_tokens == opening + 4
+    with_system, last = ask(recent, turns, "And why?", system="Be brief.")
+    assert last.cached_tokens == 0
+    assert with_system[-1].role == "assistant"
+    view = Conversation(model).view
+    other_picture = (attach(model, picture(4), view),)
+    _, last = ask(recent, [replace(turns[0], images=other_picture), turns[1]], "Why?")
+    assert last.cached_tokens == opening
+
+
+def test_an_answer_the_client_changed_is_taken_as_it_says(model):
+    recent = Recent(model)
+    turns, _ = ask(recent, [], "What is it?")
+    changed = [turns[0], replace(turns[1], text="A cat, I think.")]
+    conversation = recent.resume(changed)
+    assert [turn.text for turn in conversation.history] == [
+        "What is it?",
+        "A cat, I think.",
+    ]
+    assert 0 < conversation._past.cache[0].offset < conversation.context_used
+    assert conversation.ask("Why?", max_tokens=5)
+
+
+def test_bytes_are_bounded_and_the_oldest_go(model):
+    recent = Recent(model)
+    ask(recent, [], "One?")
+    one = recent.nbytes
+    recent.limit = 3 * one
+    for text in ("Two?", "Three?", "Four?", "Five?"):
+        ask(recent, [], text)
+    assert recent.nbytes <= recent.limit and len(recent) == 3
+    recent.limit = 1
+    ask(recent, [], "Six?")
+    assert len(recent) == 0 and recent.nbytes == 0
+    recent.clear()
+
+
+def test_pictures_are_not_kept(model):
+    recent = Recent(model)
+    ask(recent, [], "What is it?", picture(3))
+    (entry,) = recent._entries
+    assert all(isinstance(place, int | tuple) for place in entry.places)
+
+
+def test_an_unanswered_question_is_not_kept(model):
+    recent = Recent(model)
+    recent.keep(recent.resume([]))
+    assert len(recent) == 0

@@ -1,0 +1,47 @@
+"""What conversations share: encoded pictures and beginnings of prompts."""
+
+import mlx.core as mx
+
+from fastvlm_mlx.conversation.conversation import Conversation
+from fastvlm_mlx.model.feature_cache import FeatureCache
+from tests.support.mock_model import check, picture
+
+
+def test_one_encoding_serves_every_conversation(model):
+    first = Conversation(model)
+    *_, cold = first.stream("What is it?", picture(), max_tokens=5)
+    *_, warm = Conversation(model).stream("What is it?", picture(), max_tokens=5)
+    assert model.encoded == 1
+    assert cold.cached_tokens == 0 < warm.cached_tokens < warm.prompt_tokens
+    # Another picture shares what stands before it, a second question all up to it.
+    *_, other = Conversation(model).stream("What is it?", picture(2), max_tokens=5)
+    assert 0 < other.cached_tokens < warm.cached_tokens
+    assert model.encoded == 2
+    Conversation(model, picture(), resolution=64).ask("Hm", max_tokens=2)
+    assert model.encoded == 3
+
+
+def test_remembered_beginnings_change_nothing(model):
+    texts = []
+    for _ in range(2):
+        conversation = Conversation(model, [picture(), picture(2)])
+        texts.append(conversation.ask("What is it?", max_tokens=9))
+        check(conversation)
+        conversation.ask("And why?", max_tokens=9)
+        check(conversation)
+    assert texts[0] == texts[1]
+
+
+def test_memory_is_bounded():
+    store = FeatureCache(limit=100)
+    for key in "abc":
+        store.put(key, [mx.zeros((10,))])
+    assert (len(store), store.nbytes) == (2, 80)
+    assert store.get("a") is None and store.get("c") is not None
+    store.get("b")
+    store.put("d", [mx.zeros((10,))])
+    assert store.get("b") is not None and store.get("c") is None
+    store.put("huge", [mx.zeros((1000,))])
+    assert store.get("huge") is None and len(store) == 2
+    store.clear()
+    assert (len(store), store.nbytes) == (0, 0)

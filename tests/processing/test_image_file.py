@@ -1,0 +1,177 @@
+"""Pictures of every kind, opened upright, opaque and with eight bits."""
+
+import io
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from fastvlm_mlx.processing import image_file
+from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.image_processor import fit_image
+from tests.support.small_images import assert_close, encoded, noise
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "PPM", "TGA", "WEBP", "PCX"])
+def test_lossless_formats_open_exactly(format, tmp_path):
+    if format == "WEBP" and not features.check("webp"):
+        pytest.skip("Pillow without WebP")
+    picture = noise(40, 30)
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encoded(picture, format, **options)
+    path = tmp_path / "picture.bin"
+    path.write_bytes(data)
+    for source in (data, path, str(path)):
+        opened = open_image(source)
+        assert opened.mode == "RGB"
+        assert opened.tobytes() == picture.tobytes()
+    # The file is closed and the picture still works.
+    path.unlink()
+    assert opened.resize((8, 8)).size == (8, 8)
+    assert opened.copy().tobytes() == picture.tobytes()
+
+
+def test_sources(tmp_path, monkeypatch):
+    picture = noise(8, 6)
+    data = encoded(picture, "PNG")
+    (tmp_path / "a b.jpg").write_bytes(data)  # the wrong ending is no matter
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    for source in (picture, data, tmp_path / "a b.jpg", "~/a b.jpg", "-"):
+        assert open_image(source).tobytes() == picture.tobytes()
+
+
+def test_pipe_as_a_path():
+    data = encoded(noise(8, 6), "PNG")
+    code = (
+        "import sys; from fastvlm_mlx.processing.image_processor import open_image;"
+        "print(open_image('/dev/stdin').size)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
+    assert done.stdout.decode().strip() == "(8, 6)", done.stderr.decode()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation):
+    upright = noise(12, 8)
+    turn = image_file._UPRIGHT.get(orientation)
+    inverse = {
+        Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
+        Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
+    }
+    stored = upright if turn is None else upright.transpose(inverse.get(turn, turn))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(stored, "PNG", exif=exif)
+    opened = open_image(data)
+    assert opened.tobytes() == upright.tobytes()
+    # Opening what was opened turns nothing twice.
+    assert open_image(opened).tobytes() == upright.tobytes()
+    # A picture of the caller's is turned too, and left as it was.
+    theirs = Image.open(io.BytesIO(data))
+    assert open_image(theirs).size == upright.size
+    assert theirs.size == stored.size and theirs.getexif()[0x0112] == orientation
+
+
+def test_damaged_exif_is_ignored():
+    jpeg = encoded(noise(16, 16), "JPEG")
+    block = b"Exif\0\0" + b"\xff" * 40
+    segment = b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block
+    assert open_image(jpeg[:2] + segment + jpeg[2:]).size == (16, 16)
+
+
+def test_alpha_is_flattened_onto_white():
+    rgba = Image.new("RGBA", (3, 1))
+    rgba.putdata([(200, 100, 0, 255), (200, 100, 0, 0), (0, 0, 0, 128)])
+    expected = [[200, 100, 0], [255, 255, 255], [127, 127, 127]]
+    for picture in (rgba, open_image(rgba)):
+        assert np.asarray(open_image(picture))[0].tolist() == expected
+    la = Image.new("LA", (2, 1))
+    la.putdata([(50, 255), (50, 0)])
+    for picture in (la, la.convert("PA"), rgba.convert("RGBa"), la.convert("La")):
+        assert open_image(picture).mode == "RGB"
+    assert np.asarray(open_image(la))[0].tolist() == [[50] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB", "1"])
+def test_transparent_colour_is_white(mode):
+    picture = Image.new(mode, (2, 1), 0)
+    picture.putpixel((1, 0), (9, 9, 9) if mode == "RGB" else 1)
+    if mode == "P":
+        picture.putpalette([10, 20, 30, 40, 50, 60])
+    data = encoded(picture, "PNG", transparency=(0, 0, 0) if mode == "RGB" else 0)
+    assert open_image(data).getpixel((0, 0)) == (255, 255, 255)
+    opaque = {"P": (40, 50, 60), "L": (1, 1, 1), "RGB": (9, 9, 9), "1": (255,) * 3}
+    assert open_image(data).getpixel((1, 0)) == opaque[mode]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "LAB"])
+def test_modes(mode):
+    grey = Image.linear_gradient("L").resize((32, 32))
+    base = grey if mode in ("1", "L") else Image.merge("RGB", (grey, grey, grey))
+    if mode == "LAB":
+        picture = Image.merge(
+            "LAB", (grey, Image.new("L", (32, 32), 128)) * 1 + (grey,)
+        )
+    else:
+        picture = base.convert(mode)
+    opened = open_image(picture)
+    assert opened.mode == "RGB" and opened.size == (32, 32)
+    if mode in ("L", "YCbCr", "CMYK", "HSV"):
+        assert_close(opened, base.convert("RGB"), 2)
+
+
+def test_cmyk_jpeg():
+    picture = Image.new("RGB", (16, 16), (200, 30, 60))
+    opened = open_image(encoded(picture.convert("CMYK"), "JPEG", quality=95))
+    assert_close(opened, picture, 6)
+
+
+def test_sixteen_bits():
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    expected = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for format in ("PNG", "TIFF", "PPM"):
+        opened = open_image(encoded(Image.fromarray(ramp), format))
+        assert_close(np.asarray(opened)[..., 0], expected, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 100.0, 255.0], [0, 100, 255]),
+        ([-1.0, 0.0, 1.0], [0, 128, 255]),
+        ([0.0, float("nan"), 1.0], [0, 0, 255]),
+        ([0.0, 500_000.0, 1_000_000.0], [0, 128, 255]),
+        ([3.0, 3.0, 3.0], [3, 3, 3]),
+    ],
+)
+def test_floats_are_scaled(values, expected):
+    opened = open_image(Image.fromarray(np.array([values], np.float32)))
+    assert_close(np.asarray(opened)[0, :, 0], expected, 1)
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_first_frame(format):
+    if format == "WEBP" and not features.check("webp"):
+        pytest.skip("Pillow without WebP")
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
+    data = encoded(frames[0], format, save_all=True, append_images=frames[1:])
+    assert_close(open_image(data), frames[0], 2)
+
+
+def test_large_jpeg_is_decoded_small():
+    smooth = noise(12, 9).resize((1600, 1200), Image.Resampling.BICUBIC)
+    data = encoded(smooth, "JPEG", quality=95)
+    assert open_image(data).size == (1600, 1200)
+    assert open_image(data, target=300).size == (800, 600)
+    assert open_image(data, target=128).size == (400, 300)
+    assert open_image(data, target=601).size == (1600, 1200)
+    full = fit_image(open_image(data), 256).astype(float)
+    fast = fit_image(open_image(data, target=256), 256).astype(float)
+    psnr = 10 * math.log10(255**2 / np.mean((full - fast) ** 2))
+    print(f"draft against full: {psnr:.1f} dB")
+    assert psnr > 40

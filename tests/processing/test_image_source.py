@@ -1,0 +1,168 @@
+"""Pictures from addresses, against a server on which everything goes wrong."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from fastvlm_mlx.processing import image_source
+from fastvlm_mlx.processing.image_file import open_image
+from tests.support.small_images import encoded, noise, refused
+
+
+class Handler(BaseHTTPRequestHandler):
+    """A server on which everything goes wrong that can."""
+
+    picture = encoded(noise(12, 10), "PNG")
+
+    def do_GET(self) -> None:
+        try:
+            getattr(self, self.path.strip("/").split("/")[0].split(".")[0])()
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # The client had seen enough.
+
+    def answer(self, body: bytes, length: int | None = None, kind="image/png") -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        if length != -1:
+            self.send_header("Content-Length", str(length or len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def good(self) -> None:
+        self.answer(self.picture, kind="text/plain")
+
+    def no_length(self) -> None:
+        self.answer(self.picture, -1)
+
+    def page(self) -> None:
+        self.answer(b"<html>Log in first</html>")
+
+    def empty(self) -> None:
+        self.answer(b"", -1)
+
+    def missing(self) -> None:
+        self.send_error(404)
+
+    def forbidden(self) -> None:
+        self.send_error(403, "Two\tlines")
+
+    def fault(self) -> None:
+        self.send_error(500)
+
+    def huge(self) -> None:
+        self.answer(b"", 10**15)
+
+    def cut(self) -> None:
+        self.answer(self.picture[:50], len(self.picture))
+
+    def endless(self) -> None:
+        self.answer(b"", -1)
+        while True:
+            self.wfile.write(bytes(1 << 16))
+
+    def drip(self) -> None:
+        self.answer(b"", -1)
+        for _ in range(100):
+            self.wfile.write(b"x")
+            time.sleep(0.05)
+
+    def silent(self) -> None:
+        time.sleep(0.6)
+
+    def nonsense(self) -> None:
+        self.wfile.write(b"\x15\x03\x01\0\2\2\n")
+
+    def redirect(self, to: str = "/good") -> None:
+        self.send_response(302)
+        self.send_header("Location", to)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def to_file(self) -> None:
+        self.redirect(f"file://{Path(__file__).resolve()}")
+
+    def to_ftp(self) -> None:
+        self.redirect("ftp://127.0.0.1/a.png")
+
+    def loop(self) -> None:
+        self.redirect("/loop")
+
+    def log_message(self, format: str, *args) -> None:
+        pass  # Not into the test's output.
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+    httpd.server_close()
+
+
+@pytest.fixture(autouse=True)
+def short_limits(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(image_source, "URL_TIMEOUT", 0.3)
+    monkeypatch.setattr(image_source, "URL_DEADLINE", 0.5)
+    monkeypatch.setattr(image_source, "MAX_BYTES", 4 << 20)
+
+
+@pytest.mark.parametrize(
+    "page", ["good", "good.jpg", "no_length", "redirect", "good/na\u00efve cat.png"]
+)
+def test_good_addresses_open(server: str, page: str):
+    assert open_image(f"{server}/{page}").size == (12, 10)
+    assert open_image(f"HTTP{server[4:]}/{page}").size == (12, 10)
+
+
+@pytest.mark.parametrize(
+    ("page", "fault"),
+    [
+        ("missing", "the server answered 404 Not Found; check the address"),
+        ("forbidden", "the server answered 403 Two lines; check the address"),
+        ("fault", "the server answered 500 Internal Server Error; check the address"),
+        ("page", "a web page or an SVG, not a picture of pixels; export it as PNG"),
+        ("empty", "the file is empty; give a picture"),
+        ("huge", "953674316 MB, more than 4; save a smaller picture"),
+        ("endless", "more than 4 MB; save a smaller picture"),
+        ("cut", "the connection closed after 50 of 433 bytes; try again"),
+        ("drip", "not complete after 0.5 s; download it first"),
+        ("silent", "no answer (timed out); check the address and the network"),
+        ("nonsense", "no answer ("),
+        ("to_file", "the server answered 302 "),
+        ("to_ftp", "no answer (unknown url type: ftp); check the address"),
+        ("loop", "the server answered 302 "),
+    ],
+)
+def test_bad_answers(server: str, page: str, fault: str):
+    got = refused(f"{server}/{page}")
+    fault = fault.replace("433", str(len(Handler.picture)))
+    assert got.startswith(fault)
+
+
+def test_no_server():
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    fault = refused(f"http://127.0.0.1:{port}/a.png")
+    assert fault.startswith("no answer (") and "refused" in fault
+
+
+@pytest.mark.parametrize("scheme", ["ftp", "file", "s3", "javascript"])
+def test_unknown_schemes(scheme: str):
+    assert refused(f"{scheme}://host/etc/passwd") == (
+        f"cannot open {scheme}: addresses; give a path, http or https"
+    )
+
+
+@pytest.mark.parametrize(
+    "address", ["http://", "https:///a.png", "http://[::1", "http://127.0.0.1:port/"]
+)
+def test_malformed_addresses(address: str):
+    assert refused(address).startswith("no answer (")

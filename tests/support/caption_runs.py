@@ -1,0 +1,44 @@
+"""What the tests of `caption` share: the program, called with a tiny model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastvlm_mlx import fastvlm
+from fastvlm_mlx.app.caption.captioner import Caption, Captioner
+from tests.support.mock_model import picture
+
+
+@pytest.fixture
+def caption(run, monkeypatch, tiny_model, tiny):
+    """Calls `caption` in this process, with a model that is loaded once."""
+    monkeypatch.setattr(fastvlm, "load", lambda name, **options: tiny_model)
+
+    def call(*arguments: object, code: int = 0) -> tuple[str, str]:
+        shown = run("caption", "-m", tiny, "--max-tokens", "6", *arguments)
+        assert shown.code == code, shown.err
+        return shown.out, shown.err
+
+    return call
+
+
+@pytest.fixture
+def quick(caption, monkeypatch):
+    """As `caption`, at no cost: a caption is the mean of what the model sees."""
+
+    def captions(self: Captioner, pixels: list[np.ndarray]) -> list[Caption]:
+        return [Caption(f"{each.mean():.6f}", "stop") for each in pixels]
+
+    monkeypatch.setattr(Captioner, "captions", captions)
+    return caption
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Twelve pictures, 1.png to 12.png."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for seed in range(1, 13):
+        picture(seed).save(folder / f"{seed}.png")
+    return folder

@@ -1,0 +1,84 @@
+"""The conversation in a terminal over a "model" that repeats the question.
+
+    python -m tests.support.echo FOLDER
+
+FOLDER keeps the history. Nothing heavy is imported, so a test starts it in no time.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastvlm_mlx.app.chat.repl import Repl
+from fastvlm_mlx.errors import ImageError
+
+
+@dataclass
+class Stages:
+    decode: float | None = 0.05
+    preprocess: float | None = 0.025
+    encode: float | None = None
+
+
+@dataclass
+class Echo:
+    """A `generation.Chunk` with numbers that a test can know."""
+
+    text: str
+    generated_tokens: int
+    prompt_tokens: int = 30
+    visual_tokens: int = 16
+    cached_tokens: int = 4
+    ttft: float = 0.25
+    tokens_per_second: float = 50.0
+    peak_memory: int = 1_500_000_000
+    timings: Stages = field(default_factory=Stages)
+    finish_reason: str = "stop"
+
+
+class EchoConversation:
+    """Answers with the question, word by word; "count" counts slowly and long."""
+
+    model = None
+    context_used = 12
+    context_size = 8192
+
+    def __init__(self):
+        self.turns: list[tuple[str, str]] = []
+
+    def stream(self, question: str, *, cancel: Any, **options: Any) -> Iterator[Echo]:
+        said = ""
+        count = question.startswith("count")
+        answer = [str(n) for n in range(1000)] if count else question.split(" ")
+        for number, word in enumerate(answer, start=1):
+            time.sleep(0.02 if count else 0)
+            if cancel.is_set():
+                break
+            said += word + " "
+            yield Echo(word + " ", number)
+        self.turns.append((question, said.strip()))
+
+    def add(self, image: str):
+        if not Path(image).exists():
+            raise ImageError(f"{image}: no such file; check the path")
+
+    def reset(self):
+        self.turns = []
+
+    def save(self, path: Path):
+        path.write_text(json.dumps(self.turns))
+
+    @classmethod
+    def load(cls, model: None, path: Path) -> "EchoConversation":
+        loaded = cls()
+        loaded.turns = json.loads(path.read_text())
+        return loaded
+
+
+if __name__ == "__main__":
+    session = Repl(EchoConversation(), "echo", {})  # pyright: ignore[reportArgumentType]
+    session.run(Path(sys.argv[1]) / "history")
