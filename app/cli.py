@@ -31,7 +31,7 @@ class Program(TyperGroup):
 app = typer.Typer(
     name="fastvlm-mlx",
     cls=Program,
-    help="Apple's FastVLM on Apple silicon: from a picture to a streamed answer.",
+    help="Apple's FastVLM on Apple silicon: from an image to a streamed answer.",
     context_settings={"help_option_names": ["-h", "--help"]},
     # Plain help is stable enough to stand in the README, and rich takes 0.1 s to load.
     rich_markup_mode=None,

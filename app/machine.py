@@ -24,7 +24,7 @@ def device_and_versions() -> dict[str, Any]:
         system = f"macOS {platform.mac_ver()[0]}"
     return {
         "device": f"{kind} ({name})",
-        "blas": openblas.name(),
+        "blas": openblas.library_name(),
         "versions": {
             "fastvlm-mlx": version("fastvlm-mlx"),
             "mlx": version("mlx"),

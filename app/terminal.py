@@ -33,7 +33,7 @@ def emit(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Text without the control characters that a picture could talk a model into.
+    """Text without the control characters that an image could talk a model into.
 
     Only a terminal obeys them: into a pipe or a file the text goes unchanged.
     """
@@ -72,7 +72,7 @@ def describe(error: BaseException) -> str:
         text = _usage(error)
     elif _is_out_of_memory(error):
         text = (
-            "out of memory; close other programs, or use a smaller or quantised "
+            "out of memory; close other programs, or use a smaller or quantized "
             "model, a lower --resolution or fewer tiles"
         )
     elif isinstance(error, OSError):

@@ -3,7 +3,7 @@
     python -m benchmarks.coreml_export [--resolutions 512,768,1024,1536]
 
 The weights are seeded and scaled so that activations keep a sane size; the verification
-on a picture is part of the time. Peak memory is the process's largest resident set.
+on an image is part of the time. Peak memory is the process's largest resident set.
 The last line is one JSON object.
 """
 

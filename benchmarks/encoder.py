@@ -4,7 +4,7 @@
 
 Plain is what one writes first: `mx.conv2d`, `nn.gelu`, `nn.Linear`, a skip added at
 the end, with the same BLAS and the same folded, random weights in float32 (the speed
-does not depend on their values). A time is one encode of one picture, `mx.eval` of the
+does not depend on their values). A time is one encode of one image, `mx.eval` of the
 result included, after one warm-up each; other work on the machine hits both alike, and
 CPU seconds (all threads) are steadier than the clock. The table is for people; the
 last line is JSON.
@@ -156,7 +156,7 @@ def main() -> None:
         print(f"{result['primitives']} primitives, {result['compute']} compute")
     else:
         result = measure(VisionConfig(), args.resolution, args.rounds)
-        print(f"{args.resolution} px, {openblas.name()}, MLX {version('mlx')}")
+        print(f"{args.resolution} px, {openblas.library_name()}, MLX {version('mlx')}")
         for unit in ("seconds", "cpu_seconds"):
             row = result[unit]
             print(

@@ -19,7 +19,7 @@ PHONES = {
 }
 PLAIN_SHARE, ENTITLED_SHARE = 0.5, 0.66
 
-# Prompt and answer beside the picture, in tokens.
+# Prompt and answer beside the image, in tokens.
 CONVERSATION = 512
 
 # MLX, the tokenizer's tables, the camera and the interface.
@@ -81,7 +81,7 @@ class Estimate:
 def estimate(
     config: ModelConfig, text_bytes: int, package_bytes: int, resolution: int
 ) -> Estimate:
-    """What the app needs to answer about one picture of `resolution` pixels.
+    """What the app needs to answer about one image of `resolution` pixels.
 
     The largest maps of the encoder are the widened ones of its first stage, in and out
     of GELU in float16; the cache holds keys and values of every layer in float16.

@@ -19,7 +19,7 @@ from fastvlm_mlx.weights.weight_files import Tensors, load_tensors, weight_files
 IMAGE = "<image>"
 
 # Strings as Qwen2's own template; a list of parts (mlx-swift-lm, transformers 5) puts
-# `<image>` and a newline where the picture stands.
+# `<image>` and a newline where the image stands.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -64,14 +64,14 @@ def read_model(source: Path | str, target: str) -> tuple[Path, ModelConfig, Tens
     return folder, config, tensors
 
 
-def quantise_text(
+def quantize_text(
     tensors: Tensors, config: ModelConfig, bits: int | None, group_size: int
 ) -> tuple[Tensors, dict[str, Any] | None]:
-    """Quantises the language model unless it is already, and the settings to write."""
+    """Quantizes the language model unless it is already, and the settings to write."""
     if is_quantized(tensors):
         if bits is not None:
             raise OptionError(
-                f"--q-bits {bits}: the checkpoint is quantised already; leave it out"
+                f"--q-bits {bits}: the checkpoint is quantized already; leave it out"
             )
         return tensors, config.quantization
     if bits is None:
@@ -114,7 +114,7 @@ def config_of(config: ModelConfig, stop_id: int) -> dict[str, Any]:
 
 
 def image_processor(config: ModelConfig, processor: str) -> dict[str, Any]:
-    """The `preprocessor_config.json`: CLIP's, without normalisation."""
+    """The `preprocessor_config.json`: CLIP's, without normalization."""
     size = config.image_size
     return {
         "crop_size": {"height": size, "width": size},

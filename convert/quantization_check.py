@@ -1,7 +1,7 @@
-"""How far a quantised language model still says what the original says.
+"""How far a quantized language model still says what the original says.
 
-Both read the same fixed conversations about the same fixed pictures, and are asked
-for the next token at every place of the answers. A quantisation that turned to
+Both read the same fixed conversations about the same fixed images, and are asked
+for the next token at every place of the answers. A quantization that turned to
 garbage shows at once, before anyone ships it.
 """
 
@@ -16,7 +16,7 @@ from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.language import head, hidden
 from fastvlm_mlx.model.parameters import assign
 from fastvlm_mlx.model.vlm import FastVLMModel
-from fastvlm_mlx.processing.chat_template import Picture, turn
+from fastvlm_mlx.processing.chat_template import ImagePlaceholder, encode_turn
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from fastvlm_mlx.weights.weight_files import Tensors, number
 
@@ -28,7 +28,7 @@ CONVERSATIONS = (
     ),
     (
         "How many objects do you see?",
-        "There are two objects in the picture: a small one on the left and a larger"
+        "There are two objects in the image: a small one on the left and a larger"
         " one behind it.",
     ),
     (
@@ -36,9 +36,9 @@ CONVERSATIONS = (
         "No, there is no text in this image, only a pattern of coloured waves.",
     ),
 )
-# The encoder is the same in both, so a small picture probes the language model as
+# The encoder is the same in both, so a small image probes the language model as
 # well as a large one, and in a fraction of the time.
-PICTURE_SIZE = 256
+IMAGE_SIZE = 256
 
 LANGUAGE = "language_model."
 
@@ -48,7 +48,7 @@ class Agreement:
     """Next-token predictions compared at `positions` places.
 
     `top1` is the share where both rank the same token first; `kl` the mean divergence
-    of the quantised distribution from the original's, in nats.
+    of the quantized distribution from the original's, in nats.
     """
 
     top1: float
@@ -63,7 +63,7 @@ def measure(
     quantized_config: ModelConfig,
     tokenizer: Tokenizer,
 ) -> Agreement | None:
-    """Compares two language models; None where there is no encoder to show pictures.
+    """Compares two language models; None where there is no encoder to show images.
 
     Takes the language model out of `original`. On a CPU both are float32, so each of
     their layers exists only while it runs. What `quantized` makes of a layer is made
@@ -90,11 +90,11 @@ def measure(
 
 
 def _visual(config: ModelConfig, tensors: Tensors) -> mx.array:
-    """The drawn pictures as the encoder sees them: (2, tokens, hidden)."""
+    """The drawn images as the encoder sees them: (2, tokens, hidden)."""
     model = FastVLMModel(replace(config, text=None))
     seeing = {n: a for n, a in tensors.items() if not n.startswith(LANGUAGE)}
     assign(model, seeing, device_dtype())
-    visual = model.encode_pixels(_pictures())
+    visual = model.encode_pixels(_images())
     mx.eval(visual)
     return visual
 
@@ -120,10 +120,10 @@ def _logits(
         beside = [a for n, a in (made or {}).items() if n.startswith(prefix)]
         layers[index] = _Passing(layer, beside)
     prompts, answers = [], []
-    for picture in visual:
+    for image in visual:
         for question, answer in CONVERSATIONS:
-            pieces = turn(tokenizer, question, [0], template=config.template)
-            shown = [picture if isinstance(p, Picture) else p for p in pieces]
+            pieces = encode_turn(tokenizer, question, [0], template=config.template)
+            shown = [image if isinstance(p, ImagePlaceholder) else p for p in pieces]
             ids = tokenizer.encode(answer)
             prompts.append(model.embed([*shown, ids]))
             answers.append(len(ids) + 1)
@@ -158,9 +158,9 @@ class _Passing:
         return states
 
 
-def _pictures() -> np.ndarray:
-    """Two drawn pictures, (2, R, R, 3) in 0..1: a smooth scene and a busy one."""
-    y, x = np.mgrid[0 : 1 : PICTURE_SIZE * 1j, 0 : 1 : PICTURE_SIZE * 1j]
+def _images() -> np.ndarray:
+    """Two drawn images, (2, R, R, 3) in 0..1: a smooth scene and a busy one."""
+    y, x = np.mgrid[0 : 1 : IMAGE_SIZE * 1j, 0 : 1 : IMAGE_SIZE * 1j]
     scene = np.stack([x, y, 1 - x], axis=-1)
     scene[(x - 0.3) ** 2 + (y - 0.4) ** 2 < 0.04] = (0.9, 0.1, 0.1)
     busy = np.stack([np.sin(40 * x), np.sin(40 * y), np.sin(40 * (x + y))], axis=-1)

@@ -3,7 +3,7 @@
     MLX modules -> MIL program -> three passes -> stored -> read back and judged -> kept
 
 The package is written under a temporary name, read back, evaluated against the MLX
-encoder on real pictures, and only then renamed to what was asked for.
+encoder on real images, and only then renamed to what was asked for.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ def export(
     out: Path | str,
     options: CoreMLOptions | None = None,
     *,
-    pictures: Sequence[Any] = (),
+    images: Sequence[Any] = (),
     strict: bool = False,
     overwrite: bool = False,
     notify: Notify | None = None,
@@ -73,7 +73,7 @@ def export(
 
     Args:
         out: NAME.mlpackage; made whole or not at all.
-        pictures: what to judge it on: paths or PIL images; two photographs by default.
+        images: what to judge it on: paths or PIL images; two photographs by default.
         strict: judges also with every intermediate rounded to float16.
         notify: receives one line as each step starts.
     Raises:
@@ -88,7 +88,7 @@ def export(
     sizes = options.sizes(model)
     import_coremltools()
     say = notify or (lambda line: None)
-    reference = Reference(model, pictures)
+    reference = Reference(model, images)
     with staged_folder(out, overwrite=overwrite) as folder:
         package = folder / f"encoder{SUFFIX}"
         found = write_package(model, package, options, sizes, say)
@@ -143,12 +143,12 @@ def _build(
     projector = model.projector if options.projector else None
     assert model.vision_tower is not None  # `sizes` refused such a model
     builder = EncoderBuilder(model.vision_tower, projector, options, weights)
-    picture = tools.ImageType(
+    image = tools.ImageType(
         name=IMAGES, shape=(1, 3, size, size), color_layout=tools.colorlayout.RGB
     )
     stored = tools.convert(
         builder.program(size, target),
-        inputs=[picture] if options.picture_input else None,
+        inputs=[image] if options.image_input else None,
         convert_to="mlprogram",
         # The program is in its final types: no pass is to cast it again.
         compute_precision=tools.precision.FLOAT32,
@@ -191,7 +191,7 @@ def _describe(package: Path, config: ModelConfig, options: CoreMLOptions) -> Non
     source = config.source.get("name", "unknown")
     metadata = spec.description.metadata
     metadata.shortDescription = (
-        "FastVLM's vision encoder (FastViTHD): one square picture to visual tokens"
+        "FastVLM's vision encoder (FastViTHD): one square image to visual tokens"
         + (" in the language model's space" if options.projector else "")
         + "."
     )
@@ -206,7 +206,7 @@ def _describe(package: Path, config: ModelConfig, options: CoreMLOptions) -> Non
             "source": source,
             "source_layout": str(config.source.get("layout", "")),
             "preprocessing": f"{config.fit} to a square, bicubic, RGB, "
-            + ("bytes 0..255" if options.picture_input else "divided by 255"),
+            + ("bytes 0..255" if options.image_input else "divided by 255"),
             "fit": config.fit,
             "precision": options.precision,
             "compression": options.compression or "none",
@@ -215,9 +215,9 @@ def _describe(package: Path, config: ModelConfig, options: CoreMLOptions) -> Non
             "converter": f"fastvlm-mlx {__version__}",
         }
     )
-    scale = "a buffer of bytes" if options.picture_input else "floats in 0..1"
+    scale = "a buffer of bytes" if options.image_input else "floats in 0..1"
     said = {
-        IMAGES: f"One RGB picture (1, 3, R, R), {scale}, fitted by '{config.fit}'.",
+        IMAGES: f"One RGB image (1, 3, R, R), {scale}, fitted by '{config.fit}'.",
         FEATURES: "Visual features (1, tokens, width), row by row; (R / 64)^2 tokens.",
         EMBEDDINGS: "Visual embeddings (1, tokens, hidden), row by row.",
     }

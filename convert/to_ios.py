@@ -4,7 +4,7 @@ Drop it into the app of apple/ml-fastvlm as `app/FastVLM/model`. Read by
 https://github.com/apple/ml-fastvlm/blob/592b4add/app/FastVLM/FastVLM.swift
 
     OUT/config.json                 llava_qwen2, with a real image_token_index
-        preprocessor_config.json    read for the picture's size
+        preprocessor_config.json    read for the image's size
         processor_config.json       names the processor
         tokenizer.json, tokenizer_config.json   with <image> added
         model.safetensors           language_model.*,
@@ -61,7 +61,7 @@ def export(
     *,
     q_bits: int | None = 8,
     q_group_size: int = 64,
-    pictures: Sequence[Any] = (),
+    images: Sequence[Any] = (),
     overwrite: bool = False,
 ) -> IOSReport:
     """Writes the app's model folder `out` from any FastVLM checkpoint.
@@ -69,22 +69,22 @@ def export(
     Args:
         source: a name, folder or zip in any known layout.
         options: of the encoder package.
-        q_bits: 4, 8 or None, of the language model; the projector is never quantised.
-            Ignored where the source is quantised already.
+        q_bits: 4, 8 or None, of the language model; the projector is never quantized.
+            Ignored where the source is quantized already.
     Raises:
         CheckpointError: the app cannot run such a model.
         OptionError: an option cannot be honoured, or the package drifts.
     """
     options = options or CoreMLOptions()
-    if options.picture_input or options.projector:
-        option = "--picture-input" if options.picture_input else "--projector"
+    if options.image_input or options.projector:
+        option = "--image-input" if options.image_input else "--projector"
         raise OptionError(
             f"--target ios {option}: Apple's app passes floats and projects itself;"
             f" leave out {option}, or use --coreml"
         )
     import_coremltools()
     folder, config, tensors = llava_files.read_model(source, "ios")
-    tensors, quantization = llava_files.quantise_text(
+    tensors, quantization = llava_files.quantize_text(
         tensors, config, None if config.quantization else q_bits, q_group_size
     )
     model = load(folder, dtype="float32")
@@ -92,7 +92,7 @@ def export(
     with staged_folder(out, overwrite=overwrite, source=folder) as partial:
         package = partial / PACKAGE
         found = write_package(model, package, options, sizes, lambda line: None)
-        verdicts = verify.judge(mlpackage.read(package), Reference(model, pictures))
+        verdicts = verify.judge(mlpackage.read(package), Reference(model, images))
         verify.require(verdicts, str(out), "nothing was written")
         image_id, stop_id = llava_files.write_tokenizer(folder, partial, add_image=True)
         named = with_rows(app_tensors(tensors, config), image_id + 1)
@@ -172,7 +172,7 @@ def _caveats(config: ModelConfig, size: int) -> list[str]:
         )
     if config.fit != "crop":
         found.append(
-            f"Apple's app crops pictures; this model was trained with '{config.fit}',"
+            f"Apple's app crops images; this model was trained with '{config.fit}',"
             " so hand it square ones"
         )
     return found

@@ -1,6 +1,6 @@
 """A checkpoint of any layout in, our model folder out.
 
-    read -> fold -> rename -> (quantise) -> save
+    read -> fold -> rename -> (quantize) -> save
 
 The folder has `config.json` (see `fastvlm_mlx/model/config.py`), `model*.safetensors`
 in the names of `fastvlm_mlx/model/vlm.py`, the tokenizer's files and the source's
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from fastvlm_mlx.convert.fold.fold_checkpoint import assemble, with_encoder_of
+from fastvlm_mlx.convert.fold.fold_checkpoint import fold_checkpoint, with_encoder_of
 from fastvlm_mlx.convert.quantization_check import Agreement, measure
 from fastvlm_mlx.convert.save_weights import (
     LICENCES,
@@ -53,7 +53,7 @@ COMPANIONS = (
 class Report:
     """What a conversion did; sizes are bytes of weights on disk.
 
-    `agreement` compares a quantised model with its original.
+    `agreement` compares a quantized model with its original.
     """
 
     out: Path
@@ -80,8 +80,8 @@ def convert(
     Args:
         source: a folder, `.zip` or weight file in any known layout.
         out: made whole or not at all.
-        dtype: of every tensor that is not quantised; by default as stored.
-        q_bits: 4 or 8 quantises the language model; the encoder and the projector
+        dtype: of every tensor that is not quantized; by default as stored.
+        q_bits: 4 or 8 quantizes the language model; the encoder and the projector
             stay as they are.
         q_group_size: weights that share a scale, 32, 64 (default) or 128.
         encoder_from: another checkpoint to take the vision encoder from.
@@ -103,7 +103,7 @@ def convert(
             tensors, config = with_encoder_of(read, other)
             other.tensors.clear()
         else:
-            tensors, config = assemble(read)
+            tensors, config = fold_checkpoint(read)
         # What is saved is let go at once; nothing else may hold on to it.
         read.tensors.clear()
         if config.text is not None:
@@ -147,12 +147,12 @@ def _quantize(
 ) -> tuple[Tensors, ModelConfig]:
     if is_quantized(tensors):
         raise OptionError(
-            f"--q-bits {bits}: the checkpoint is quantised already;"
+            f"--q-bits {bits}: the checkpoint is quantized already;"
             " convert it from the floating-point one"
         )
     if config.text is None:
         raise OptionError(
-            f"--q-bits {bits}: only the language model is quantised, and this"
+            f"--q-bits {bits}: only the language model is quantized, and this"
             " checkpoint has none"
         )
     settings = {"group_size": group_size, "bits": bits}
@@ -163,7 +163,7 @@ def _quantize(
 
 
 def _evaluate_packed(tensors: Tensors) -> None:
-    """One layer at a time: quantising all at once needs a float32 copy of each."""
+    """One layer at a time: quantizing all at once needs a float32 copy of each."""
     for name in tensors:
         if name.endswith(".scales"):
             layer = name.removesuffix("scales")

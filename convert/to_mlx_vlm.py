@@ -59,8 +59,8 @@ def export(
     """Writes `out` in mlx-community's layout from any FastVLM checkpoint.
 
     Args:
-        dtype: of everything that is not quantised.
-        q_bits: 4 or 8 quantises the language model.
+        dtype: of everything that is not quantized.
+        q_bits: 4 or 8 quantizes the language model.
     Raises:
         CheckpointError: the encoder is not of the form that mlx-vlm knows.
         OptionError: an option cannot be honoured.
@@ -71,7 +71,7 @@ def export(
     vision = config.vision
     assert vision is not None  # read_model saw to it
     _check(vision)
-    tensors, quantization = llava_files.quantise_text(
+    tensors, quantization = llava_files.quantize_text(
         tensors, config, q_bits, q_group_size
     )
     named = unfold(tensors, vision)

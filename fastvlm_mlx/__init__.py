@@ -3,7 +3,7 @@
     from fastvlm_mlx import load
 
     model = load("demo")
-    print(model.ask("picture.png", "What is in the picture?"))
+    print(model.ask("image.png", "What is in the image?"))
 
 Names are resolved on first use, so `import fastvlm_mlx` costs next to nothing.
 """

@@ -95,7 +95,7 @@ class CoreMLEncoder:
             for each in described
         }
         self.output = described[0].output[0].name
-        self.picture_input = described[0].input[0].type.HasField("imageType")
+        self.image_input = described[0].input[0].type.HasField("imageType")
         self.projected = self.output == "image_embeddings"
         self.compiled = compiled_model or compiled(self.path)
         self._loaded: dict[int, Any] = {}
@@ -121,7 +121,7 @@ class CoreMLEncoder:
         return self._loaded[resolution]
 
     def _inputs(self, pixels: np.ndarray) -> dict[str, Any]:
-        if self.picture_input:
+        if self.image_input:
             from PIL import Image
 
             return {"images": Image.fromarray(np.rint(pixels * 255).astype(np.uint8))}
@@ -137,7 +137,7 @@ def _side(feature: Any) -> int:
 def attach(
     model: FastVLMModel, package: Path | str, compute_units: str = "all"
 ) -> CoreMLEncoder:
-    """Makes `model` encode pictures with `package` instead of its MLX encoder.
+    """Makes `model` encode images with `package` instead of its MLX encoder.
 
     Raises:
         OptionError: not on macOS, or unknown units.

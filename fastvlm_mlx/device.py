@@ -1,7 +1,7 @@
-"""What the device wants: the dtype of the weights, and quantised layers or plain ones.
+"""What the device wants: the dtype of the weights, and quantized layers or plain ones.
 
-Metal and CUDA run bfloat16 and keep quantised layers quantised. The CPU runs
-float32 and undoes quantisation on load: there `quantized_matmul` is 40 times slower
+Metal and CUDA run bfloat16 and keep quantized layers quantized. The CPU runs
+float32 and undoes quantization on load: there `quantized_matmul` is 40 times slower
 than a float32 product through a good BLAS.
 """
 

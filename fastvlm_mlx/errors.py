@@ -4,7 +4,7 @@ FastVLMError
  |- CheckpointError    a model folder, file or archive cannot be read
  |- ContextError       a conversation no longer fits the model's context
  |- DownloadError      the hub did not answer or refused
- |- ImageError         a picture cannot be opened or is too large
+ |- ImageError         an image cannot be opened or is too large
  `- OptionError        an option has a value that cannot be honoured
 
 Every message is one line: the thing, its value, the way out. The command line
@@ -35,7 +35,7 @@ class CheckpointError(FastVLMError):
 
 
 class ContextError(FastVLMError):
-    """A prompt and its pictures do not fit into the model's context."""
+    """A prompt and its images do not fit into the model's context."""
 
 
 class DownloadError(FastVLMError):
@@ -43,7 +43,7 @@ class DownloadError(FastVLMError):
 
 
 class ImageError(FastVLMError):
-    """A picture cannot be opened, decoded, or is beyond the size limits."""
+    """An image cannot be opened, decoded, or is beyond the size limits."""
 
 
 class OptionError(FastVLMError, ValueError):

@@ -17,7 +17,7 @@ from fastvlm_mlx.model.parameters import assign, check_tensors
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.model_folder import Progress, converted
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import View, prepare
+from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from fastvlm_mlx.weights.weight_files import Tensors, load_tensors, weight_files
 
@@ -33,24 +33,28 @@ class FastVLM(FastVLMModel):
         resolution: int | None = None,
         tiles: tuple[int, int] | None = None,
     ) -> mx.array:
-        """Visual embeddings of pictures: (N, tokens, hidden).
+        """Visual embeddings of images: (N, tokens, hidden).
 
         Args:
             images: a PIL image, path or URL, or a list of them.
             fit: `pad`, `crop` or `stretch`; the model's own by default.
             resolution: pixels a side, a multiple of 64; the model's own by default.
-            tiles: (rows, columns) to cut each picture into; N then counts the
-                overview and the tiles of every picture in order.
+            tiles: (rows, columns) to cut each image into; N then counts the
+                overview and the tiles of every image in order.
         Raises:
-            ImageError: a picture cannot be opened.
+            ImageError: an image cannot be opened.
             OptionError: an option cannot be honoured.
         """
-        view = View(fit or self.config.fit, resolution or self.config.image_size, tiles)
+        view = ImageOptions(
+            fit or self.config.fit, resolution or self.config.image_size, tiles
+        )
         sources = images if isinstance(images, list | tuple) else [images]
         if not sources:
-            raise OptionError("images: an empty list; give at least one picture")
-        pictures = [open_image(source) for source in sources]
-        pixels = [prepare(p, view, self.config.grid_pinpoints) for p in pictures]
+            raise OptionError("images: an empty list; give at least one image")
+        opened = [open_image(source) for source in sources]
+        pixels = [
+            preprocess(image, view, self.config.grid_pinpoints) for image in opened
+        ]
         return self.encode_pixels(np.concatenate(pixels))
 
     def conversation(self, images: Any = (), **options: Any) -> Conversation:

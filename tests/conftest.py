@@ -117,7 +117,7 @@ def shared_model() -> "MockModel":
 
 @pytest.fixture
 def model(shared_model: "MockModel") -> "MockModel":
-    """Random weights; it remembers no picture and no prompt of another test."""
+    """Random weights; it remembers no image and no prompt of another test."""
 
     shared_model.feature_cache.clear()
     shared_model.encoded = 0
@@ -126,10 +126,10 @@ def model(shared_model: "MockModel") -> "MockModel":
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    from tests.support.mock_model import picture
+    from tests.support.mock_model import make_image
 
     path = tmp_path / "photo.png"
-    picture(1).save(path)
+    make_image(1).save(path)
     return path
 
 

@@ -28,7 +28,7 @@ def golden() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_folded_picture_tokens_equal_the_unfused(demo, golden, name: str) -> None:
+def test_folded_image_tokens_equal_the_unfused(demo, golden, name: str) -> None:
     ours = np.array(demo.encode_image([EXAMPLES / name]))[0].astype(np.float32)
     wanted = golden[f"embeds/{name}"]
     gap = np.abs(ours - wanted).max() / wanted.std()
@@ -47,7 +47,7 @@ def test_folding_does_not_change_the_answers(demo, golden) -> None:
     assert sum(same) >= 0.97 * len(same), f"{sum(same)} of {len(same)}"
 
 
-def test_it_describes_the_picture_of_make_chat(demo) -> None:
+def test_it_describes_the_image_of_make_chat(demo) -> None:
     answer = demo.ask([EXAMPLES / "number.png"], "Describe the image.")
     assert answer == "A red sign with the number 45 in white."
 

@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("weights")
     source = checkpoints.write(place / "source", Spec(dtype="bfloat16"))
     to_mlx.convert(source, place / "model")
-    to_mlx.convert(source, place / "quantised", q_bits=4, q_group_size=32)
+    to_mlx.convert(source, place / "quantized", q_bits=4, q_group_size=32)
     return place
 
 
@@ -45,8 +45,8 @@ def test_dtype(folder: Path, dtype: str | None):
     assert {a.dtype for a in parameters(model).values()} == {wanted}
 
 
-def test_quantised_layers_are_undone_on_the_cpu(folder: Path):
-    model = load(folder / "quantised")
+def test_quantized_layers_are_undone_on_the_cpu(folder: Path):
+    model = load(folder / "quantized")
     packed = any(name.endswith(".scales") for name in parameters(model))
     assert packed == (mx.default_device().type != mx.cpu)
 

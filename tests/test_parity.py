@@ -16,7 +16,7 @@ import pytest
 from fastvlm_mlx import load
 from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.model.language import mlx_lm_module
-from fastvlm_mlx.processing.image_processor import preprocess
+from fastvlm_mlx.processing.image_processor import to_pixels
 from tests.support.closeness import assert_close
 
 LAYOUTS = (
@@ -27,7 +27,7 @@ LAYOUTS = (
     "mlx-community-mini-4bit",
 )
 LIMIT = 1e-3
-PICTURES = "astronaut.png chelsea.png coffee.png coins.png page.png rocket.jpg".split()
+IMAGES = "astronaut.png chelsea.png coffee.png coins.png page.png rocket.jpg".split()
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def case(request: pytest.FixtureRequest, reference: Path) -> Iterator[Case]:
 
 def test_pixels(images: Path):
     with np.load(images / "preprocess_pad_256.npz") as golden:
-        assert sorted(golden.files) == sorted(PICTURES)
+        assert sorted(golden.files) == sorted(IMAGES)
         for name in golden.files:
-            [pixels] = preprocess([images / name], size=256)
+            [pixels] = to_pixels([images / name], size=256)
             assert np.array_equal(pixels, golden[name].astype(np.float32) / 255), name
 
 
@@ -114,7 +114,7 @@ def test_greedy_tokens(case: Case):
     assert tokens == case.golden["greedy"].tolist()
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_whole_chat(case: Case, images: Path, name: str):
     ids = case.golden[f"chat/{name}"].tolist()
     prompt = "Describe the image."

@@ -1,5 +1,5 @@
 """Two small charts, drawn with Pillow so that they need nothing else: stacked bars
-and lines. Values are positive; sizes are pixels of the saved picture."""
+and lines. Values are positive; sizes are pixels of the saved image."""
 
 import math
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ class Chart:
         self.pen.line(scaled, fill=colour, width=round(width * SCALE), joint="curve")
 
     def save(self, path: Path) -> None:
-        """Writes the picture; the suffix of `path` names the format."""
+        """Writes the image; the suffix of `path` names the format."""
         self.image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS).save(path)
 
 

@@ -47,7 +47,7 @@ def attention(rows: float, keys: float, dim: int, itemsize: int) -> Work:
 
 
 def encoder(config: VisionConfig, resolution: int, itemsize: int) -> Work:
-    """One square picture of `resolution` pixels through FastViTHD or a relative."""
+    """One square image of `resolution` pixels through FastViTHD or a relative."""
     dim, grid = config.embed_dims[0], resolution // 2
     # A dense 3x3 convolution is a product of its 27 inputs.
     total = linear(grid**2, 27, dim, itemsize)

@@ -1,4 +1,4 @@
-"""A benchmark's report as one picture: a bar per resolution, a layer per stage."""
+"""A benchmark's report as one image: a bar per resolution, a layer per stage."""
 
 from pathlib import Path
 from typing import Any

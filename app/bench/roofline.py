@@ -107,17 +107,17 @@ def stages(
     itemsize: int,
     *,
     cached: int = 0,
-    pictures: int = 1,
+    images: int = 1,
 ) -> dict[str, Work]:
     """The work of every stage that a roofline applies to.
 
     `prompt_tokens` is the whole prompt, `cached` of which the KV cache holds already;
-    `pictures` counts the overview and the tiles. `decode_token` is one decode step.
+    `images` counts the overview and the tiles. `decode_token` is one decode step.
     """
     work = {}
     if config.vision and config.projector:
-        tokens = pictures * config.vision.tokens(resolution)
-        work["encode"] = encoder(config.vision, resolution, itemsize) * pictures
+        tokens = images * config.vision.tokens(resolution)
+        work["encode"] = encoder(config.vision, resolution, itemsize) * images
         work["project"] = projector(config.projector, tokens, itemsize)
         if config.text:
             seen = prefill(config.text, tokens, itemsize)
@@ -158,7 +158,7 @@ def predictions(work: dict[str, Work]) -> list[dict[str, Any]]:
                 "chip": chip.name,
                 **{name: value for name, value in seconds.items()},
                 "ttft": sum(parts),
-                "tokens_per_second": 1 / step if step else None,
+                "generation_tps": 1 / step if step else None,
             }
         )
     return found

@@ -44,7 +44,7 @@ class Request:
 
 
 def run(request: Request) -> None:
-    """Measure, then print; draw a picture if asked."""
+    """Measure, then print; draw an image if asked."""
     from fastvlm_mlx.app.bench import table
 
     _check(request)
@@ -125,13 +125,13 @@ def gather(request: Request) -> dict[str, Any]:
     tiles = parse_tiles(request.tiles) if request.tiles else None
     resolutions = sorted(set(request.resolutions)) or [model.config.image_size]
     speeds = [roofline.measure(dtype)]
-    picture, kind = _picture(request.image)
+    image, kind = _image(request.image)
     results, missing = [], {"energy": machine.energy()}
     rounds = (request.runs + request.warmup + request.cold * COLD_RUNS) * len(
         resolutions
     )
     with tempfile.TemporaryDirectory() as folder, _bar(rounds) as step:
-        files = stages.variants(picture, Path(folder), kind)
+        files = stages.variants(image, Path(folder), kind)
         for encoder in request.encoders or ("mlx",):
             if reason := _unavailable(encoder):
                 missing[f"encoder {encoder}"] = reason
@@ -156,16 +156,16 @@ def gather(request: Request) -> dict[str, Any]:
     speed = roofline.Speed(
         "this machine", max(s.flops for s in speeds), max(s.bytes for s in speeds)
     )
-    pictures = 1 + tiles[0] * tiles[1] if tiles else 1
+    images = 1 + tiles[0] * tiles[1] if tiles else 1
     for result in results:
-        _summarise(result)
+        _summarize(result)
         work = roofline.stages(
             model.config,
             result["resolution"],
             result["prompt_tokens"],
             dtype.size,
             cached=result["cached_tokens"],
-            pictures=pictures,
+            images=images,
         )
         medians = {key: value["median"] for key, value in result["seconds"].items()}
         result["limits"] = roofline.limits(work, speed, medians)
@@ -176,7 +176,7 @@ def gather(request: Request) -> dict[str, Any]:
                 result["resolution"],
                 result["prompt_tokens"],
                 2,
-                pictures=pictures,
+                images=images,
             )
         )
     return {
@@ -190,7 +190,7 @@ def gather(request: Request) -> dict[str, Any]:
             "warmup": request.warmup,
             "max_tokens": request.max_tokens,
             "tiles": request.tiles,
-            "picture": [*picture.size, kind],
+            "image": [*image.size, kind],
             "prompt": request.prompt,
         },
         "results": results,
@@ -215,7 +215,7 @@ def _add_cold(
         )
 
 
-def _summarise(result: dict[str, Any]) -> None:
+def _summarize(result: dict[str, Any]) -> None:
     """Replace the lists of runs by median, p95 and the runs."""
     seconds = result["seconds"]
     for name, runs in seconds.items():
@@ -225,7 +225,7 @@ def _summarise(result: dict[str, Any]) -> None:
             "runs": runs,
         }
     step = seconds.get("decode_token")
-    result["tokens_per_second"] = 1 / step["median"] if step else None
+    result["generation_tps"] = 1 / step["median"] if step else None
 
 
 def p95(values: Sequence[float]) -> float:
@@ -237,8 +237,8 @@ def p95(values: Sequence[float]) -> float:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
-def _picture(path: str | None) -> tuple[Any, str]:
-    """The picture to measure with, and the format its variants are saved in."""
+def _image(path: str | None) -> tuple[Any, str]:
+    """The image to measure with, and the format its variants are saved in."""
     from fastvlm_mlx.app.bench import stages
     from fastvlm_mlx.processing.image_file import open_image
 

@@ -7,12 +7,12 @@ are measured in runs of their own, with `mx.eval` after each: their sum is a lit
 more than TTFT. Further:
 
 - paper TTFT: encode + project + prefill of the visual tokens alone, as in the FastVLM
-  paper (arXiv 2412.13303, section 4), which leaves the picture file and the words out;
+  paper (arXiv 2412.13303, section 4), which leaves the image file and the words out;
 - cold TTFT: from the start of a new process (`fastvlm-mlx chat`) to the first byte of
   its answer;
-- follow-up TTFT: a second question about the same picture.
+- follow-up TTFT: a second question about the same image.
 
-Every run sees a picture of its own (a few pixels differ), so that no features are
+Every run sees an image of its own (a few pixels differ), so that no features are
 remembered; the fixed beginning of the prompt is, as in any use.
 """
 
@@ -31,7 +31,7 @@ from PIL import Image
 
 from fastvlm_mlx.model import language
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import content_hash, preprocess
+from fastvlm_mlx.processing.image_processor import content_hash, to_pixels
 
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation.conversation import Conversation
@@ -70,7 +70,7 @@ def measure(
     """Seconds of every stage, one list entry per run; tokens, speed and memory.
 
     Args:
-        files: paths of pictures, each another one; two are used per run.
+        files: paths of images, each another one; two are used per run.
         step: called after each of the `runs + warmup` rounds.
     """
     seconds: dict[str, list[float]] = {}
@@ -104,13 +104,13 @@ def _undisturbed(model: "FastVLM", case: Case, file: Path) -> tuple[dict, dict]:
     again = next(iter(conversation.stream(FOLLOW_UP, max_tokens=1)))
     assert first is not None and last is not None
     seconds = {"ttft": first.ttft, "follow_up_ttft": again.ttft}
-    if last.tokens_per_second:
-        seconds["decode_token"] = 1 / last.tokens_per_second
+    if last.generation_tps:
+        seconds["decode_token"] = 1 / last.generation_tps
     return seconds, {
         "prompt_tokens": first.prompt_tokens,
         "visual_tokens": first.visual_tokens,
         "cached_tokens": first.cached_tokens,
-        "generated_tokens": last.generated_tokens,
+        "generation_tokens": last.generation_tokens,
     }
 
 
@@ -119,7 +119,7 @@ def _staged(model: "FastVLM", case: Case, file: Path) -> dict[str, float]:
     clock = Clock()
     image = open_image(str(file))
     clock.lap("decode")
-    pixels = preprocess(
+    pixels = to_pixels(
         [image], size=case.resolution, fit=model.config.fit, tiles=case.tiles
     )
     clock.lap("preprocess")
@@ -201,7 +201,7 @@ def cold(model: str, case: Case, file: Path) -> dict[str, float] | str:
 
 
 def variants(image: Image.Image, folder: Path, format: str) -> Iterator[Path]:
-    """Files of pictures that differ from `image` in one corner, without end."""
+    """Files of images that differ from `image` in one corner, without end."""
     suffix = {"JPEG": ".jpg"}.get(format, ".png")
     number = 0
     while True:
@@ -209,13 +209,13 @@ def variants(image: Image.Image, folder: Path, format: str) -> Iterator[Path]:
         changed = image.copy()
         shade = tuple(number // 32**place % 32 * 8 for place in range(3))
         changed.paste(shade, (0, 0, max(image.width // 16, 1), image.height // 16 + 1))
-        path = folder / f"picture-{number}{suffix}"
+        path = folder / f"image-{number}{suffix}"
         changed.save(path, quality=90) if suffix == ".jpg" else changed.save(path)
         yield path
 
 
 def example(width: int = 1600, height: int = 1200) -> Image.Image:
-    """A picture for measuring where none is given: soft colours, edges and grain."""
+    """An image for measuring where none is given: soft colours, edges and grain."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     grain = np.random.default_rng(0).normal(0, 6, (height, width, 3))
     waves = np.stack([np.sin(x / 90), np.cos(y / 70), np.sin((x + y) / 50)], axis=-1)

@@ -7,7 +7,7 @@ from fastvlm_mlx.files.disk_space import format_size
 
 # Rows of the table: the report's name, and what people read.
 ROWS = {
-    "decode": "decode picture",
+    "decode": "decode image",
     "preprocess": "preprocess",
     "encode": "encode",
     "project": "project",
@@ -30,8 +30,8 @@ def table(report: dict[str, Any]) -> str:
         f"limits    {speed['flops'] / 1e9:.0f} GFLOP/s in matrix products, "
         f"{speed['bytes'] / 1e9:.1f} GB/s copying, measured",
         f"runs      {settings['runs']} after {settings['warmup']} of warm-up; "
-        f"picture {settings['picture'][0]}x{settings['picture'][1]} "
-        f"{settings['picture'][2]}",
+        f"image {settings['image'][0]}x{settings['image'][1]} "
+        f"{settings['image'][2]}",
     ]
     for result in report["results"]:
         lines += ["", *_block(result)]
@@ -56,8 +56,8 @@ def _block(result: dict[str, Any]) -> list[str]:
                 f"{milliseconds(value['p95']):>10}"
                 f"{'' if share is None else f'{share:.0%}':>10}"
             )
-    if result["tokens_per_second"]:
-        lines.append(f"{'tokens per second':40}{result['tokens_per_second']:>10.1f}")
+    if result["generation_tps"]:
+        lines.append(f"{'tokens per second':40}{result['generation_tps']:>10.1f}")
     if "peak_memory" in result:
         lines.append(
             f"peak memory: {format_size(result['peak_memory'])} for a whole process, "
@@ -67,7 +67,7 @@ def _block(result: dict[str, Any]) -> list[str]:
         "prediction (not a measurement: 70% of the GPU's 16-bit peak, no idle time):"
     )
     for chip in result["predictions"]:
-        rate = chip["tokens_per_second"]
+        rate = chip["generation_tps"]
         lines.append(
             f"  {chip['chip']:<20} TTFT {milliseconds(chip['ttft']):>6} ms, paper's "
             f"{milliseconds(chip.get('paper_ttft', 0)):>6} ms, "
@@ -129,7 +129,7 @@ def comparison(
     ]
     differing += [
         name
-        for name in ("picture", "prompt", "tiles", "max_tokens")
+        for name in ("image", "prompt", "tiles", "max_tokens")
         if before["settings"][name] != after["settings"][name]
     ]
     if differing:

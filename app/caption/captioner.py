@@ -1,6 +1,6 @@
-"""Captions of several pictures at once, each what `chat` would answer.
+"""Captions of several images at once, each what `chat` would answer.
 
-All prompts of a run differ in the picture alone, so they are of one length and share
+All prompts of a run differ in the image alone, so they are of one length and share
 an ordinary KV cache with a row for each. A row whose answer ended is taken out.
 """
 
@@ -14,11 +14,11 @@ import numpy as np
 
 from fastvlm_mlx.errors import ContextError, FastVLMError
 from fastvlm_mlx.generation import stream
-from fastvlm_mlx.generation.sampling import Draw, Sampling, chooser
+from fastvlm_mlx.generation.sampling import Sampler, Sampling, make_sampler
 from fastvlm_mlx.model import language
 from fastvlm_mlx.processing import chat_template
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import prepare
+from fastvlm_mlx.processing.image_processor import preprocess
 
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
@@ -38,13 +38,13 @@ class Caption:
 @dataclass
 class _Row:
     index: int
-    choose: Draw | None
+    choose: Sampler | None
     ids: list[int] = field(default_factory=list)
     text: str | None = None  # once a stop text has cut it
 
 
 class Captioner:
-    """Answers one question about any number of pictures with `model`.
+    """Answers one question about any number of images with `model`.
 
     `view` are the options of a conversation; `schema` is a JSON schema or None.
 
@@ -65,7 +65,7 @@ class Captioner:
         self._view = conversation.view
         self._context_size = conversation.context_size
         self._schema = schema
-        self._pieces = chat_template.turn(
+        self._pieces = chat_template.encode_turn(
             model.tokenizer,
             question,
             [0],
@@ -74,14 +74,16 @@ class Captioner:
         )
 
     def pixels(self, name: str) -> np.ndarray:
-        """What the model is to see of a picture; any thread may do this.
+        """What the model is to see of an image; any thread may do this.
 
         Raises ImageError if it cannot be opened.
         """
-        return prepare(open_image(name), self._view, self.model.config.grid_pinpoints)
+        return preprocess(
+            open_image(name), self._view, self.model.config.grid_pinpoints
+        )
 
     def captions(self, pixels: Sequence[np.ndarray]) -> list[Caption | FastVLMError]:
-        """A caption, or why there is none, for each of several pictures, in order."""
+        """A caption, or why there is none, for each of several images, in order."""
         found: dict[int, Caption | FastVLMError] = {}
         # Only a model that chooses its tiles itself has prompts of several lengths.
         for size in {len(each) for each in pixels}:
@@ -150,25 +152,25 @@ class Captioner:
         return captions
 
     def _embedded(self, pixels: np.ndarray) -> mx.array:
-        # One picture after the other: a batch fills no device better, and takes more
+        # One image after the other: a batch fills no device better, and takes more
         # memory. [N, tokens, hidden] -> [N * tokens, hidden], overview first
         features = self.model.encode_pixels(pixels).flatten(0, 1)
         return self.model.embed(
             [
-                features if isinstance(piece, chat_template.Picture) else piece
+                features if isinstance(piece, chat_template.ImagePlaceholder) else piece
                 for piece in self._pieces
             ]
         )
 
-    def _chooser(self, sampling: Sampling) -> Draw | None:
+    def _chooser(self, sampling: Sampling) -> Sampler | None:
         """How a row chooses; None where the likeliest token is always taken."""
         constraint = None
         if self._schema is not None:
-            from fastvlm_mlx.generation.constrained import JSONForm
+            from fastvlm_mlx.generation.constrained import JSONConstraint
 
-            constraint = JSONForm(self.model, self._schema)
+            constraint = JSONConstraint(self.model, self._schema)
         plain = sampling.temperature == 0 and sampling.repetition_penalty in (None, 1)
-        return None if plain and not constraint else chooser(sampling, constraint)
+        return None if plain and not constraint else make_sampler(sampling, constraint)
 
     def _takes(self, row: _Row, token: int) -> bool:
         """Adds a token to a row; True if the answer ends there."""

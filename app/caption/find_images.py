@@ -1,4 +1,4 @@
-"""Which pictures `caption` is about: files, folders and patterns, in a stable order."""
+"""Which images `caption` is about: files, folders and patterns, in a stable order."""
 
 import glob
 import os
@@ -16,18 +16,18 @@ SUFFIXES = frozenset(
 
 
 def find(names: Sequence[str], *, recursive: bool = False) -> list[str]:
-    """The pictures that `names` stand for, each once, where it is first named.
+    """The images that `names` stand for, each once, where it is first named.
 
     A name is a file, an address, a folder (with what lies below it if `recursive`) or a
-    pattern such as `photos/**/*.jpg`. Folders and patterns give pictures by their
+    pattern such as `photos/**/*.jpg`. Folders and patterns give images by their
     suffix, in the order of their names, `2.png` before `10.png`; hidden ones are left.
 
     Raises OptionError if a name stands for nothing.
     """
     found: dict[str, str] = {}
     for name in names:
-        for picture in _expand(name, recursive):
-            found.setdefault(identity(picture), picture)
+        for image in _expand(name, recursive):
+            found.setdefault(identity(image), image)
     return list(found.values())
 
 
@@ -46,11 +46,11 @@ def _expand(name: str, recursive: bool) -> list[str]:
         return [name]
     path = os.path.expanduser(name)
     if os.path.isdir(path):
-        pictures = list(_below(path, recursive))
-        if not pictures:
+        images = list(_below(path, recursive))
+        if not images:
             advice = "" if recursive else "; -r looks into its folders too"
-            raise OptionError(f"{name}: no pictures in this folder{advice}")
-        return pictures
+            raise OptionError(f"{name}: no images in this folder{advice}")
+        return images
     if os.path.lexists(path):
         return [os.path.normpath(path)]
     if not glob.has_magic(path):
@@ -58,10 +58,10 @@ def _expand(name: str, recursive: bool) -> list[str]:
     matches = [
         os.path.normpath(match)
         for match in glob.glob(path, recursive=True)
-        if _is_picture(os.path.basename(match)) and os.path.isfile(match)
+        if _is_image(os.path.basename(match)) and os.path.isfile(match)
     ]
     if not matches:
-        raise OptionError(f"{name}: no pictures match")
+        raise OptionError(f"{name}: no images match")
     return sorted(matches, key=_by_number)
 
 
@@ -70,13 +70,13 @@ def _below(folder: str, recursive: bool) -> Iterator[str]:
         raise error  # os.walk would leave the folder out and say nothing
 
     for place, folders, files in os.walk(folder, onerror=fail):
-        for name in sorted(filter(_is_picture, files), key=_by_number):
+        for name in sorted(filter(_is_image, files), key=_by_number):
             yield os.path.normpath(os.path.join(place, name))
         shown = [name for name in folders if not name.startswith(".")]
         folders[:] = sorted(shown, key=_by_number) if recursive else []
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     # Hidden: also the "._photo.jpg" that macOS leaves on other systems' disks.
     return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
 

@@ -1,7 +1,7 @@
 """Where captions go, so that a run may end at any moment and be gone on with.
 
 A line is handed to the system whole and as soon as it is known, and the file itself
-says which pictures are done: there is no second file that could disagree with it. Only
+says which images are done: there is no second file that could disagree with it. Only
 the end of the last line can be missing after a crash; the next run cuts it off.
 """
 
@@ -20,7 +20,7 @@ from fastvlm_mlx.errors import OptionError
 
 
 class Output(Protocol):
-    """`done` are the identities of pictures that need no caption any more; `begin` is
+    """`done` are the identities of images that need no caption any more; `begin` is
     called once before the first `write`."""
 
     done: set[str]
@@ -33,7 +33,7 @@ class Output(Protocol):
 class File:
     """A JSONL or CSV file, gone on with or, if `overwrite`, begun anew.
 
-    Lines of pictures that failed are dropped by `begin`: those are tried again.
+    Lines of images that failed are dropped by `begin`: those are tried again.
 
     Raises OptionError if `path` cannot be written, holds something else, is in use, or
     was made by another model or prompt.
@@ -94,7 +94,7 @@ class File:
                     line.rstrip(b"\0")[:10]
                 ):
                     raise self._foreign()
-                return  # torn by a crash; its picture is done again
+                return  # torn by a crash; its image is done again
             self._whole = start + len(line)
             if not start and self._form.header:
                 if line != self._form.header:
@@ -169,36 +169,36 @@ class File:
 
 
 class Sidecars:
-    """A text file beside each picture: `cat.jpg` gets `cat.txt`, whole or not at all.
+    """A text file beside each image: `cat.jpg` gets `cat.txt`, whole or not at all.
 
-    Raises OptionError if two pictures would share a file.
+    Raises OptionError if two images would share a file.
     """
 
-    def __init__(self, pictures: list[str], *, overwrite: bool):
+    def __init__(self, images: list[str], *, overwrite: bool):
         owners: dict[Path, str] = {}
         self.done: set[str] = set()
-        for picture in pictures:
-            if is_address(picture):
-                raise OptionError(f"{picture}: has no place for a .txt; use -o FILE")
-            path = Path(picture).with_suffix(".txt")
-            other = owners.setdefault(path, picture)
-            if other != picture:
+        for image in images:
+            if is_address(image):
+                raise OptionError(f"{image}: has no place for a .txt; use -o FILE")
+            path = Path(image).with_suffix(".txt")
+            other = owners.setdefault(path, image)
+            if other != image:
                 raise OptionError(
-                    f"{other} and {picture} would share {path.name}; rename one, or"
+                    f"{other} and {image} would share {path.name}; rename one, or"
                     " use -o FILE"
                 )
             if path.exists() and not overwrite:
-                self.done.add(identity(picture))
+                self.done.add(identity(image))
 
     def begin(self):
         pass
 
     def write(self, record: Record):
-        """Writes the caption of a picture; an error has no file."""
+        """Writes the caption of an image; an error has no file."""
         if record.error is not None:
             return
         path = Path(record.image).with_suffix(".txt")
-        # Left behind by a kill, it is written again: its picture is not done.
+        # Left behind by a kill, it is written again: its image is not done.
         part = path.with_name(f".{path.name}.part")
         try:
             part.write_text(f"{record.text()}\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What one picture's line says, as JSON or CSV, and when it is a whole one."""
+"""What one image's line says, as JSON or CSV, and when it is a whole one."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ FIELDS: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Record:
-    """One picture's line: a caption (a text, or what its JSON holds) or an error."""
+    """One image's line: a caption (a text, or what its JSON holds) or an error."""
 
     image: str
     model: str

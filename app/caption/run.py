@@ -1,6 +1,6 @@
-"""`fastvlm-mlx caption`: a caption for every picture of a folder, and no picture twice.
+"""`fastvlm-mlx caption`: a caption for every image of a folder, and no image twice.
 
-While the model answers about one batch, a thread opens the pictures of the next.
+While the model answers about one batch, a thread opens the images of the next.
 """
 
 import sys
@@ -51,15 +51,15 @@ class Request:
 
 
 def run(request: Request) -> int:
-    """Captions what has none yet; returns the exit code, 1 if a picture failed."""
+    """Captions what has none yet; returns the exit code, 1 if an image failed."""
     view, sampling = check(request)
     schema = read_schema(request.schema) if request.schema else None
-    pictures = find(request.paths, recursive=request.recursive)
+    images = find(request.paths, recursive=request.recursive)
     name = session.choose_model(request.model)
-    with closing(open_output(request, pictures, name)) as output:
-        todo = [picture for picture in pictures if identity(picture) not in output.done]
-        if there := len(pictures) - len(todo):
-            terminal.note(f"{there} of {_count(len(pictures))} have captions already")
+    with closing(open_output(request, images, name)) as output:
+        todo = [image for image in images if identity(image) not in output.done]
+        if there := len(images) - len(todo):
+            terminal.note(f"{there} of {_count(len(images))} have captions already")
         if not todo:
             return 0
         _, model = session.open_model(name)
@@ -95,14 +95,14 @@ def _run(
                 update(done)
     finally:
         seconds = time.perf_counter() - begun
-        _summarise(done - len(failures), failures, len(todo), seconds)
+        _summarize(done - len(failures), failures, len(todo), seconds)
     return 1 if failures else 0
 
 
 def batches(
-    pictures: Sequence[str], opened: Callable[[str], "np.ndarray"], size: int
+    images: Sequence[str], opened: Callable[[str], "np.ndarray"], size: int
 ) -> Iterator[list[tuple[str, "np.ndarray | FastVLMError"]]]:
-    """The pictures in order, `size` at a time, each with its pixels or what is wrong.
+    """The images in order, `size` at a time, each with its pixels or what is wrong.
 
     A thread opens as many ahead, while the caller is at work.
     """
@@ -115,7 +115,7 @@ def batches(
 
     pool = ThreadPoolExecutor(1)
     try:
-        names = iter(pictures)
+        names = iter(images)
         waiting: deque[tuple[str, Future[Any]]] = deque()
 
         def ask(count: int):
@@ -173,16 +173,16 @@ def check(request: Request) -> tuple[dict[str, Any], Any]:
     return view, Sampling(**request.sampling)
 
 
-def open_output(request: Request, pictures: list[str], model: str) -> Output:
+def open_output(request: Request, images: list[str], model: str) -> Output:
     """Where the captions go; nothing is written yet."""
     out, form = request.out, request.form
     if out is None:
         if form == "txt":
-            return Sidecars(pictures, overwrite=request.overwrite)
+            return Sidecars(images, overwrite=request.overwrite)
         return Stdout(CSV() if form == "csv" else JSONLines())
     if form == "txt" or (form is None and out.suffix == ".txt"):
         raise session.UsageError(
-            f"-o {out}: text goes beside each picture; give --format txt and no -o"
+            f"-o {out}: text goes beside each image; give --format txt and no -o"
         )
     table = form == "csv" or (form is None and out.suffix.lower() == ".csv")
     return File(
@@ -198,7 +198,7 @@ def open_output(request: Request, pictures: list[str], model: str) -> Output:
 def progress(total: int, visible: bool) -> Iterator[Callable[[int], None]]:
     """A bar on stderr with the rate and the time left; silent in a pipe.
 
-    Yields the function to call with the pictures done so far.
+    Yields the function to call with the images done so far.
     """
     if not visible or not sys.stderr.isatty():
         yield lambda done: None
@@ -233,14 +233,14 @@ def progress(total: int, visible: bool) -> Iterator[Callable[[int], None]]:
         yield update
 
 
-def rate(pictures: int, seconds: float) -> str:
-    """`2.5 pictures/s`, or `4.0 s/picture` where that is slow."""
-    if not pictures or pictures >= seconds:
-        return f"{pictures / max(seconds, 1e-9):.1f} pictures/s"
-    return f"{seconds / pictures:.1f} s/picture"
+def rate(images: int, seconds: float) -> str:
+    """`2.5 images/s`, or `4.0 s/image` where that is slow."""
+    if not images or images >= seconds:
+        return f"{images / max(seconds, 1e-9):.1f} images/s"
+    return f"{seconds / images:.1f} s/image"
 
 
-def _summarise(captions: int, failures: list[str], todo: int, seconds: float):
+def _summarize(captions: int, failures: list[str], todo: int, seconds: float):
     done = captions + len(failures)
     text = f"{_count(captions)} captioned in {seconds:.1f} s ({rate(done, seconds)})"
     if failures:
@@ -254,5 +254,5 @@ def _summarise(captions: int, failures: list[str], todo: int, seconds: float):
         terminal.note(f"{_count(todo - done)} to go; run the same command to go on")
 
 
-def _count(pictures: int) -> str:
-    return f"{pictures} picture{'' if pictures == 1 else 's'}"
+def _count(images: int) -> str:
+    return f"{images} image{'' if images == 1 else 's'}"

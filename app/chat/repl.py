@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 WELCOME = """\
 Chatting with {model}
-Ask a question, or type '/image PATH' to add a picture
+Ask a question, or type '/image PATH' to add an image
 Type '/help' for the other commands
 Ctrl-C ends an answer, Ctrl-D or '/quit' leaves"""
 
 HELP = """\
-/image PATH...  add pictures; a path alone does the same
-/reset          start over, with the pictures of the start
+/image PATH...  add images; a path alone does the same
+/reset          start over, with the images of the start
 /stats          times, tokens and memory of the last answer
 /save FILE      write the conversation as JSON
 /load FILE      go on with a saved conversation
@@ -101,7 +101,9 @@ class Repl:
                 question,
                 cancel=cancel,
                 detailed=self.show_stats,
-                constraint=constrained.form_of(self.conversation.model, self.schema),
+                constraint=constrained.json_constraint(
+                    self.conversation.model, self.schema
+                ),
                 **self.sampling,
             ):
                 terminal.emit(last.text)
@@ -111,7 +113,7 @@ class Repl:
             self.show()
 
     def add_images(self, rest: str) -> None:
-        """`/image PATH...`: the pictures join the next question."""
+        """`/image PATH...`: the images join the next question."""
         if not rest:
             raise OptionError("/image needs a path; for example /image photo.jpg")
         for name in words(rest):
@@ -122,7 +124,7 @@ class Repl:
         """`/reset`: forget all turns."""
         self.conversation.reset()
         self.last = None
-        terminal.note("started over, with the pictures of the start")
+        terminal.note("started over, with the images of the start")
 
     def show(self, rest: str = "") -> None:
         """`/stats`: the numbers of the last answer."""

@@ -11,7 +11,7 @@ from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.chat import stats
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.app.session import UsageError, open_model
-from fastvlm_mlx.generation.constrained import form_of
+from fastvlm_mlx.generation.constrained import json_constraint
 from fastvlm_mlx.generation.json_schema import read_schema
 
 if TYPE_CHECKING:
@@ -70,14 +70,14 @@ def read_question(request: Request) -> str | None:
     """
     from_pipe = request.images.count("-")
     if from_pipe > 1:
-        raise UsageError("'-' is named twice, but standard input holds one picture")
+        raise UsageError("'-' is named twice, but standard input holds one image")
     if request.prompt is not None:
         if not request.prompt.strip():
             raise UsageError("'-p' is empty; ask something, such as -p 'What is this?'")
         return request.prompt
     if from_pipe:
         raise UsageError(
-            "standard input is the picture ('-'), so the question needs -p PROMPT"
+            "standard input is the image ('-'), so the question needs -p PROMPT"
         )
     if sys.stdin is None or not sys.stdin.isatty():
         return _piped_question()
@@ -91,7 +91,7 @@ def _piped_question() -> str:
         text = sys.stdin.buffer.read().decode() if sys.stdin is not None else ""
     except UnicodeDecodeError:
         raise UsageError(
-            "standard input is not UTF-8 text; for a picture use '-' and -p PROMPT"
+            "standard input is not UTF-8 text; for an image use '-' and -p PROMPT"
         ) from None
     if not text.strip():
         raise UsageError("standard input is empty; pipe a question or use -p PROMPT")
@@ -120,7 +120,7 @@ def check(request: Request) -> dict[str, Any]:
 
 
 def is_readable(name: str) -> bool:
-    """Whether a path may be a picture; a pipe (`<(...)`) may, and is not touched."""
+    """Whether a path may be an image; a pipe (`<(...)`) may, and is not touched."""
     try:
         path = Path(name).expanduser()
         return path.exists() and not path.is_dir()
@@ -143,7 +143,7 @@ def answer(
             question,
             request.images,
             detailed=request.stats,
-            constraint=form_of(conversation.model, schema),
+            constraint=json_constraint(conversation.model, schema),
             **request.sampling,
         ):
             text += last.text

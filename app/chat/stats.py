@@ -18,7 +18,7 @@ def lines(last: "Chunk") -> list[str]:
         f"time to first token: {last.ttft:.3f} s" + (f" ({stages})" if stages else ""),
         f"prompt: {last.prompt_tokens} tokens, {last.visual_tokens} of them visual, "
         f"{last.cached_tokens} cached",
-        f"answer: {last.generated_tokens} tokens, {last.tokens_per_second:.1f} per"
+        f"answer: {last.generation_tokens} tokens, {last.generation_tps:.1f} per"
         f" second, ended by {last.finish_reason}",
         f"peak memory: {format_size(last.peak_memory)}",
     ]
@@ -31,10 +31,10 @@ def record(last: "Chunk") -> dict[str, Any]:
         "prompt_tokens": last.prompt_tokens,
         "visual_tokens": last.visual_tokens,
         "cached_tokens": last.cached_tokens,
-        "generated_tokens": last.generated_tokens,
+        "generation_tokens": last.generation_tokens,
         "ttft": last.ttft,
         "timings": _stages(last),
-        "tokens_per_second": last.tokens_per_second,
+        "generation_tps": last.generation_tps,
         "peak_memory": last.peak_memory,
     }
 

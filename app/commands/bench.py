@@ -13,7 +13,7 @@ def bench(
     resolutions: Annotated[
         list[int] | None,
         typer.Option(
-            "--resolution", help="Side of the picture; repeatable. Else the model's."
+            "--resolution", help="Side of the image; repeatable. Else the model's."
         ),
     ] = None,
     encoders: Annotated[
@@ -28,7 +28,7 @@ def bench(
         typer.Option("--tiles", metavar="RxC", help="Add R rows of C tiles."),
     ] = None,
     image: Annotated[
-        str | None, typer.Option("--image", help="Measure with this picture.")
+        str | None, typer.Option("--image", help="Measure with this image.")
     ] = None,
     prompt: Annotated[
         str, typer.Option("--prompt", "-p", help="The question.")

@@ -37,7 +37,7 @@ def caption(
     schema: options.Schema = None,
     model: options.Model = None,
     batch: Annotated[
-        int, typer.Option("--batch", help="Pictures to caption at the same time.")
+        int, typer.Option("--batch", help="Images to caption at the same time.")
     ] = 8,
     system: options.System = None,
     fit: options.Fit = None,
@@ -52,10 +52,10 @@ def caption(
     max_tokens: options.MaxTokens = 256,
     stop: options.Stop = None,
 ) -> None:
-    """Caption pictures.
+    """Caption images.
 
-    PATH is a picture, a folder or a pattern such as 'photos/**/*.jpg'. However a run
-    ended, the same command goes on with it: pictures that have a caption are left,
+    PATH is an image, a folder or a pattern such as 'photos/**/*.jpg'. However a run
+    ended, the same command goes on with it: images that have a caption are left,
     and those that failed are tried again.
     """
     from fastvlm_mlx.app.caption import run

@@ -50,7 +50,7 @@ def chat(
         bool, typer.Option("--json", help="Print one JSON object instead of text.")
     ] = False,
 ) -> None:
-    """Ask about pictures.
+    """Ask about images.
 
     IMAGE is a path, a URL, or - for standard input. With -p it answers once.
     Without it, what is piped in is the question, and on a terminal a conversation

@@ -18,7 +18,7 @@ def convert(
     ],
     q_bits: Annotated[
         Literal["4", "8"] | None,
-        typer.Option("--q-bits", help="Quantise the language model."),
+        typer.Option("--q-bits", help="Quantize the language model."),
     ] = None,
     q_group_size: Annotated[
         int | None,
@@ -59,8 +59,8 @@ def convert(
         Literal["int8", "int8-block", "palette8", "palette6"] | None,
         typer.Option("--compress", help="Core ML: smaller weights."),
     ] = None,
-    picture_input: Annotated[
-        bool, typer.Option("--picture-input", help="Core ML: take a pixel buffer.")
+    image_input: Annotated[
+        bool, typer.Option("--image-input", help="Core ML: take a pixel buffer.")
     ] = False,
     projector: Annotated[
         bool, typer.Option("--projector", help="Core ML: give embeddings.")
@@ -77,10 +77,10 @@ def convert(
         int | None,
         typer.Option("--norm-prescale", help="Core ML: LayerNorm's divisor; 16."),
     ] = None,
-    pictures: Annotated[
+    images: Annotated[
         list[Path] | None,
         typer.Option(
-            "--picture", metavar="PATH", help="Core ML: judge it on this; repeatable."
+            "--image", metavar="PATH", help="Core ML: judge it on this; repeatable."
         ),
     ] = None,
     overwrite: Annotated[
@@ -95,12 +95,12 @@ def convert(
         "precision": precision,
         "resolutions": resolution,
         "compression": compress,
-        "picture_input": picture_input or None,
+        "image_input": image_input or None,
         "projector": projector or None,
         "attention": attention,
         "query_chunk": query_chunk,
         "norm_prescale": norm_prescale,
-        "pictures": pictures,
+        "images": images,
     }
     weights = {
         "q_bits": None if q_bits is None else int(q_bits),
@@ -127,10 +127,10 @@ def verify(
         str,
         typer.Option("--model", "-m", help="The checkpoint it was made from."),
     ],
-    pictures: Annotated[
+    images: Annotated[
         list[Path] | None,
         typer.Option(
-            "--picture", metavar="PATH", help="Compare on this picture; repeatable."
+            "--image", metavar="PATH", help="Compare on this image; repeatable."
         ),
     ] = None,
     strict: Annotated[
@@ -145,4 +145,4 @@ def verify(
     """Compare an encoder package with the model it was made from."""
     from fastvlm_mlx.app.export import targets
 
-    targets.verify(package, model, pictures or (), strict=strict, device=device)
+    targets.verify(package, model, images or (), strict=strict, device=device)

@@ -31,7 +31,7 @@ System = Annotated[
 ]
 Fit = Annotated[
     Literal["pad", "crop", "stretch"] | None,
-    typer.Option("--fit", help="How a picture becomes square."),
+    typer.Option("--fit", help="How an image becomes square."),
 ]
 Resolution = Annotated[
     int | None,

@@ -24,7 +24,7 @@ def serve(
         typer.Option(
             "--allow-url",
             metavar="HOST",
-            help="Fetch pictures from HOST, *.HOST, or * for all; repeatable.",
+            help="Fetch images from HOST, *.HOST, or * for all; repeatable.",
         ),
     ] = None,
     allow_host: Annotated[

@@ -1,4 +1,4 @@
-"""`--encoder auto|coreml|PATH`: pictures go through a Core ML package, on macOS."""
+"""`--encoder auto|coreml|PATH`: images go through a Core ML package, on macOS."""
 
 import hashlib
 import sys

@@ -26,7 +26,7 @@ RUNS = 3
 
 @dataclass(frozen=True)
 class Choice:
-    """Median milliseconds to encode one picture with each encoder."""
+    """Median milliseconds to encode one image with each encoder."""
 
     mlx: float
     coreml: float

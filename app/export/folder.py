@@ -8,7 +8,7 @@ from fastvlm_mlx.files import disk_space
 
 
 def run(source: str, out: Path, *, encoder_from: str | None, **options: Any) -> None:
-    """Convert with a progress bar, then say the sizes and, if quantised, the drift."""
+    """Convert with a progress bar, then say the sizes and, if quantized, the drift."""
     from fastvlm_mlx.convert import to_mlx
     from fastvlm_mlx.hub.locate import locate
 
@@ -27,6 +27,6 @@ def run(source: str, out: Path, *, encoder_from: str | None, **options: Any) -> 
     if report.agreement is not None:
         same, drift = report.agreement.top1, report.agreement.kl
         print(
-            f"agreement with the unquantised model: {same:.1%} the same next token, "
+            f"agreement with the unquantized model: {same:.1%} the same next token, "
             f"KL {drift:.4f} nats, at {report.agreement.positions} positions"
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 FLAGS = {
     "resolutions": "--resolution",
     "compression": "--compress",
-    "pictures": "--picture",
+    "images": "--image",
 }
 
 
@@ -65,13 +65,13 @@ def run(
 ) -> None:
     """Write `out` and say its size and how well it agrees."""
     given = {name: value for name, value in encoder.items() if value is not None}
-    pictures = [str(path) for path in given.pop("pictures", ())]
+    images = [str(path) for path in given.pop("images", ())]
     if kind == "mlx-vlm":
         _write_mlx_vlm(source, out, weights, overwrite)
     elif kind == "ios":
-        _write_ios(source, out, options(given), pictures, weights, overwrite)
+        _write_ios(source, out, options(given), images, weights, overwrite)
     else:
-        _write_package(source, out, options(given), pictures, overwrite)
+        _write_package(source, out, options(given), images, overwrite)
 
 
 def options(given: Mapping[str, Any]) -> "CoreMLOptions":
@@ -98,7 +98,7 @@ def _write_package(
     source: str,
     out: Path,
     options: "CoreMLOptions",
-    pictures: Sequence[str],
+    images: Sequence[str],
     overwrite: bool,
 ) -> None:
     from fastvlm_mlx.convert import to_coreml
@@ -109,7 +109,7 @@ def _write_package(
         load(source, dtype="float32"),
         out,
         options,
-        pictures=pictures,
+        images=images,
         overwrite=overwrite,
         notify=terminal.note,
     )
@@ -123,7 +123,7 @@ def _write_ios(
     source: str,
     out: Path,
     options: "CoreMLOptions",
-    pictures: Sequence[str],
+    images: Sequence[str],
     weights: Mapping[str, Any],
     overwrite: bool,
 ) -> None:
@@ -132,7 +132,7 @@ def _write_ios(
 
     given = {k: v for k, v in weights.items() if k.startswith("q_") and v is not None}
     report = to_ios.export(
-        source, out, options, pictures=pictures, overwrite=overwrite, **given
+        source, out, options, images=images, overwrite=overwrite, **given
     )
     print(f"{report.out}: {format_size(report.bytes)} on disk")
     print(f"memory on a phone: {report.memory}")
@@ -155,7 +155,7 @@ def _write_mlx_vlm(
 def verify(
     package: Path,
     model: str,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     *,
     strict: bool,
     device: bool,
@@ -173,7 +173,7 @@ def verify(
         coreml_encoder.require_macos()
     stored = mlpackage.read(package)
     loaded = load(model, dtype="float32")
-    paths = [str(path) for path in pictures]
+    paths = [str(path) for path in images]
     reference = verify.Reference(loaded, paths)
     verdicts = verify.judge(stored, reference, strict=strict)
     _print_verdicts(verdicts, ())

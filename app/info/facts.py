@@ -28,13 +28,13 @@ def run(model: str, *, as_json: bool) -> None:
 
 def gather(model: str) -> dict[str, Any]:
     """Everything `info` says, as `--json` prints it; sizes in bytes."""
-    from fastvlm_mlx.convert import to_mlx
+    from fastvlm_mlx.convert.fold.fold_checkpoint import fold_checkpoint
     from fastvlm_mlx.convert.source import checkpoint, layouts
     from fastvlm_mlx.hub.locate import locate
 
     source = locate(model)
     with checkpoint.opened(source) as read:
-        tensors, config = to_mlx.assemble(read)
+        tensors, config = fold_checkpoint(read)
         return {
             "model": str(source),
             "layout": config.source.get("layout", read.layout.name),
@@ -51,7 +51,7 @@ def gather(model: str) -> dict[str, Any]:
 
 
 def parameters(tensors: "Tensors", config: "ModelConfig") -> dict[str, int]:
-    """Numbers of parameters per part and in total, quantised ones unpacked."""
+    """Numbers of parameters per part and in total, quantized ones unpacked."""
     from fastvlm_mlx.weights.quantization import layer_settings
 
     counts: dict[str, int] = dict.fromkeys(PARTS, 0)
@@ -117,7 +117,7 @@ def encoder_choice(
 def memory(tensors: "Tensors", config: "ModelConfig") -> dict[str, Any]:
     """Bytes that a loaded model takes on this device, and a context's growth.
 
-    Passing pictures through the encoder takes more for a moment, by resolution.
+    Passing images through the encoder takes more for a moment, by resolution.
     """
     import mlx.core as mx
 

@@ -16,8 +16,8 @@ def table(facts: dict[str, Any]) -> str:
         "runs on": _runs_on(facts),
         "projector": _projector(facts),
         "language": _language(facts),
-        "quantised": _quantised(facts["quantization"]),
-        "pictures": f"{facts['resolution']} px, {facts['fit']}",
+        "quantized": _quantized(facts["quantization"]),
+        "images": f"{facts['resolution']} px, {facts['fit']}",
         "tokens": _tokens(facts["visual_tokens"]),
         "memory": _memory(facts["memory"]),
         "device": f"{facts['device']}, {facts['memory']['dtype']}",
@@ -69,7 +69,7 @@ def _language(facts: dict[str, Any]) -> str:
     )
 
 
-def _quantised(settings: dict[str, int] | None) -> str:
+def _quantized(settings: dict[str, int] | None) -> str:
     if settings is None:
         return "no"
     return f"language model, {settings['bits']} bits in groups of " + str(
@@ -87,7 +87,7 @@ def _memory(memory: dict[str, Any]) -> str:
     text = f"{format_size(memory['weights'])} of weights in {memory['dtype']}"
     if memory["context_token"]:
         text += f", {format_size(1000 * memory['context_token'])} per 1000 tokens"
-    return f"{text}; pictures take more while they are encoded"
+    return f"{text}; images take more while they are encoded"
 
 
 def _row(numbers: list[int]) -> str:

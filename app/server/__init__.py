@@ -4,7 +4,7 @@
     openai      /v1/...         \\  a request -> a Question; Chunks -> a reply
     ollama      /api/...        /
     worker      one thread that owns the model, and the queue before it
-    pictures    bytes -> attachments; fetch gets those at addresses
+    images    bytes -> attachments; fetch gets those at addresses
 
 An extra, `pip install 'fastvlm-mlx[serve]'`.
 """

@@ -21,19 +21,23 @@ from fastvlm_mlx.app.server.api import (
     openai_schema,
     openapi,
 )
-from fastvlm_mlx.app.server.api.response import Reply, Writer, refuse
+from fastvlm_mlx.app.server.api.response import (
+    AnswerResponse,
+    ResponseFormatter,
+    refuse,
+)
 from fastvlm_mlx.app.server.engine.fetch import Fetcher
-from fastvlm_mlx.app.server.engine.request import Message, Question
+from fastvlm_mlx.app.server.engine.request import GenerationRequest, Message
 from fastvlm_mlx.app.server.engine.schema_check import Schemas
 from fastvlm_mlx.app.server.engine.worker import Worker
 from fastvlm_mlx.app.server.http import body
-from fastvlm_mlx.app.server.http.access import Gate
-from fastvlm_mlx.app.server.http.errors import Refusal
+from fastvlm_mlx.app.server.http.access import AccessMiddleware
+from fastvlm_mlx.app.server.http.errors import APIError
 
 FETCHES = 4  # at once
 
 
-class Site:
+class Routes:
     """Handlers of all routes, over one `worker`."""
 
     def __init__(self, worker: Worker, hosts: tuple[str, ...] = ()):
@@ -68,7 +72,7 @@ class Site:
         question = await openai.question_of(asked, self._limits)
         options = asked.stream_options or openai_schema.StreamOptions()
         if asked.stream_options is not None and not asked.stream:
-            raise Refusal(
+            raise APIError(
                 400,
                 "The 'stream_options' parameter is only allowed when 'stream' is"
                 " enabled.",
@@ -97,35 +101,37 @@ class Site:
             return JSONResponse(writer.loaded())
         return await self._reply(question, writer, asked.stream is not False)
 
-    async def _reply(self, question: Question, writer: Writer, stream: bool) -> ASGIApp:
-        if any(isinstance(p, str) for m in question.messages for p in m.pictures):
+    async def _reply(
+        self, question: GenerationRequest, writer: ResponseFormatter, stream: bool
+    ) -> ASGIApp:
+        if any(isinstance(p, str) for m in question.messages for p in m.images):
             question = await self._fetched(question)
         if question.form is not None and question.form.schema is not None:
             await self._schemas.check(question.form.schema)
-        return Reply(self._worker, self._worker.ask(question), writer, stream)
+        return AnswerResponse(self._worker, self._worker.ask(question), writer, stream)
 
-    async def _fetched(self, question: Question) -> Question:
-        """`question` with the pictures at addresses read."""
+    async def _fetched(self, question: GenerationRequest) -> GenerationRequest:
+        """`question` with the images at addresses read."""
 
-        async def read(picture: bytes | str) -> bytes:
-            if isinstance(picture, bytes):
-                return picture
+        async def read(image: bytes | str) -> bytes:
+            if isinstance(image, bytes):
+                return image
             return await anyio.to_thread.run_sync(
-                self._fetcher.read, picture, limiter=self._fetching
+                self._fetcher.read, image, limiter=self._fetching
             )
 
         messages: list[Message] = []
         for message in question.messages:
-            pictures = [await read(picture) for picture in message.pictures]
-            messages.append(Message(message.role, message.text, tuple(pictures)))
-        return Question(**{**vars(question), "messages": tuple(messages)})
+            images = [await read(image) for image in message.images]
+            messages.append(Message(message.role, message.text, tuple(images)))
+        return GenerationRequest(**{**vars(question), "messages": tuple(messages)})
 
     def _named(self, name: str) -> str:
-        """The model's name; Refusal if `name` is another's."""
+        """The model's name; APIError if `name` is another's."""
         own = self._worker.model["name"]
         # Ollama's clients add the tag.
         if name.removesuffix(":latest") != own.removesuffix(":latest"):
-            raise Refusal(
+            raise APIError(
                 404,
                 f"The model '{_short(name)}' does not exist; this server has '{own}'",
                 code="model_not_found",
@@ -163,7 +169,7 @@ def build(
     *,
     hosts: tuple[str, ...],
     token: str | None,
-    picture_hosts: tuple[str, ...] = (),
+    image_hosts: tuple[str, ...] = (),
 ) -> ASGIApp:
     """The whole application, gate included; closes `worker` when it shuts down."""
 
@@ -172,18 +178,18 @@ def build(
         yield
         await anyio.to_thread.run_sync(worker.close)
 
-    routes = Site(worker, picture_hosts).routes()
+    routes = Routes(worker, image_hosts).routes()
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
         exception_handlers={
-            Refusal: _refused,
+            APIError: _refused,
             ClientDisconnect: _left,
             404: _unknown,
             405: _unknown,
         },
     )
-    return Gate(
+    return AccessMiddleware(
         app,
         hosts=hosts,
         token=token,
@@ -205,20 +211,20 @@ def page_routes() -> list[Route]:
     return [Route("/", serve(index), methods=["GET"]), *routes] if files else routes
 
 
-def _writer(request: Request) -> Writer:
+def _writer(request: Request) -> ResponseFormatter:
     if request.url.path.startswith("/api/"):
         return ollama.Writer("", chat=True)
     return openai.Writer("")
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, APIError)
     return refuse(_writer(request), error)
 
 
 async def _unknown(request: Request, error: Any) -> Response:
     method = "known by another method" if error.status_code == 405 else "not known"
-    refusal = Refusal(error.status_code, f"this address is {method}", code="not_found")
+    refusal = APIError(error.status_code, f"this address is {method}", code="not_found")
     return refuse(_writer(request), refusal)
 
 

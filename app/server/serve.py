@@ -15,7 +15,7 @@ from fastvlm_mlx.app import terminal
 from fastvlm_mlx.errors import FastVLMError, OptionError
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.app.server.engine.engine import Desk
+    from fastvlm_mlx.app.server.engine.engine import Engine
     from fastvlm_mlx.app.server.http.limits import Limits
 
 TOKEN = "FASTVLM_TOKEN"
@@ -52,7 +52,7 @@ def run(options: Options) -> None:
     with link, logged_to_stderr():
         worker = Worker(lambda: open_desk(options.model, limits), limits)
         name = worker.start()["name"]
-        app = build(worker, hosts=hosts, token=token, picture_hosts=options.allow_url)
+        app = build(worker, hosts=hosts, token=token, image_hosts=options.allow_url)
         terminal.note(f"{name} is served at {address(link)} (Ctrl-C stops)")
         server = make_server(app, limits)
         try:
@@ -87,14 +87,14 @@ def make_server(app: Any, limits: "Limits") -> Any:
     )
 
 
-def open_desk(name: str | None, limits: "Limits") -> "Desk":
+def open_desk(name: str | None, limits: "Limits") -> "Engine":
     """Loads the model on this thread."""
-    from fastvlm_mlx.app.server.engine.engine import Desk
+    from fastvlm_mlx.app.server.engine.engine import Engine
     from fastvlm_mlx.app.session import open_model
 
     name, model = open_model(name)
     # Of a folder only its own name: the rest of a path is nobody's business.
-    return Desk(Path(name).name if os.path.exists(name) else name, model, limits)
+    return Engine(Path(name).name if os.path.exists(name) else name, model, limits)
 
 
 def read_token(options: Options) -> str | None:

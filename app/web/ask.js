@@ -1,9 +1,9 @@
-// Ask mode: one picture, and a conversation about it.
+// Ask mode: one image, and a conversation about it.
 
 import { answer, duration, userMessage } from "./server.js";
 
 const STARTERS = ["Describe the image.", "What is written in this image?", "What stands out?"];
-// What the server opens. Other pictures, and very large ones, are drawn again by the
+// What the server opens. Other images, and very large ones, are drawn again by the
 // browser: most cameras' files stay as they are.
 const PLAIN = ["image/png", "image/jpeg", "image/webp", "image/gif"];
 const MOST_BYTES = 8e6;
@@ -13,7 +13,7 @@ const byId = (id) => document.getElementById(id);
 
 export function startAsk({ announce, complain }) {
   const [ask, log, question, send] = ["ask", "log", "question", "send"].map(byId);
-  let picture = null; // a data URL
+  let image = null; // a data URL
   let messages = [];
   let stop = null; // of the answer under way
 
@@ -27,11 +27,11 @@ export function startAsk({ announce, complain }) {
     stop?.abort();
     try {
       const { url, width, height } = await read(file);
-      picture = url;
-      byId("picture").src = url;
+      image = url;
+      byId("image").src = url;
       byId("about").textContent = `${width} × ${height}`;
     } catch {
-      complain(new Error(`${file.name || "This"} is not a picture that the browser can open.`));
+      complain(new Error(`${file.name || "This"} is not an image that the browser can open.`));
       return;
     }
     messages = [];
@@ -39,14 +39,14 @@ export function startAsk({ announce, complain }) {
     delete ask.dataset.empty;
     ask.dataset.fresh = "";
     location.hash = "ask";
-    announce("Picture ready. Ask a question.");
+    announce("Image ready. Ask a question.");
     question.focus();
   }
 
   async function put(text) {
-    if (!picture || stop || !text.trim()) return;
+    if (!image || stop || !text.trim()) return;
     const before = messages;
-    const asked = userMessage(text.trim(), ...(messages.length ? [] : [picture]));
+    const asked = userMessage(text.trim(), ...(messages.length ? [] : [image]));
     const turn = addTurn(log, text.trim());
     delete ask.dataset.fresh;
     question.value = "";
@@ -61,7 +61,7 @@ export function startAsk({ announce, complain }) {
     } catch (error) {
       complain(error);
     }
-    // Another picture may have begun another conversation meanwhile.
+    // Another image may have begun another conversation meanwhile.
     if (stop === control) {
       if (told.text) messages = [...before, asked, { role: "assistant", content: told.text }];
       stop = null;
@@ -133,7 +133,7 @@ function addTurn(log, text) {
       answered.textContent = shown;
       if (timings.ttft) {
         badge.textContent = `TTFT ${duration(timings.ttft)}`;
-        const rate = timings.tokens_per_second;
+        const rate = timings.generation_tps;
         numbers.replaceChildren(badge, rate ? `${rate.toFixed(rate < 10 ? 1 : 0)} tokens a second` : "");
       }
       if (atEnd) log.scrollTop = log.scrollHeight;
@@ -143,7 +143,7 @@ function addTurn(log, text) {
   };
 }
 
-/** A picture file as a data URL that the server opens, and its size in pixels. */
+/** An image file as a data URL that the server opens, and its size in pixels. */
 async function read(file) {
   const bitmap = await createImageBitmap(file);
   const { width, height } = bitmap;

@@ -127,7 +127,7 @@ export function startLive({ announce, complain }) {
         byId("live-ttft").textContent = `TTFT ${duration(timings.ttft ?? 0)}`;
       },
     });
-    // A caption that was cut short by a pause stays on the picture, not in the list.
+    // A caption that was cut short by a pause stays on the image, not in the list.
     if (!signal.aborted && told.text.trim()) keep(told);
   }
 

@@ -91,9 +91,9 @@ async function* events(body) {
   }
 }
 
-/** A user's message: pictures as data URLs, then text. */
-export function userMessage(text, ...pictures) {
-  const parts = pictures.map((url) => ({ type: "image_url", image_url: { url } }));
+/** A user's message: images as data URLs, then text. */
+export function userMessage(text, ...images) {
+  const parts = images.map((url) => ({ type: "image_url", image_url: { url } }));
   return { role: "user", content: [...parts, { type: "text", text }] };
 }
 

@@ -1,15 +1,15 @@
-"""Accuracy of a converted model on the picture world, through the product's own path.
+"""Accuracy of a converted model on the image world, through the product's own path.
 
     python -m benchmarks.accuracy demo
-    python -m benchmarks.accuracy FOLDER --pictures 1000 --resolution 512
+    python -m benchmarks.accuracy FOLDER --images 1000 --resolution 512
     python -m benchmarks.accuracy demo --variants              # a row for each of them
     python -m benchmarks.accuracy demo --variants 4-bit tiles
 
-For each kind of question, N pictures that raise it are drawn from seeds that training
+For each kind of question, N images that raise it are drawn from seeds that training
 never used, and one question of that kind is asked about each with `model.ask`, greedy.
 An answer counts when it equals the right one exactly. The second table ("unseen look")
 has a font, shades and words that training never showed. Every row is asked the same
-questions about the same pictures. Needs the fonts that training/README.md names. The
+questions about the same images. Needs the fonts that training/README.md names. The
 last line of stdout is one JSON document.
 """
 
@@ -45,7 +45,7 @@ def arguments() -> argparse.ArgumentParser:
         description=(__doc__ or "").split("\n")[0],
     )
     parser.add_argument("model", nargs="?", default="demo", help="name or folder")
-    parser.add_argument("--pictures", type=positive, default=100, help="for each kind")
+    parser.add_argument("--images", type=positive, default=100, help="for each kind")
     parser.add_argument(
         "--kinds", nargs="+", default=list(questions.KINDS), choices=questions.KINDS
     )
@@ -77,8 +77,8 @@ def run(options: argparse.Namespace) -> None:
         source = converted(options.model)
         rows = make(names, source, Path(scratch), options.resolution)
         tallies = [Tally(row) for row in rows]
-        to_ask = asked(options.kinds, options.pictures)
-        every = len(LOOKS) * len(options.kinds) * options.pictures
+        to_ask = asked(options.kinds, options.images)
+        every = len(LOOKS) * len(options.kinds) * options.images
         replies = answers(rows, to_ask, options.workers)
         for done, (question, given) in enumerate(replies, start=1):
             for tally, answer in zip(tallies, given, strict=True):
@@ -89,9 +89,9 @@ def run(options: argparse.Namespace) -> None:
         print(file=sys.stderr)
     machine = this_machine.facts()
     dtype = str(device_dtype()).removeprefix("mlx.core.")
-    print("\n\n".join(table.markdown(tallies, options.kinds, options.pictures, dtype)))
+    print("\n\n".join(table.markdown(tallies, options.kinds, options.images, dtype)))
     print(f"\n{options.model} on {this_machine.line(machine)}")
-    settings = {"model": options.model, "pictures": options.pictures, "dtype": dtype}
+    settings = {"model": options.model, "images": options.images, "dtype": dtype}
     report = {"rows": table.document(tallies, options.kinds), "machine": machine}
     print(json.dumps(settings | report))
 

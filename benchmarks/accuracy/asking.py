@@ -1,6 +1,6 @@
-"""Questions about drawn pictures, put to every variant by a pool of processes.
+"""Questions about drawn images, put to every variant by a pool of processes.
 
-A process draws a picture once and asks all variants about it. Its answers depend on
+A process draws an image once and asks all variants about it. Its answers depend on
 nothing but the question: each process has one core, so sums are added in one order
 however many there are, and a model forgets what it was asked before.
 """
@@ -34,7 +34,7 @@ LOOKS = {"other seeds": False, "unseen look": True}
 
 @dataclass(frozen=True)
 class Question:
-    """One question about the picture of `seed`, with its right answer."""
+    """One question about the image of `seed`, with its right answer."""
 
     kind: str
     look: str
@@ -53,7 +53,7 @@ class Answer:
 
 
 def asked(kinds: Sequence[str], number: int) -> Iterator[Question]:
-    """`number` pictures of each look and kind with one question of that kind each.
+    """`number` images of each look and kind with one question of that kind each.
 
     Numbers have two digits.
     """
@@ -93,7 +93,7 @@ def _ask(variant: Variant, image: Image.Image, text: str) -> Answer:
         )  # fmt: skip
     except FastVLMError as fault:
         return Answer("", 0.0, str(fault))
-    # No picture comes twice, and the beginning that prompts share is not to be
+    # No image comes twice, and the beginning that prompts share is not to be
     # computed in another way for the first of them.
     model.feature_cache.clear()
     return Answer(text.strip(), time.perf_counter() - started)
@@ -106,7 +106,7 @@ def answers(
     # Children inherit it; NumPy's BLAS counts the cores before `_settle` can.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if sys.platform == "linux" and on_cpu():
-        # Compiled now: small pictures alone would never be worth it, and an answer
+        # Compiled now: small images alone would never be worth it, and an answer
         # must not depend on when another process compiled them.
         kernels.library()
     # MLX does not survive a fork.

@@ -44,23 +44,23 @@ class Tally:
 
 
 def markdown(
-    tallies: Sequence[Tally], kinds: Sequence[str], pictures: int, dtype: str
+    tallies: Sequence[Tally], kinds: Sequence[str], images: int, dtype: str
 ) -> Iterator[str]:
     """The tables and what is to be known about them, a paragraph at a time."""
     for look in LOOKS:
-        yield f"**{look.capitalize()}**, per cent right of {pictures} pictures a kind"
+        yield f"**{look.capitalize()}**, per cent right of {images} images a kind"
         yield "\n".join(_rows(tallies, kinds, look))
     yield (
-        f"A share is known to within {_margin(pictures):.0f} points (95%, at worst)"
+        f"A share is known to within {_margin(images):.0f} points (95%, at worst)"
         + (
-            "; the difference of two rows better, as they saw the same pictures."
+            "; the difference of two rows better, as they saw the same images."
             " Same: answers equal to the first row's, right or wrong."
             if len(tallies) > 1
             else "."
         )
     )
     yield f"Arithmetic: {dtype}, unless the row says otherwise." + (
-        " A CPU undoes quantisation on load: the rows in bits show what rounding the"
+        " A CPU undoes quantization on load: the rows in bits show what rounding the"
         " weights costs."
         if dtype == "float32"
         else ""
@@ -111,6 +111,6 @@ def _each(tally: Tally) -> float:
     return tally.seconds / tally.asked.total()
 
 
-def _margin(pictures: int) -> float:
+def _margin(images: int) -> float:
     """Half of the 95% interval of a share of one half, in points."""
-    return 100 * 1.96 * (0.25 / pictures) ** 0.5
+    return 100 * 1.96 * (0.25 / images) ** 0.5

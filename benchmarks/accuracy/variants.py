@@ -1,4 +1,4 @@
-"""The forms in which one model is asked: quantised, at other sizes, as Core ML."""
+"""The forms in which one model is asked: quantized, at other sizes, as Core ML."""
 
 import functools
 from collections.abc import Sequence
@@ -102,10 +102,10 @@ def _encode_with(model: FastVLM, package: Path) -> None:
 
     def encode_pixels(pixels: Any) -> mx.array:
         # [N, R, R, 3] -> [N, 1, 3, R, R]
-        pictures = np.asarray(pixels, np.float32).transpose(0, 3, 1, 2)[:, None]
+        images = np.asarray(pixels, np.float32).transpose(0, 3, 1, 2)[:, None]
         features = [
-            evaluate(function, {given.name: picture}, mode="strict")[output]
-            for picture in pictures
+            evaluate(function, {given.name: image}, mode="strict")[output]
+            for image in images
         ]
         dtype = projector.layers[0].weight.dtype
         return projector(mx.array(np.concatenate(features)).astype(dtype))

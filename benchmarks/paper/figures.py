@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Encode(NamedTuple):
-    """One encoder at one resolution, and the paper's time for a picture."""
+    """One encoder at one resolution, and the paper's time for an image."""
 
     encoder: str
     resolution: int
@@ -21,7 +21,7 @@ class Encode(NamedTuple):
 
 
 class System(NamedTuple):
-    """One row of table 10. `crops` pictures of `resolution` are encoded (tiles and
+    """One row of table 10. `crops` images of `resolution` are encoded (tiles and
     overview); the paper's `milliseconds` are (encoder, prefill, both)."""
 
     name: str

@@ -24,7 +24,7 @@ from fastvlm_mlx.app.bench import flops
 from fastvlm_mlx.app.bench.roofline import Speed
 from fastvlm_mlx.model import language
 
-# An encoder: (name, resolution, pictures at once). A prefill: (name, tokens).
+# An encoder: (name, resolution, images at once). A prefill: (name, tokens).
 Encode = tuple[str, int, int]
 Prefill = tuple[str, int]
 Key = Encode | Prefill
@@ -59,8 +59,8 @@ class Bench:
     def work(self, key: Key) -> flops.Work:
         """What `key` has to compute."""
         if len(key) == 3:
-            name, resolution, pictures = key
-            return ENCODERS[name].work(resolution, self.dtype.size) * pictures
+            name, resolution, images = key
+            return ENCODERS[name].work(resolution, self.dtype.size) * images
         name, tokens = key
         return flops.prefill(LANGUAGE_MODELS[name], tokens, self.dtype.size)
 
@@ -117,10 +117,10 @@ class Bench:
 
     def _call(self, key: Key) -> Callable[[], mx.array]:
         if len(key) == 3:
-            name, resolution, pictures = key
+            name, resolution, images = key
             model: Any = ENCODERS[name].build(resolution)
-            randomise(model, self.dtype)
-            pixels = mx.random.uniform(shape=(pictures, resolution, resolution, 3))
+            randomize(model, self.dtype)
+            pixels = mx.random.uniform(shape=(images, resolution, resolution, 3))
             pixels = pixels.astype(self.dtype)
             mx.eval(pixels)
             return lambda: model(pixels)
@@ -128,7 +128,7 @@ class Bench:
         config = LANGUAGE_MODELS[name]
         if name not in self._models:
             self._models = {name: language.build(config)}
-            randomise(self._models[name], self.dtype)
+            randomize(self._models[name], self.dtype)
         model = self._models[name]
         shape = (1, tokens, config["hidden_size"])
         embeddings = mx.random.normal(shape).astype(self.dtype)
@@ -142,7 +142,7 @@ def prefill(model: Any, embeddings: mx.array) -> mx.array:
     return language.head(model, language.hidden(model, embeddings, cache)[:, -1])
 
 
-def randomise(model: nn.Module, dtype: mx.Dtype) -> None:
+def randomize(model: nn.Module, dtype: mx.Dtype) -> None:
     """Small random weights. One million numbers repeated: drawing billions takes long,
     and no product is faster for it."""
     numbers = 0.02 * np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)

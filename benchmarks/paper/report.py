@@ -52,7 +52,7 @@ def plots(bench: Bench, out: Path) -> None:
     if series:
         charts.lines(
             out / "encode.png",
-            "Encoding one picture by resolution in px, measured",
+            "Encoding one image by resolution in px, measured",
             "s",
             series,
         )

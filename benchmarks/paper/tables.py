@@ -28,7 +28,7 @@ def wanted() -> Iterator[Key]:
 
 
 def direct(resolution: int) -> tuple[Key, Key]:
-    """The whole picture at `resolution`: what is encoded, what is prefilled."""
+    """The whole image at `resolution`: what is encoded, what is prefilled."""
     tokens = ENCODERS[FASTVITHD].tokens(resolution)
     return (FASTVITHD, resolution, 1), (TILING_MODEL, tokens)
 

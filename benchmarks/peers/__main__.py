@@ -5,13 +5,13 @@
     python -m benchmarks.peers --only ours transformers --rounds 5
 
 Every peer runs in a process and an environment of its own, which this script sets up
-in the cache folder; all get the same weights, picture, prompt and number of tokens.
+in the cache folder; all get the same weights, image, prompt and number of tokens.
 They take turns in every round, so that whatever else the machine does hits all alike.
 The medians are reported, and their ratios.
 
 - TTFT: from the call with a path and a prompt, the model loaded, to the first token.
 - cold TTFT: from the start of a new process to the first text of its answer.
-- follow-up: TTFT of a second question about the same picture, as each peer's own chat
+- follow-up: TTFT of a second question about the same image, as each peer's own chat
   would ask it.
 - CPU seconds: of all threads for the first answer, all its tokens; steadier than the
   clock on a machine that others use. (On a GPU it says little.)
@@ -50,16 +50,16 @@ def rounds(
 ) -> dict[str, dict[str, list[Any]]]:
     """Lets all loaded peers take turns; a peer that fails once is out."""
     found: dict[str, dict[str, list[Any]]] = {name: {} for name in peers}
-    image = stages.example()
+    shown = stages.example()
     with tempfile.TemporaryDirectory() as folder:
-        files = stages.variants(image, Path(folder), "JPEG")
+        files = stages.variants(shown, Path(folder), "JPEG")
         for number in range(-options.warmup, options.rounds):
-            picture = str(next(files))
+            image = str(next(files))
             for name, peer in peers.items():
                 if peer.failed or peer.rounds == 0:
                     continue
                 note(f"round {number + 1} of {options.rounds}: {name}")
-                answers = turn(peer, picture, options.tokens)
+                answers = turn(peer, image, options.tokens)
                 peer.rounds -= 1
                 if number >= 0 or peer.slow:
                     for key, value in answers.items():
@@ -67,14 +67,14 @@ def rounds(
     return found
 
 
-def turn(peer: contenders.Peer, picture: str, tokens: int) -> dict[str, Any]:
-    """One picture, one question, one follow-up; empty if the peer failed."""
-    first = peer.ask(do="first", picture=picture, prompt=PROMPT, tokens=tokens)
+def turn(peer: contenders.Peer, image: str, tokens: int) -> dict[str, Any]:
+    """One image, one question, one follow-up; empty if the peer failed."""
+    first = peer.ask(do="first", image=image, prompt=PROMPT, tokens=tokens)
     if first is None:
         return {}
     answers = {
         "ttft": first["ttft"],
-        "tokens_per_second": first["tokens_per_second"],
+        "generation_tps": first["generation_tps"],
         "ids": first["ids"],
         "prompt_tokens": first["prompt_tokens"],
         "cpu_seconds": first["cpu_seconds"],
@@ -88,7 +88,7 @@ def turn(peer: contenders.Peer, picture: str, tokens: int) -> dict[str, Any]:
         length = first["prompt_tokens"]
         bare = peer.ask(do="bare", positions=length, tokens=tokens)
         if bare is not None:
-            answers["bare_tokens_per_second"] = bare["tokens_per_second"]
+            answers["bare_tokens_per_second"] = bare["generation_tps"]
     return answers
 
 
@@ -99,14 +99,14 @@ def cold(
 ) -> None:
     """New processes, in turn, after those of the rounds are gone."""
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "picture.jpg"
-        stages.example().save(picture, quality=90)
+        image = Path(folder) / "image.jpg"
+        stages.example().save(image, quality=90)
         for number in range(times):
             for name, peer in peers.items():
                 if peer.failed or peer.installed:
                     continue
                 note(f"cold start {number + 1} of {times}: {name}")
-                seconds = peer.cold(picture, PROMPT)
+                seconds = peer.cold(image, PROMPT)
                 if seconds is not None:
                     found[name].setdefault("cold_ttft", []).append(seconds)
 

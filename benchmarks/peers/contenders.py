@@ -103,9 +103,9 @@ class Peer:
             self.process.wait()
         self.said.close()
 
-    def cold(self, picture: Path, prompt: str) -> float | None:
+    def cold(self, image: Path, prompt: str) -> float | None:
         """Seconds from the start of a new process to the first text of its answer."""
-        command, marker = self._command(picture, prompt)
+        command, marker = self._command(image, prompt)
         started = time.perf_counter()
         process = subprocess.Popen(
             command,
@@ -128,18 +128,18 @@ class Peer:
             self.failed = f"a cold start ended with {process.returncode}"
         return seconds
 
-    def _command(self, picture: Path, prompt: str) -> tuple[list[str], bytes]:
+    def _command(self, image: Path, prompt: str) -> tuple[list[str], bytes]:
         """What a user would start, and what stands before the answer."""
         resolution = str(self.settings["resolution"])
         if self.name == "ours":
-            command = [self.python, "-m", "fastvlm_mlx", "chat", str(picture)]
+            command = [self.python, "-m", "fastvlm_mlx", "chat", str(image)]
             command += ["-p", prompt, "--model", str(self.model), "--max-tokens", "4"]
             return [*command, "--resolution", resolution], b""
         if self.name == "transformers":
             # It has no command: the shortest program that answers.
-            task = picture.with_suffix(".json")
+            task = image.with_suffix(".json")
             content = {"model": str(self.model), "prompt": prompt}
-            content |= {"picture": str(picture), "resolution": int(resolution)}
+            content |= {"image": str(image), "resolution": int(resolution)}
             task.write_text(json.dumps(content))
             return [self.python, "-m", self.module, "once", str(task)], b""
         # mlx_vlm.generate streams with --verbose alone, after showing the prompt.
@@ -149,7 +149,7 @@ class Peer:
             "runpy.run_module('mlx_vlm', run_name='__main__', alter_sys=True)"
         )
         command = [self.python, "-c", start, "generate", "--model", str(self.model)]
-        command += ["--image", str(picture), "--prompt", prompt, "--verbose"]
+        command += ["--image", str(image), "--prompt", prompt, "--verbose"]
         command += ["--max-tokens", "4", "--temperature", "0"]
         return command, b"<|im_start|>assistant\n"
 

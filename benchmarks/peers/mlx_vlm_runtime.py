@@ -25,7 +25,7 @@ class MlxVlm:
 
         if fast_blas:
             openblas.bind()
-        self.blas = openblas.name()
+        self.blas = openblas.library_name()
         self.model, self.processor = load(model)
         self.processor.image_processor.size = {"shortest_edge": resolution}
         self.processor.image_processor.crop_size = {
@@ -34,22 +34,22 @@ class MlxVlm:
         }
         mx.eval(self.model.parameters())
         self.messages: list[Any] = []
-        self.picture = ""
+        self.image = ""
 
     def versions(self) -> dict[str, str]:
         names = ("mlx-vlm", "mlx", "transformers")
         return {"BLAS": self.blas, **{name: version(name) for name in names}}
 
-    def first(self, picture: str, prompt: str, tokens: int) -> dict[str, Any]:
+    def first(self, image: str, prompt: str, tokens: int) -> dict[str, Any]:
         from mlx_vlm.vision_cache import VisionFeatureCache
 
         started = time.perf_counter()
-        self.messages, self.picture = [], picture
+        self.messages, self.image = [], image
         self.cache = VisionFeatureCache()
         return self._answer(prompt, tokens, started)
 
     def follow(self, prompt: str, tokens: int) -> dict[str, Any]:
-        """As `mlx_vlm chat`: all is sent again, with its cache of picture features."""
+        """As `mlx_vlm chat`: all is sent again, with its cache of image features."""
         return self._answer(prompt, tokens, time.perf_counter())
 
     def _answer(self, prompt: str, tokens: int, started: float) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class MlxVlm:
             self.model,
             self.processor,
             formatted,
-            [self.picture],
+            [self.image],
             max_tokens=tokens,
             temperature=0.0,
             vision_cache=self.cache,
@@ -76,7 +76,7 @@ class MlxVlm:
             said += chunk.text
         assert chunk is not None
         self.messages.append({"role": "assistant", "content": said})
-        # mlx-vlm counts the picture as one token.
+        # mlx-vlm counts the image as one token.
         return protocol.summary(
             started, stamps, ids, prompt_tokens=chunk.prompt_tokens, text=formatted
         )

@@ -27,22 +27,25 @@ class Ours:
 
         openblas.bind()  # as the first answer does
         names = ("fastvlm-mlx", "mlx", "mlx-lm")
-        return {"BLAS": openblas.name(), **{name: version(name) for name in names}}
+        return {
+            "BLAS": openblas.library_name(),
+            **{name: version(name) for name in names},
+        }
 
-    def first(self, picture: str, prompt: str, tokens: int) -> dict[str, Any]:
+    def first(self, image: str, prompt: str, tokens: int) -> dict[str, Any]:
         started = time.perf_counter()
         self.conversation = self.model.conversation(resolution=self.resolution)
-        return self._answer(prompt, tokens, [picture], started)
+        return self._answer(prompt, tokens, [image], started)
 
     def follow(self, prompt: str, tokens: int) -> dict[str, Any]:
         return self._answer(prompt, tokens, [], time.perf_counter())
 
     def _answer(
-        self, prompt: str, tokens: int, pictures: list[str], started: float
+        self, prompt: str, tokens: int, images: list[str], started: float
     ) -> dict[str, Any]:
         stamps, ids, chunk = [], [], None
         for chunk in self.conversation.stream(
-            prompt, pictures, max_tokens=tokens, temperature=0.0
+            prompt, images, max_tokens=tokens, temperature=0.0
         ):
             stamps.append(time.perf_counter())
             ids.append(chunk.token)

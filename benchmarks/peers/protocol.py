@@ -17,12 +17,12 @@ class Runtime(Protocol):
 
     def versions(self) -> dict[str, str]: ...
 
-    def first(self, picture: str, prompt: str, tokens: int) -> dict[str, Any]:
-        """A question about a new picture; `tokens` of answer."""
+    def first(self, image: str, prompt: str, tokens: int) -> dict[str, Any]:
+        """A question about a new image; `tokens` of answer."""
         ...
 
     def follow(self, prompt: str, tokens: int) -> dict[str, Any]:
-        """A second question about the same picture, as its own chat would ask it."""
+        """A second question about the same image, as its own chat would ask it."""
         ...
 
 
@@ -36,7 +36,7 @@ def summary(
     spent = stamps[-1] - stamps[0]
     return {
         "ttft": stamps[0] - started,
-        "tokens_per_second": (len(stamps) - 1) / spent if len(stamps) > 1 else None,
+        "generation_tps": (len(stamps) - 1) / spent if len(stamps) > 1 else None,
         "ids": ids,
         **more,
     }

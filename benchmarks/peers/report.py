@@ -12,7 +12,7 @@ MEASURES = {  # the document's name: the table's, and whether less is better
     "ttft": ("TTFT s", True),
     "cold_ttft": ("cold TTFT s", True),
     "follow_up_ttft": ("follow-up s", True),
-    "tokens_per_second": ("tokens/s", False),
+    "generation_tps": ("tokens/s", False),
     "cpu_seconds": ("CPU s", True),
     "memory": ("memory", True),
 }
@@ -62,9 +62,7 @@ def document(
         # Each round's own ratio: both loops ran within seconds of each other.
         result["decode_of_bare"] = statistics.median(
             ours / theirs
-            for ours, theirs in zip(
-                found["ours"]["tokens_per_second"], bare, strict=True
-            )
+            for ours, theirs in zip(found["ours"]["generation_tps"], bare, strict=True)
         )
     return result
 

@@ -55,7 +55,7 @@ class Transformers:
         found = {name: version(name) for name in ("torch", "transformers", "timm")}
         return {**found, "device": device}
 
-    def first(self, picture: str, prompt: str, tokens: int) -> dict[str, Any]:
+    def first(self, image: str, prompt: str, tokens: int) -> dict[str, Any]:
         started = time.perf_counter()
         before, after = (
             f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n",
@@ -65,7 +65,7 @@ class Transformers:
         visual = [config.image_token_index] * (self.resolution // 64) ** 2
         self.ids = self._encode(before) + visual + self._encode(after)
         self.cache: Any = None
-        return self._answer(tokens, started, pixel_values=self._pixels(picture))
+        return self._answer(tokens, started, pixel_values=self._pixels(image))
 
     def follow(self, prompt: str, tokens: int) -> dict[str, Any]:
         """All ids again, and the KV cache of the last answer: only new ones count."""
@@ -77,12 +77,12 @@ class Transformers:
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _pixels(self, picture: str) -> Any:
+    def _pixels(self, path: str) -> Any:
         """Padded to a square, bicubic, 0..1: (1, 3, R, R)."""
         import numpy as np
         from PIL import Image
 
-        with Image.open(picture) as opened:
+        with Image.open(path) as opened:
             image = opened.convert("RGB")
         side = max(image.size)
         square = Image.new("RGB", (side, side))
@@ -156,9 +156,9 @@ def complete_torchvision() -> None:
                 del sys.modules[name]
 
 
-def once(model: str, resolution: int, picture: str, prompt: str) -> None:
+def once(model: str, resolution: int, image: str, prompt: str) -> None:
     runtime = Transformers(model, resolution)
-    answer = runtime.first(picture, prompt, 1)
+    answer = runtime.first(image, prompt, 1)
     print(runtime.tokenizer.decode(answer["ids"]), flush=True)
 
 

@@ -85,7 +85,7 @@ class DeviceReport:
 def measure(
     package: Path | str, pixels: np.ndarray, *, runs: int = 10
 ) -> list[DeviceReport]:
-    """Times one picture on each setting, warm, and asks where operations would run.
+    """Times one image on each setting, warm, and asks where operations would run.
 
     Shapes:
         pixels: (1, R, R, 3), floats in 0..1; features: (1, tokens, width)

@@ -82,7 +82,7 @@ class EncoderBuilder:
         x = images
         if self.options.precision != "float32":
             x = self.mb.cast(x=x, dtype="fp16", name="images_fp16")
-        if self.options.picture_input:
+        if self.options.image_input:
             # After the cast: 1/255 is off by 1.5e-5 in float16, and float32
             # arithmetic would leave the Neural Engine.
             x = self.mb.mul(x=x, y=self.weights.scalar(1 / 255), name="images_scaled")

@@ -46,10 +46,10 @@ class Weights:
         cast = self._cast(array, name)
         if compression.startswith("palette"):
             return self._palettised(cast, int(compression[-1]), name)
-        return self._quantised(cast, BLOCK if compression != "int8" else None, name)
+        return self._quantized(cast, BLOCK if compression != "int8" else None, name)
 
-    def _quantised(self, array: np.ndarray, block: int | None, name: str) -> Any:
-        data, scale = quantise(array, block)
+    def _quantized(self, array: np.ndarray, block: int | None, name: str) -> Any:
+        data, scale = quantize(array, block)
         scale = scale.astype(self.dtype)
         if self.modern:
             return self.builder.constexpr_blockwise_shift_scale(
@@ -100,7 +100,7 @@ class Weights:
         return cast
 
 
-def quantise(array: np.ndarray, block: int | None) -> tuple[np.ndarray, np.ndarray]:
+def quantize(array: np.ndarray, block: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Symmetric int8 with a scale per output channel, or per `block` of its inputs.
 
     Shapes:
@@ -128,7 +128,7 @@ def palettise(array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     used = used[np.argsort(every[used], kind="stable")]
     points, mass = every[used].astype(np.float64), counts[used].astype(np.float64)
     size = 2**bits
-    # Start where the best quantiser's centres lie: as dense as the cube root of the
+    # Start where the best quantizer's centres lie: as dense as the cube root of the
     # weights' density (Panter and Dite).
     bins, edges = np.histogram(points, 4096, weights=mass)
     spread = np.concatenate([[0], np.cumsum(np.cbrt(bins))])

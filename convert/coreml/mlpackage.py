@@ -84,7 +84,7 @@ class Package:
     functions: dict[str, Function]
     default_function: str
     metadata: dict[str, str] = field(default_factory=dict)
-    picture_input: bool = False
+    image_input: bool = False
 
     @property
     def bytes(self) -> int:

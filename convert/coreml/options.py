@@ -22,7 +22,7 @@ class CoreMLOptions:
         resolutions: pixels a side, multiples of 64. Several become functions
             `image_R` of one package that share their weights (iOS 18); none means
             the model's own.
-        picture_input: takes a pixel buffer of bytes instead of floats in 0..1.
+        image_input: takes a pixel buffer of bytes instead of floats in 0..1.
         projector: gives the language model's `image_embeddings`, not the encoder's
             `image_features`.
         compression: of the 1x1 convolutions' weights; see `mil_weights`.
@@ -33,7 +33,7 @@ class CoreMLOptions:
 
     precision: str = "float16"
     resolutions: tuple[int, ...] = ()
-    picture_input: bool = False
+    image_input: bool = False
     projector: bool = False
     compression: str | None = None
     attention: str = "batched"

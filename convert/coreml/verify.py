@@ -1,4 +1,4 @@
-"""Compares a stored encoder package with the MLX encoder on real pictures.
+"""Compares a stored encoder package with the MLX encoder on real images.
 
 The figure is the peak signal-to-noise ratio of apple/ml-stable-diffusion's export gate:
 20 log10(largest |reference| / root mean square error), in dB.
@@ -21,17 +21,17 @@ from fastvlm_mlx.convert.coreml.neural_engine import Finding
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import preprocess
+from fastvlm_mlx.processing.image_processor import to_pixels
 
 # The least that is written, in dB; ml-stable-diffusion's and whisperkittools' 35.
 LEAST_PSNR = 35.0
 LEAST_PSNR_COMPRESSED = 25.0
 
 MAX_FLOAT16 = 65504.0
-# Another picture may go further than the ones that were looked at.
+# Another image may go further than the ones that were looked at.
 HEADROOM = 2
 
-# Evaluating 1024 px takes some ten seconds: more pictures only where they are small.
+# Evaluating 1024 px takes some ten seconds: more images only where they are small.
 PIXEL_BUDGET = 2 * 512 * 512
 
 
@@ -39,7 +39,7 @@ PIXEL_BUDGET = 2 * 512 * 512
 class Verdict:
     """How one function of a package did.
 
-    `psnr` is the worst picture's, in dB; `strict_psnr` the same with every intermediate
+    `psnr` is the worst image's, in dB; `strict_psnr` the same with every intermediate
     rounded to float16; `largest` the biggest magnitudes in float32, by operation;
     `warnings` names those that float16 cannot hold, or only just.
     """
@@ -77,29 +77,27 @@ def psnr(reference: np.ndarray, given: np.ndarray) -> float:
     return float(20 * np.log10(np.abs(reference).max() / np.sqrt(error)))
 
 
-def default_pictures() -> list[Path]:
+def default_images() -> list[Path]:
     """Two photographs in the public domain that ship with the package."""
-    folder = importlib.resources.files("fastvlm_mlx.convert") / "pictures"
+    folder = importlib.resources.files("fastvlm_mlx.convert") / "images"
     return sorted(Path(str(file)) for file in folder.iterdir())
 
 
 class Reference:
     """The MLX encoder's answers in float32, computed once per resolution."""
 
-    def __init__(self, model: FastVLMModel, pictures: Sequence[Any] = ()):
+    def __init__(self, model: FastVLMModel, images: Sequence[Any] = ()):
         if model.vision_tower is None:
             raise CheckpointError("this model has no vision encoder to compare with")
         self.model = model
         self.encoder = model.vision_tower
-        self.images = [
-            open_image(picture) for picture in pictures or default_pictures()
-        ]
+        self.images = [open_image(image) for image in images or default_images()]
         self._kept: dict[tuple[int, bool], tuple[np.ndarray, np.ndarray]] = {}
 
     def pixels(self, resolution: int) -> np.ndarray:
-        """(N, R, R, 3) floats in 0..1; fewer pictures where they are large."""
+        """(N, R, R, 3) floats in 0..1; fewer images where they are large."""
         count = max(1, PIXEL_BUDGET // resolution**2)
-        return preprocess(
+        return to_pixels(
             self.images[:count], size=resolution, fit=self.model.config.fit
         )
 
@@ -146,7 +144,7 @@ def _judge(
     shape = function.inputs[0].shape
     if len(shape) != 4 or shape[1] != 3 or None in shape or shape[2] != shape[3]:
         raise CheckpointError(
-            f"{package.path}: takes {function.inputs[0].name} {shape}, not pictures"
+            f"{package.path}: takes {function.inputs[0].name} {shape}, not images"
             " of one size (1, 3, R, R)"
         )
     resolution = int(shape[2] or 0)
@@ -208,7 +206,7 @@ def _compare(
 ) -> float:
     # [R, R, 3] -> [1, 3, R, R]; a pixel buffer holds whole bytes
     images = pixels.transpose(2, 0, 1)[None]
-    images = np.rint(images * 255) if package.picture_input else images
+    images = np.rint(images * 255) if package.image_input else images
     given = {function.inputs[0].name: images}
     seen = ranges if mode == "typed" else None
     out = evaluate(function, given, mode=mode, ranges=seen)[function.outputs[0]]

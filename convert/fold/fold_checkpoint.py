@@ -15,7 +15,7 @@ from fastvlm_mlx.weights.quantization import check_packing, dequantized, is_quan
 from fastvlm_mlx.weights.weight_files import Tensors
 
 
-def assemble(read: Checkpoint) -> tuple[Tensors, ModelConfig]:
+def fold_checkpoint(read: Checkpoint) -> tuple[Tensors, ModelConfig]:
     """Folds and renames one checkpoint: our tensors, unread until saved, and their
     config."""
     if read.layout is OURS:
@@ -31,7 +31,7 @@ def assemble(read: Checkpoint) -> tuple[Tensors, ModelConfig]:
         check_packing(tensors, settings)
         model_config.tie_embeddings(tensors)
         text = model_config.text_config(read.config, tensors)
-    # mlx-vlm also quantises the projector; ours stays in floating point.
+    # mlx-vlm also quantizes the projector; ours stays in floating point.
     projector_tensors = dequantized(read.part("projector"), settings)
     if projector_tensors or text:
         projector_tensors, projector = model_config.projector(
@@ -58,7 +58,7 @@ def assemble(read: Checkpoint) -> tuple[Tensors, ModelConfig]:
 
 
 def _kept(settings: dict[str, Any] | None, tensors: Tensors) -> dict[str, Any] | None:
-    """The settings of the layers that stay quantised."""
+    """The settings of the layers that stay quantized."""
     if settings is None or not is_quantized(tensors):
         return None
     layers = {name.removesuffix(".scales") for name in tensors}
@@ -75,7 +75,10 @@ def with_encoder_of(read: Checkpoint, other: Checkpoint) -> tuple[Tensors, Model
     Raises:
         OptionError: `other` has no encoder, or one of another width.
     """
-    (tensors, config), (donor, donor_config) = assemble(read), assemble(other)
+    (tensors, config), (donor, donor_config) = (
+        fold_checkpoint(read),
+        fold_checkpoint(other),
+    )
     if donor_config.vision is None:
         raise OptionError(
             f"--encoder-from {other.folder}: has no vision encoder; give another"

@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from fastvlm_mlx.convert.fold import reparam
 from fastvlm_mlx.convert.fold.reparam import Conv
-from fastvlm_mlx.convert.fold.tensor_tree import Part, Sink
+from fastvlm_mlx.convert.fold.tensor_tree import TensorReader, TensorWriter
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model.vision_config import VisionConfig
 from fastvlm_mlx.weights.weight_files import Tensors
@@ -28,7 +28,10 @@ def fold_encoder(
     Raises:
         CheckpointError: a part is missing, or a tensor has no place.
     """
-    encoder, sink = Part(tensors, "vision_tower."), Sink({}, "vision_tower.")
+    encoder, sink = (
+        TensorReader(tensors, "vision_tower."),
+        TensorWriter({}, "vision_tower."),
+    )
     _fold_stem(encoder / "stem", sink / "stem")
     for index in (encoder / "stages").indices():
         _fold_stage(encoder / "stages" / index, sink / "stages" / index)
@@ -58,7 +61,7 @@ def fold_encoder(
 def read_config(folded: Tensors, **settings) -> VisionConfig:
     """The sizes of an encoder from its folded tensors; `settings` are the fields that
     leave no trace in them."""
-    encoder = Part(folded, "vision_tower.")
+    encoder = TensorReader(folded, "vision_tower.")
     stages = [encoder / "stages" / i for i in (encoder / "stages").indices()]
     sizes: dict[str, list] = {
         name: []
@@ -98,19 +101,19 @@ def read_config(folded: Tensors, **settings) -> VisionConfig:
     )
 
 
-def _size(part: Part, name: str, axis: int = 0) -> int:
+def _size(part: TensorReader, name: str, axis: int = 0) -> int:
     """The length of one axis of a tensor; 0 where there is no such tensor."""
     tensor = part.take_if_present(name)
     return 0 if tensor is None else tensor.shape[axis]
 
 
-def _fold_stem(stem: Part, sink: Sink) -> None:
+def _fold_stem(stem: TensorReader, sink: TensorWriter) -> None:
     sink.put_depthwise("conv", _mobile_one(stem / 0))
     sink.put_depthwise("depthwise", _mobile_one(stem / 1))
     sink.put_pointwise("pointwise", _mobile_one(stem / 2))
 
 
-def _fold_stage(stage: Part, sink: Sink) -> None:
+def _fold_stage(stage: TensorReader, sink: TensorWriter) -> None:
     if "downsample" in stage:
         large, pointwise = (stage / "downsample" / "proj" / i for i in (0, 1))
         sink.put_depthwise("downsample.depthwise", _large_kernel(large))
@@ -123,7 +126,7 @@ def _fold_stage(stage: Part, sink: Sink) -> None:
         _fold_block(stage / "blocks" / index, sink / "blocks" / index)
 
 
-def _fold_block(block: Part, sink: Sink) -> None:
+def _fold_block(block: TensorReader, sink: TensorWriter) -> None:
     mlp = block / "mlp"
     if "qkv" in block / "token_mixer":
         _fold_attention(block, sink / "token_mixer")
@@ -136,7 +139,7 @@ def _fold_block(block: Part, sink: Sink) -> None:
     sink.put_pointwise("mlp.fc2", _scaled((mlp / "fc2").conv(), layer_scale))
 
 
-def _fold_attention(block: Part, sink: Sink) -> None:
+def _fold_attention(block: TensorReader, sink: TensorWriter) -> None:
     """The norm's affine goes into qkv, the layer scale into proj."""
     mixer, norm = block / "token_mixer", block / "norm"
     weight, bias = (mixer / "qkv").linear()
@@ -157,12 +160,12 @@ def _fold_attention(block: Part, sink: Sink) -> None:
     sink.put("proj", _scaled(Conv(proj, shift), block / "layer_scale_1"))
 
 
-def _fold_squeeze_excite(part: Part, sink: Sink) -> None:
+def _fold_squeeze_excite(part: TensorReader, sink: TensorWriter) -> None:
     for layer in ("fc1", "fc2"):
         sink.put_pointwise(layer, (part / layer).conv())
 
 
-def _fold_pool(part: Part, sink: Sink, name: str) -> None:
+def _fold_pool(part: TensorReader, sink: TensorWriter, name: str) -> None:
     """A depthwise convolution whose windows tile the map, as (k, k, C) weights."""
     conv = _conv_norm(part)
     if conv.weight.shape[1] != 1:
@@ -173,7 +176,7 @@ def _fold_pool(part: Part, sink: Sink, name: str) -> None:
     sink.put(name, Conv(conv.weight[:, 0].transpose(1, 2, 0), conv.bias))
 
 
-def _mobile_one(part: Part, shape: tuple[int, ...] | None = None) -> Conv:
+def _mobile_one(part: TensorReader, shape: tuple[int, ...] | None = None) -> Conv:
     """MobileOne: k x k branches, a 1x1 branch and a BatchNorm skip, summed.
 
     `shape` is the kernel's where the skip is the only branch (RepMixer's norm).
@@ -196,7 +199,7 @@ def _mobile_one(part: Part, shape: tuple[int, ...] | None = None) -> Conv:
     return _sum(part, branches)
 
 
-def _sum(part: Part, branches: list[Conv]) -> Conv:
+def _sum(part: TensorReader, branches: list[Conv]) -> Conv:
     shapes = {branch.weight.shape[:2] for branch in branches}
     if len(shapes) > 1:
         raise CheckpointError(
@@ -206,7 +209,7 @@ def _sum(part: Part, branches: list[Conv]) -> Conv:
     return reparam.add_branches(*branches)
 
 
-def _rep_mixer(part: Part) -> Conv:
+def _rep_mixer(part: TensorReader) -> Conv:
     if "reparam_conv" in part:
         return (part / "reparam_conv").conv()
     mixer = _mobile_one(part / "mixer")
@@ -216,7 +219,7 @@ def _rep_mixer(part: Part) -> Conv:
     return reparam.fold_rep_mixer(mixer, norm, gamma)
 
 
-def _large_kernel(part: Part) -> Conv:
+def _large_kernel(part: TensorReader) -> Conv:
     if "reparam_conv" in part:
         return (part / "reparam_conv").conv()
     branches = [_conv_norm(part / "large_conv")]
@@ -225,13 +228,13 @@ def _large_kernel(part: Part) -> Conv:
     return _sum(part, branches)
 
 
-def _position_encoding(part: Part) -> Conv:
+def _position_encoding(part: TensorReader) -> Conv:
     if "reparam_conv" in part:
         return (part / "reparam_conv").conv()
     return reparam.fold_residual(*(part / "pos_enc").conv())
 
 
-def _conv_norm(part: Part) -> Conv:
+def _conv_norm(part: TensorReader) -> Conv:
     """A convolution, with the BatchNorm behind it where there is one."""
     if "conv" not in part:
         return part.conv()
@@ -244,11 +247,11 @@ def _conv_norm(part: Part) -> Conv:
     return reparam.fold_batch_norm(weight, norm, bias)
 
 
-def _scaled(layer: Conv, scale: Part) -> Conv:
+def _scaled(layer: Conv, scale: TensorReader) -> Conv:
     gamma = _gamma(scale, layer)
     return layer if gamma is None else reparam.fold_layer_scale(*layer, gamma)
 
 
-def _gamma(scale: Part, layer: Conv) -> mx.array | None:
+def _gamma(scale: TensorReader, layer: Conv) -> mx.array | None:
     """A layer scale, which training may have left out."""
     return scale.vector("gamma", layer.weight.shape[0]) if "gamma" in scale else None

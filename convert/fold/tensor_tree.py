@@ -11,7 +11,7 @@ from fastvlm_mlx.weights.weight_files import Tensors
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 
 
-class Part:
+class TensorReader:
     """The tensors below one prefix; remembers which were taken, to forget none."""
 
     def __init__(self, tensors: Tensors, prefix: str, taken: set[str] | None = None):
@@ -19,8 +19,8 @@ class Part:
         self.prefix = prefix
         self.taken = set() if taken is None else taken
 
-    def __truediv__(self, name: str | int) -> "Part":
-        return Part(self.tensors, f"{self.prefix}{name}.", self.taken)
+    def __truediv__(self, name: str | int) -> "TensorReader":
+        return TensorReader(self.tensors, f"{self.prefix}{name}.", self.taken)
 
     def __contains__(self, name: str) -> bool:
         start = f"{self.prefix}{name}"
@@ -94,15 +94,15 @@ class Part:
         return range(len(numbers))
 
 
-class Sink:
+class TensorWriter:
     """Where folded layers are put, in the names of `fastvlm_mlx/model/vision.py`."""
 
     def __init__(self, tensors: Tensors, prefix: str):
         self.tensors = tensors
         self.prefix = prefix
 
-    def __truediv__(self, name: str | int) -> "Sink":
-        return Sink(self.tensors, f"{self.prefix}{name}.")
+    def __truediv__(self, name: str | int) -> "TensorWriter":
+        return TensorWriter(self.tensors, f"{self.prefix}{name}.")
 
     def put(self, name: str, layer: Conv) -> None:
         self.tensors[f"{self.prefix}{name}.weight"] = layer.weight

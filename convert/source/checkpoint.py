@@ -25,7 +25,7 @@ from fastvlm_mlx.weights.weight_files import Tensors, load_tensors, weight_files
 class Checkpoint:
     """One checkpoint, read but not folded.
 
-    `tensors` hold everything under our train-time names; quantised layers keep their
+    `tensors` hold everything under our train-time names; quantized layers keep their
     `scales` and `biases`, and `quantization` says how they are packed, its layers
     under our names too. `coreml_encoder` is the package that stands in for the
     encoder in Apple's MLX exports. `folder` has the tokenizer and the licence files.

@@ -1,4 +1,4 @@
-"""How a checkpoint wants its pictures: size, fit and tiling, from whatever says so."""
+"""How a checkpoint wants its images: size, fit and tiling, from whatever says so."""
 
 import ast
 import math
@@ -18,7 +18,7 @@ LARGEST_SIZE = 1 << 14
 def image_settings(
     config: dict[str, Any], folder: Path, vision: VisionConfig | None
 ) -> dict[str, Any]:
-    """The picture's preparation: `image_size`, `fit` and `grid_pinpoints`.
+    """The image's preparation: `image_size`, `fit` and `grid_pinpoints`.
 
     The size, in pixels a side, is the first of: `image_size`, the number at the end
     of `mm_vision_tower` (mobileclip_l_1024), `image_seq_length` tokens, the crop size
@@ -31,7 +31,7 @@ def image_settings(
     size, origin = _size(config, folder, stride)
     if type(size) is not int or not 0 < size <= LARGEST_SIZE or size % stride:
         raise CheckpointError(
-            f"{origin} gives pictures of {size!r:.200} pixels, where a multiple of"
+            f"{origin} gives images of {size!r:.200} pixels, where a multiple of"
             f" {stride} up to {LARGEST_SIZE} is needed; get the right file"
         )
     stretched = config.get("image_aspect_ratio") in ("square", "stretch")
@@ -60,7 +60,7 @@ def _size(config: dict[str, Any], folder: Path, stride: int) -> tuple[Any, str]:
         side = math.isqrt(tokens)
         if side * side != tokens:
             raise CheckpointError(
-                f"{origin} is {tokens}, which is no square picture's;"
+                f"{origin} is {tokens}, which is no square image's;"
                 " get the right config.json"
             )
         return side * stride, origin

@@ -1,7 +1,7 @@
 """What a checkpoint is, as our `ModelConfig`: the rivals' configs, read.
 
 Sizes come from the tensors wherever they can; a config only supplies what leaves no
-trace in them (attention heads, rope, the picture's preparation: `picture.py`).
+trace in them (attention heads, rope, the image's preparation: `image.py`).
 """
 
 import re

@@ -1,4 +1,4 @@
-"""A picture in a conversation: opened, named by its content, encoded once."""
+"""An image in a conversation: opened, named by its content, encoded once."""
 
 import time
 from collections.abc import Sequence
@@ -12,7 +12,11 @@ from PIL import Image
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model.vision_config import VisionConfig
 from fastvlm_mlx.processing.image_file import Source, open_image
-from fastvlm_mlx.processing.image_processor import View, content_hash, prepare
+from fastvlm_mlx.processing.image_processor import (
+    ImageOptions,
+    content_hash,
+    preprocess,
+)
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Attachment:
-    """A picture of a conversation.
+    """An image of a conversation.
 
     `path` is where it came from, or None if only `image` has it. `digest` names the
     pixels the model sees, so it depends on the view too.
@@ -47,9 +51,9 @@ class Attachment:
 
 
 def attach(
-    model: "FastVLMModel", source: Source | Attachment, view: View
+    model: "FastVLMModel", source: Source | Attachment, view: ImageOptions
 ) -> Attachment:
-    """Opens a picture for `model` without encoding it; anything `open_image` opens.
+    """Opens an image for `model` without encoding it; anything `open_image` opens.
 
     What is an attachment already is returned as it is; it must be of the same view.
     Raises ImageError if it cannot be opened, CheckpointError if `model` has no eyes.
@@ -65,7 +69,7 @@ def attach(
     begun = time.perf_counter()
     image = open_image(source)
     opened = time.perf_counter()
-    pixels = prepare(image, view, config.grid_pinpoints)
+    pixels = preprocess(image, view, config.grid_pinpoints)
     digest = content_hash(pixels)
     path = None
     if not isinstance(source, Image.Image | bytes) and str(source) != "-":

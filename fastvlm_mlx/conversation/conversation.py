@@ -1,4 +1,4 @@
-"""Questions and answers over the same pictures, each paid for once."""
+"""Questions and answers over the same images, each paid for once."""
 
 import contextlib
 import time
@@ -20,13 +20,13 @@ from fastvlm_mlx.generation import stream
 from fastvlm_mlx.generation.sampling import Constraint, Sampling
 from fastvlm_mlx.generation.stream import Chunk, Timings
 from fastvlm_mlx.processing.image_file import Source
-from fastvlm_mlx.processing.image_processor import View
+from fastvlm_mlx.processing.image_processor import ImageOptions
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
 
-Picture = Source | Attachment
-Sources = Picture | Sequence[Picture]
+ImageSource = Source | Attachment
+ImageSources = ImageSource | Sequence[ImageSource]
 
 
 class Conversation:
@@ -38,14 +38,14 @@ class Conversation:
 
     One conversation serves one user; any number of them may share a model.
 
-    Raises ImageError, OptionError, ContextError if the pictures alone do not fit, and
+    Raises ImageError, OptionError, ContextError if the images alone do not fit, and
     CheckpointError if the model is only an encoder.
     """
 
     def __init__(
         self,
         model: "FastVLMModel",
-        images: Sources = (),
+        images: ImageSources = (),
         *,
         system: str | None = None,
         fit: str | None = None,
@@ -60,7 +60,7 @@ class Conversation:
             )
         self.model = model
         self.system = system
-        self.view = View(
+        self.view = ImageOptions(
             fit=config.fit if fit is None else fit,
             resolution=config.image_size if resolution is None else resolution,
             tiles=tiles,
@@ -84,31 +84,31 @@ class Conversation:
         """Positions of the context taken, out of `context_size`."""
         return attachment.length(self._past.pieces)
 
-    def add(self, image: Picture):
-        """Lets a picture join the next question; its encoding begins at once.
+    def add(self, image: ImageSource):
+        """Lets an image join the next question; its encoding begins at once.
 
         Raises ImageError, and ContextError if it does not fit with what is there.
         """
         self._settle()
-        picture = attach(self.model, image, self.view)
-        self._check([*self._past.pieces, *self._waiting, picture])
-        picture.features(self.model)
-        self._waiting.append(picture)
+        attachment = attach(self.model, image, self.view)
+        self._check([*self._past.pieces, *self._waiting, attachment])
+        attachment.features(self.model)
+        self._waiting.append(attachment)
 
     def reset(self):
-        """Forgets all turns. The pictures given at the start join the next question."""
+        """Forgets all turns. The images given at the start join the next question."""
         self._settle()
         self._past = History(self.model, self.system)
         self._waiting = list(self._opening)
 
-    def ask(self, text: str, images: Sources = (), **options: Any) -> str:
+    def ask(self, text: str, images: ImageSources = (), **options: Any) -> str:
         """The whole answer to a question; arguments as for `stream`."""
         return "".join(chunk.text for chunk in self.stream(text, images, **options))
 
     def stream(
         self,
         text: str,
-        images: Sources = (),
+        images: ImageSources = (),
         *,
         cancel: Event | None = None,
         detailed: bool = False,
@@ -138,7 +138,7 @@ class Conversation:
     def _answer(
         self,
         text: str,
-        images: Sequence[Picture],
+        images: Sequence[ImageSource],
         sampling: Sampling,
         cancel: Event | None,
         detailed: bool,
@@ -147,8 +147,8 @@ class Conversation:
     ) -> Generator[Chunk, None, None]:
         joining = [attach(self.model, image, self.view) for image in images]
         timings = Timings(
-            decode=sum(picture.seconds[0] for picture in joining),
-            preprocess=sum(picture.seconds[1] for picture in joining),
+            decode=sum(attachment.seconds[0] for attachment in joining),
+            preprocess=sum(attachment.seconds[1] for attachment in joining),
         )
         joining = [*self._waiting, *joining]
         past, memory = self._past, self.model.feature_cache
@@ -156,16 +156,16 @@ class Conversation:
         left = self._check(pieces)
 
         before = time.perf_counter()
-        features = [picture.features(self.model) for picture in joining]
+        features = [attachment.features(self.model) for attachment in joining]
         if detailed:
             mx.eval(features)
             timings = replace(timings, encode=time.perf_counter() - before)
-        fresh = stream.positions(past.cache) == 0
+        fresh = stream.cache_length(past.cache) == 0
         shown: list[Chunk] = []
         try:
             if fresh:
                 shared_prefix.recall(memory, pieces, past.cache)
-            chunks = stream.generate(
+            chunks = stream.stream_generate(
                 self.model,
                 past.missing(pieces),
                 past.cache,
@@ -188,7 +188,7 @@ class Conversation:
                 past.keep(Turn("user", text, tuple(joining)), pieces, shown)
                 self._waiting = []
             else:
-                stream.trim(past.cache, self.context_used)
+                stream.trim_cache(past.cache, self.context_used)
 
     def _check(self, pieces: Pieces, used: int | None = None) -> int:
         """Positions left for an answer to `pieces`; ContextError if there are none.
@@ -222,7 +222,7 @@ class Conversation:
     def save(self, path: str | Path):
         """Writes the conversation to `path` as JSON, whole or not at all.
 
-        Pictures are saved as their path and a hash, or whole if they have no path.
+        Images are saved as their path and a hash, or whole if they have no path.
 
         Raises FastVLMError if `path` cannot be written.
         """
@@ -243,11 +243,11 @@ class Conversation:
     def load(cls, model: "FastVLMModel", path: str | Path) -> "Conversation":
         """The conversation that `save` wrote, to be continued with `model`.
 
-        With the same model it goes on as if it had never stopped. Its pictures are
+        With the same model it goes on as if it had never stopped. Its images are
         opened at once and encoded with the next question.
 
         Raises FastVLMError if `path` is not a saved conversation, ImageError if a
-        picture is missing or has changed, ContextError if all that does not fit.
+        image is missing or has changed, ContextError if all that does not fit.
         """
         saved = transcript.read(path, model)
         conversation = cls(
@@ -267,7 +267,7 @@ class Conversation:
 
 def stream_once(
     model: "FastVLMModel",
-    images: Sources,
+    images: ImageSources,
     text: str,
     *,
     system: str | None = None,
@@ -286,7 +286,7 @@ def stream_once(
     return conversation.stream(text, images, **options)
 
 
-def _listed(images: Sources) -> Sequence[Picture]:
+def _listed(images: ImageSources) -> Sequence[ImageSource]:
     if isinstance(images, list | tuple):
-        return cast(Sequence[Picture], images)
-    return [cast(Picture, images)]
+        return cast(Sequence[ImageSource], images)
+    return [cast(ImageSource, images)]

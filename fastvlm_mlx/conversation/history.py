@@ -44,7 +44,7 @@ class History:
     def __init__(self, model: "FastVLMModel", system: str | None):
         self.turns: list[Turn] = []
         self.pieces: Pieces = []
-        self.cache: stream.Cache = language.mlx_lm_module(
+        self.cache: stream.KVCache = language.mlx_lm_module(
             "models.cache"
         ).make_prompt_cache(model.language_model)
         self._model = model
@@ -52,7 +52,7 @@ class History:
 
     def with_question(self, text: str, images: Sequence[Attachment]) -> Pieces:
         """`pieces` and a question, up to where its answer starts."""
-        question = chat_template.turn(
+        question = chat_template.encode_turn(
             self._model.tokenizer,
             text,
             range(len(images)),
@@ -64,7 +64,7 @@ class History:
             *self.pieces,
             *(
                 images[piece.index]
-                if isinstance(piece, chat_template.Picture)
+                if isinstance(piece, chat_template.ImagePlaceholder)
                 else piece
                 for piece in question
             ),
@@ -72,7 +72,7 @@ class History:
 
     def missing(self, pieces: Pieces) -> mx.array:
         """Embeddings of what the cache lacks of `pieces`, `(1, L, hidden)`."""
-        skip = stream.positions(self.cache)
+        skip = stream.cache_length(self.cache)
         parts: list[list[int] | mx.array] = []
         for piece in pieces:
             size = length([piece])
@@ -93,7 +93,7 @@ class History:
         decode, kept = self._model.tokenizer.decode, len(ids)
         while not text.startswith(known := decode(ids[:kept])):
             kept -= 1
-        stream.trim(self.cache, length(pieces) + kept)
+        stream.trim_cache(self.cache, length(pieces) + kept)
         ids = ids[:kept]
         if rest := text[len(known) :]:
             ids += self._model.tokenizer.encode(rest)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 LIMIT = 256 << 20  # bytes; 1,000 positions of the 0.5B model take 12 MB
 
-_Said = tuple[str, str, tuple[str, ...]]  # role, text, digests of pictures
-_Place = int | tuple[str, int]  # a token, or a picture's digest and its positions
+_Said = tuple[str, str, tuple[str, ...]]  # role, text, digests of images
+_Place = int | tuple[str, int]  # a token, or an image's digest and its positions
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class _Entry:
     said: tuple[_Said, ...]
     tokens: tuple[tuple[int, ...], ...]  # of each turn
     places: tuple[_Place, ...]
-    cache: stream.Cache
+    cache: stream.KVCache
 
     @property
     def nbytes(self) -> int:
         return sum(layer.nbytes for layer in self.cache)
 
 
-class Recent:
+class LRUPromptCache:
     """Recent conversations with `model`, at most `limit` bytes of KV cache; the least
-    recently used go first. Pictures are known by their digest and not kept.
+    recently used go first. Images are known by their digest and not kept.
 
     Only for the thread that runs the model.
     """
@@ -94,7 +94,7 @@ class Recent:
             places=tuple(_places(past.pieces)),
             cache=past.cache,
         )
-        if not said or not stream.positions(past.cache):
+        if not said or not stream.cache_length(past.cache):
             return
         self._entries = [
             old
@@ -146,7 +146,7 @@ def _adopt(past: History, entry: _Entry):
     places = _places(past.pieces)
     same = places[: _shared(places, entry.places)]
     size = sum(1 if isinstance(place, int) else place[1] for place in same)
-    size = min(size, stream.positions(entry.cache))
+    size = min(size, stream.cache_length(entry.cache))
     for mine, theirs in zip(past.cache, entry.cache, strict=True):
         # New arrays: a cache writes into its own in place.
         mine.state = (theirs.keys[..., :size, :], theirs.values[..., :size, :], size)

@@ -9,7 +9,7 @@ from fastvlm_mlx.generation import stream
 from fastvlm_mlx.model.feature_cache import FeatureCache
 
 
-def remember(memory: FeatureCache, pieces: Pieces, cache: stream.Cache):
+def remember(memory: FeatureCache, pieces: Pieces, cache: stream.KVCache):
     """Keeps the keys and values of the beginnings that others may share."""
     for key, size in _beginnings(pieces):
         if memory.get(key) is None:
@@ -24,7 +24,7 @@ def remember(memory: FeatureCache, pieces: Pieces, cache: stream.Cache):
             )
 
 
-def recall(memory: FeatureCache, pieces: Pieces, cache: stream.Cache):
+def recall(memory: FeatureCache, pieces: Pieces, cache: stream.KVCache):
     """Fills an empty `cache` with the longest known beginning of `pieces`."""
     for key, size in _beginnings(pieces):
         if (known := memory.get(key)) is not None:
@@ -39,7 +39,7 @@ def recall(memory: FeatureCache, pieces: Pieces, cache: stream.Cache):
 
 def _beginnings(pieces: Pieces) -> Iterator[tuple[Hashable, int]]:
     """What other conversations may begin with, the longest first: all up to the last
-    picture, and all before the first. Each as a key and a number of positions."""
+    image, and all before the first. Each as a key and a number of positions."""
     places = [at for at, piece in enumerate(pieces) if isinstance(piece, Attachment)]
     for end in (places[-1] + 1, places[0]) if places else ():
         if end:

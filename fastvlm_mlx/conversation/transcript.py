@@ -1,7 +1,7 @@
 """What was said in a conversation, and its form as a JSON file.
 
 Answers are saved as text and as token ids, because one text can be spelled in several
-ways and only the same ids continue the same way. Pictures are saved by path and hash,
+ways and only the same ids continue the same way. Images are saved by path and hash,
 or as a PNG inside the file if they came without a path.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.conversation.history import Turn
 from fastvlm_mlx.errors import FastVLMError, ImageError, OptionError
-from fastvlm_mlx.processing.image_processor import View
+from fastvlm_mlx.processing.image_processor import ImageOptions
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
@@ -30,12 +30,12 @@ VERSION = 1
 class Transcript:
     """All of a conversation but its KV cache.
 
-    `opening` are the pictures it starts with, `waiting` those that join next.
+    `opening` are the images it starts with, `waiting` those that join next.
     """
 
     model: str
     system: str | None
-    view: View
+    view: ImageOptions
     turns: tuple[Turn, ...]
     opening: tuple[Attachment, ...] = ()
     waiting: tuple[Attachment, ...] = ()
@@ -62,9 +62,9 @@ def write(path: str | Path, transcript: Transcript):
 
 
 def read(path: str | Path, model: "FastVLMModel") -> Transcript:
-    """Reads `path` and opens its pictures, wherever it says they are, for `model`.
+    """Reads `path` and opens its images, wherever it says they are, for `model`.
 
-    Raises FastVLMError if it is not a saved conversation, ImageError if a picture is
+    Raises FastVLMError if it is not a saved conversation, ImageError if an image is
     missing or is no longer what it was.
     """
     try:
@@ -90,13 +90,13 @@ def read(path: str | Path, model: "FastVLMModel") -> Transcript:
 
 
 def _values(transcript: Transcript) -> dict[str, Any]:
-    pictures: list[Attachment] = []
+    attachments: list[Attachment] = []
 
     def numbers(images: Sequence[Attachment]) -> list[int]:
-        for picture in images:
-            if picture not in pictures:
-                pictures.append(picture)
-        return [pictures.index(picture) for picture in images]
+        for attachment in images:
+            if attachment not in attachments:
+                attachments.append(attachment)
+        return [attachments.index(attachment) for attachment in images]
 
     turns = [
         {"role": turn.role, "text": turn.text, "images": numbers(turn.images)}
@@ -117,22 +117,22 @@ def _values(transcript: Transcript) -> dict[str, Any]:
         "turns": turns,
         "opening": numbers(transcript.opening),
         "waiting": numbers(transcript.waiting),
-        "pictures": [_picture(picture) for picture in pictures],
+        "images": [_image(attachment) for attachment in attachments],
     }
 
 
-def _picture(picture: Attachment) -> dict[str, str]:
-    if picture.path is not None:
-        path = picture.path
+def _image(attachment: Attachment) -> dict[str, str]:
+    if attachment.path is not None:
+        path = attachment.path
         # So that it is found from another working directory.
         path = path if "://" in path[:16] else str(Path(path).expanduser().absolute())
-        return {"path": path, "hash": picture.digest}
-    assert picture.image is not None
+        return {"path": path, "hash": attachment.digest}
+    assert attachment.image is not None
     png = io.BytesIO()
-    picture.image.save(png, "PNG")
+    attachment.image.save(png, "PNG")
     return {
         "png": base64.b64encode(png.getvalue()).decode(),
-        "hash": picture.digest,
+        "hash": attachment.digest,
     }
 
 
@@ -151,16 +151,16 @@ class _Reader:
         if tiles is not None:
             rows, columns = (_is(int, number) for number in tiles)
             tiles = rows, columns
-        self._view = View(
+        self._view = ImageOptions(
             _is(str, settings["fit"]), _is(int, settings["resolution"]), tiles
         )
-        # All the text first: a picture takes long to open.
+        # All the text first: an image takes long to open.
         sketch = [self._said(turn) for turn in _is(list, values["turns"])]
         if [turn.role for turn in sketch] != ["user", "assistant"] * (len(sketch) // 2):
             raise ValueError("questions and answers do not take turns")
-        self._pictures = [
+        self._images = [
             self._open(number, entry)
-            for number, entry in enumerate(_is(list, values["pictures"]), start=1)
+            for number, entry in enumerate(_is(list, values["images"]), start=1)
         ]
         turns = [
             Turn(
@@ -190,23 +190,23 @@ class _Reader:
 
     def _chosen(self, numbers: Any) -> tuple[Attachment, ...]:
         if any(_is(int, number) < 0 for number in _is(list, numbers)):
-            raise ValueError(f"there is no picture {min(numbers)}")
-        return tuple(self._pictures[number] for number in numbers)
+            raise ValueError(f"there is no image {min(numbers)}")
+        return tuple(self._images[number] for number in numbers)
 
     def _open(self, number: int, entry: Any) -> Attachment:
         wanted = _is(str, _is(dict, entry)["hash"])
         if "path" in entry:
             name = source = _is(str, entry["path"])
         else:
-            name = f"{self._path}: picture {number}"
+            name = f"{self._path}: image {number}"
             source = base64.b64decode(_is(str, entry["png"]), validate=True)
-        picture = attach(self._model, source, self._view)
-        if picture.digest != wanted:
+        attachment = attach(self._model, source, self._view)
+        if attachment.digest != wanted:
             raise ImageError(
-                f"{name}: not the picture that the conversation was about; put the"
+                f"{name}: not the image that the conversation was about; put the"
                 f" old one back, or start a new conversation"
             )
-        return picture
+        return attachment
 
 
 def _is(kind: type, value: Any) -> Any:

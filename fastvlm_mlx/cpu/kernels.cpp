@@ -76,7 +76,7 @@ class Depthwise {
     std::copy(b, b + out_dim, bias.begin());
   }
 
-  // Output rows first ... last - 1 of one picture x (height, width, dim) into out.
+  // Output rows first ... last - 1 of one image x (height, width, dim) into out.
   void rows(const float* x, long height, long width, long first, long last,
             float* out) const {
     const long pad = kernel / 2, out_width = (width + stride - 1) / stride;
@@ -209,10 +209,10 @@ void fv_depthwise(const float* x, const float* weight, const float* bias, float*
   const long rows = piece_rows(batch, out_height);
   const long pieces = (out_height + rows - 1) / rows;
   parallel(batch * pieces, [&](long piece) {
-    const long picture = piece / pieces, first = piece % pieces * rows;
+    const long image = piece / pieces, first = piece % pieces * rows;
     const long last = std::min(first + rows, out_height);
-    float* to = out + (picture * out_height + first) * out_width * out_dim;
-    conv.rows(x + picture * height * width * dim, height, width, first, last, to);
+    float* to = out + (image * out_height + first) * out_width * out_dim;
+    conv.rows(x + image * height * width * dim, height, width, first, last, to);
     const long size = (last - first) * out_width * out_dim;
     for (long i = 0; activate && i < size; i++) to[i] = gelu(to[i]);
   });
@@ -243,16 +243,16 @@ void fv_conv_ffn(const float* x, const float* conv_weight, const float* conv_bia
   const long rows = piece_rows(batch, height);
   const long pieces = (height + rows - 1) / rows;
   parallel(batch * pieces, [&](long piece) {
-    const long picture = piece / pieces, first = piece % pieces * rows;
+    const long image = piece / pieces, first = piece % pieces * rows;
     const long last = std::min(first + rows, height), count = (last - first) * width;
-    const float* from = x + picture * height * width * dim;
+    const float* from = x + image * height * width * dim;
     Buffer mixed(count * dim), hidden(count * hidden_dim);
     conv.rows(from, height, width, first, last, mixed.data());
     matmul_nt(mixed.data(), dim, fc1, dim, hidden.data(), hidden_dim, count, hidden_dim,
               dim);
     add_bias(hidden.data(), bias1, count, hidden_dim, true);
     const float* skip = from + first * width * dim;
-    float* to = out + picture * height * width * dim + first * width * dim;
+    float* to = out + image * height * width * dim + first * width * dim;
     for (long i = 0; i < count; i++)
       for (long c = 0; c < dim; c++) to[i * dim + c] = skip[i * dim + c] + bias2[c];
     matmul_nt(hidden.data(), hidden_dim, fc2, hidden_dim, to, dim, count, dim,

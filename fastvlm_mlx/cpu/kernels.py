@@ -40,7 +40,7 @@ WORTH_COMPILING = 2**22
 def library() -> ctypes.CDLL | None:
     """The kernels, compiled if need be, or None where they cannot be had."""
     openblas.bind()
-    product, path = openblas.product(), _path()
+    product, path = openblas.sgemm_addresses(), _path()
     if product is None or not (path.is_file() or _compile(path)):
         return None
     try:

@@ -14,7 +14,7 @@ from fastvlm_mlx import device
 from fastvlm_mlx.cpu import kernels
 
 
-def quicken(module: ModuleType) -> None:
+def use_cpu_kernels(module: ModuleType) -> None:
     """Replaces both functions in an mlx-lm model file's module that is ours alone."""
     if module.swiglu.__module__ == __name__:
         return
@@ -31,7 +31,7 @@ def quicken(module: ModuleType) -> None:
     def quick_attention(
         q: mx.array, k: Any, v: Any, cache: Any, scale: float, mask: Any, **rest: Any
     ) -> mx.array:
-        # A quantised cache gives tuples; one position is not worth a kernel.
+        # A quantized cache gives tuples; one position is not worth a kernel.
         several = isinstance(k, mx.array) and q.shape[0] == 1 and q.shape[2] > 1
         if several and mask == "causal" and not rest and kernels.usable(q, k, v):
             return kernels.causal_attention(q, k, v)

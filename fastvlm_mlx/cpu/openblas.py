@@ -57,7 +57,7 @@ def bind() -> None:
             continue
 
 
-def product() -> tuple[int, int] | None:
+def sgemm_addresses() -> tuple[int, int] | None:
     """Addresses of OpenBLAS' `cblas_sgemm` and `openblas_set_num_threads`, as bound.
 
     None unless MLX uses OpenBLAS.
@@ -73,7 +73,7 @@ def product() -> tuple[int, int] | None:
     return None
 
 
-def name() -> str:
+def library_name() -> str:
     """The BLAS that MLX's CPU products really use, e.g. `OpenBLAS 0.3.34 (Zen)`."""
     if sys.platform == "darwin":
         return "Accelerate"

@@ -16,8 +16,13 @@ import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.generation.json_schema import grammar_of, library, limits, unfit
-from fastvlm_mlx.generation.sampling import Draw
+from fastvlm_mlx.generation.json_schema import (
+    grammar_of,
+    import_llguidance,
+    limits,
+    schema_error,
+)
+from fastvlm_mlx.generation.sampling import Sampler
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
@@ -33,7 +38,7 @@ _NEAR = 48  # with fewer spare tokens than this, every one is checked
 _LOCK = threading.Lock()
 
 
-class JSONForm:
+class JSONConstraint:
     """A rule for one answer of `model`: JSON of `schema`, or any object if None.
 
     A `sampling.Constraint`: give it to `Conversation.stream`, a new one each time.
@@ -43,8 +48,8 @@ class JSONForm:
     """
 
     def __init__(self, model: "FastVLMModel", schema: Any = None):
-        self._vocabulary = vocabulary_of(model)
-        self._matcher = library().LLMatcher(
+        self._vocabulary = llguidance_tokenizer(model)
+        self._matcher = import_llguidance().LLMatcher(
             self._vocabulary, grammar_of(schema), log_level=0, limits=limits()
         )
         self._check()
@@ -55,7 +60,7 @@ class JSONForm:
         self._forced: Iterator[int] | None = None
         self._next_look: int | None = None  # at this many tokens left
 
-    def choose(self, logits: mx.array, draw: Draw, left: int) -> mx.array:
+    def choose(self, logits: mx.array, draw: Sampler, left: int) -> mx.array:
         """See `sampling.Constraint`."""
         mx.async_eval(logits)  # the model computes while the mask is found
         if self._last is not None:
@@ -73,7 +78,7 @@ class JSONForm:
         self._last = token
         return token
 
-    def _drawn(self, logits: mx.array, draw: Draw, left: int) -> mx.array | None:
+    def _drawn(self, logits: mx.array, draw: Sampler, left: int) -> mx.array | None:
         """A token that leaves room for an end, or None: `_forced` leads there."""
         token = draw(self._masked(logits, self._matcher))
         if self._next_look is not None and left > self._next_look:
@@ -103,7 +108,7 @@ class JSONForm:
         latest = time.monotonic() + _PATIENCE
         while len(way) < _LONGEST:
             if time.monotonic() > latest:
-                raise unfit("its end takes too long to find")
+                raise schema_error("its end takes too long to find")
             if matcher.is_accepting() or matcher.is_stopped():
                 break
             forced = matcher.compute_ff_bytes()
@@ -142,16 +147,16 @@ class JSONForm:
 
     def _check(self):
         if self._matcher.is_error():
-            raise unfit(self._matcher.get_error())
+            raise schema_error(self._matcher.get_error())
 
 
-def vocabulary_of(model: "FastVLMModel") -> Any:
+def llguidance_tokenizer(model: "FastVLMModel") -> Any:
     """`model`'s tokenizer as llguidance's, made on first use.
 
     That takes seconds with a large vocabulary; a server calls it ahead of time.
     Raises FastVLMError if llguidance is not installed.
     """
-    llguidance = library()
+    llguidance = import_llguidance()
     with _LOCK:
         if "llguidance" not in vars(model):
             tokenizer = model.tokenizer
@@ -168,11 +173,11 @@ def _bits(mask: bytes) -> np.ndarray:
     return np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")
 
 
-def form_of(model: Any, schema: Any) -> "JSONForm | None":
+def json_constraint(model: Any, schema: Any) -> "JSONConstraint | None":
     """The rule for an answer in JSON of `schema`; None if there is no schema."""
     if schema is None:
         return None
     # Here, not above: an extra of the installation.
-    from fastvlm_mlx.generation.constrained import JSONForm
+    from fastvlm_mlx.generation.constrained import JSONConstraint
 
-    return JSONForm(model, schema)
+    return JSONConstraint(model, schema)

@@ -26,7 +26,7 @@ _SPACING = {
 }
 
 
-def library() -> Any:
+def import_llguidance() -> Any:
     """The llguidance module; FastVLMError if it is not installed."""
     try:
         import llguidance
@@ -40,7 +40,7 @@ def library() -> Any:
 
 def limits() -> Any:
     """How much work a grammar may make; a third of llguidance's own limits."""
-    return library().LLParserLimits(
+    return import_llguidance().LLParserLimits(
         initial_lexer_fuel=300_000, step_lexer_fuel=60_000, step_max_items=20_000
     )
 
@@ -53,7 +53,7 @@ def grammar_of(schema: Any) -> str:
     schema = {"type": "object"} if schema is None else schema
     if not isinstance(schema, dict):
         raise OptionError("schema: give a JSON object, such as {'type': 'object'}")
-    return library().LLMatcher.grammar_from_json_schema(
+    return import_llguidance().LLMatcher.grammar_from_json_schema(
         json.dumps(schema), overrides=_SPACING
     )
 
@@ -73,12 +73,14 @@ def read_schema(path: str | Path) -> Any:
 
 def check_schema(schema: Any):
     """Raises OptionError unless `schema` is a JSON schema that can be followed."""
-    fault = library().LLMatcher.validate_grammar(grammar_of(schema), limits=limits())
+    fault = import_llguidance().LLMatcher.validate_grammar(
+        grammar_of(schema), limits=limits()
+    )
     if fault and not fault.startswith("WARNING"):
-        raise unfit(fault)
+        raise schema_error(fault)
 
 
-def unfit(fault: str) -> OptionError:
+def schema_error(fault: str) -> OptionError:
     """The error for a schema that llguidance finds `fault` with."""
     reason = " ".join(fault.split())
     reason = reason if len(reason) <= 200 else f"{reason[:200]}..."

@@ -12,7 +12,7 @@ from fastvlm_mlx.errors import OptionError
 
 # How many of the answer's last tokens the repetition penalty looks at. The prompt
 # does not count: as in the reference, it is embeddings and has no ids.
-REPETITION_WINDOW = 64
+REPETITION_CONTEXT_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,13 @@ class Sampling:
             raise OptionError(f"{name} {value!r}: must be {number} {bounds}; {hint}")
 
 
-Draw = Callable[[mx.array], mx.array]  # logits (1, vocab) -> a token (1,)
+Sampler = Callable[[mx.array], mx.array]  # logits (1, vocab) -> a token (1,)
 
 
 class Constraint(Protocol):
     """A rule for the form of one answer; see `constrained.py`."""
 
-    def choose(self, logits: mx.array, draw: Draw, left: int) -> mx.array:
+    def choose(self, logits: mx.array, draw: Sampler, left: int) -> mx.array:
         """The next token, drawn from what the rule allows.
 
         The token it chose before is part of the answer by now. `left` tokens at most
@@ -103,35 +103,35 @@ class Constraint(Protocol):
         ...
 
 
-def chooser(sampling: Sampling, constraint: Constraint | None = None) -> Draw:
+def make_sampler(sampling: Sampling, constraint: Constraint | None = None) -> Sampler:
     """A function from logits `(1, vocab)` to a token `(1,)` that is under way.
 
     Nothing lazy is left behind: since MLX 0.31.2 only the thread that described an
     array can compute it, and a server may take each chunk from another thread.
     """
     penalty = sampling.repetition_penalty or 1.0
-    draw = _drawer(sampling)
+    draw = _make_draw(sampling)
     recent = mx.array([], mx.uint32)
     left = sampling.max_tokens
 
     def choose(logits: mx.array) -> mx.array:
         nonlocal recent, left
         if penalty != 1 and recent.size:
-            logits = penalised(logits, recent, penalty)
+            logits = apply_repetition_penalty(logits, recent, penalty)
         if constraint is None:
             token = draw(logits)
         else:
             token = constraint.choose(logits, draw, left)
         left -= 1
         if penalty != 1:
-            recent = mx.concatenate([recent, token])[-REPETITION_WINDOW:]
+            recent = mx.concatenate([recent, token])[-REPETITION_CONTEXT_SIZE:]
         mx.async_eval(token, recent)
         return token
 
     return choose
 
 
-def _drawer(sampling: Sampling) -> Draw:
+def _make_draw(sampling: Sampling) -> Sampler:
     if sampling.temperature == 0:
         # No log-probabilities: the largest logit is the same without them.
         return lambda logits: mx.argmax(logits, axis=-1)
@@ -145,7 +145,7 @@ def _drawer(sampling: Sampling) -> Draw:
         # A key for each step, not mx.random's state, which belongs to all of a thread.
         key = mx.random.key(seed << 32 | steps)
         steps += 1
-        logits = filtered(logits, sampling) / sampling.temperature
+        logits = apply_filters(logits, sampling) / sampling.temperature
         return mx.random.categorical(logits, key=key)
 
     return draw
@@ -157,7 +157,7 @@ def _drawer(sampling: Sampling) -> Draw:
 # process at its end if the thread is not the main one (mlx-lm 0.32.2, MLX 0.32.4).
 
 
-def filtered(logits: mx.array, sampling: Sampling) -> mx.array:
+def apply_filters(logits: mx.array, sampling: Sampling) -> mx.array:
     """Log-probabilities `(1, vocab)` in float32, -inf where `sampling` forbids."""
     logits = logits.astype(mx.float32)
     logits = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
@@ -175,7 +175,9 @@ def filtered(logits: mx.array, sampling: Sampling) -> mx.array:
     return logits
 
 
-def penalised(logits: mx.array, recent: mx.array, penalty: float) -> mx.array:
+def apply_repetition_penalty(
+    logits: mx.array, recent: mx.array, penalty: float
+) -> mx.array:
     """`logits` `(1, vocab)`, those of the ids `recent` made less likely."""
     chosen = logits[:, recent]
     chosen = mx.where(chosen < 0, chosen * penalty, chosen / penalty)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
 
-from fastvlm_mlx.generation.sampling import Constraint, Sampling, chooser
+from fastvlm_mlx.generation.sampling import Constraint, Sampling, make_sampler
 from fastvlm_mlx.generation.stop_sequences import StopSequenceMatcher
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Longer prompts are prefilled in pieces of this many positions, to bound memory.
 PREFILL_STEP = 2048
 
-Cache = list[Any]  # one mlx_lm KVCache per layer
+KVCache = list[Any]  # one mlx_lm KVCache per layer
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Chunk:
     - `text`: may be empty: half a character, or what may become a stop text.
     - `token`: its id; None in a last chunk that only ends the answer.
     - `prompt_tokens`: positions of the whole prompt, `cached_tokens` of which were
-      in the KV cache already; `visual_tokens` are those of this turn's pictures.
-    - `generated_tokens`: of the answer so far; the stop token does not count.
+      in the KV cache already; `visual_tokens` are those of this turn's images.
+    - `generation_tokens`: of the answer so far; the stop token does not count.
     - `ttft`: seconds from the call to the first chunk.
-    - `tokens_per_second`: of the steps after the first; 0 until there is one.
+    - `generation_tps`: of the steps after the first; 0 until there is one.
     - `peak_memory`: bytes, of the whole process since it started.
     - `finish_reason`: None, or in the last chunk "stop", "length" or "cancelled".
     """
@@ -62,18 +62,18 @@ class Chunk:
     prompt_tokens: int
     visual_tokens: int
     cached_tokens: int
-    generated_tokens: int
+    generation_tokens: int
     ttft: float
-    tokens_per_second: float
+    generation_tps: float
     peak_memory: int
     timings: Timings
     finish_reason: str | None = None
 
 
-def generate(
+def stream_generate(
     model: "FastVLMModel",
     embeddings: mx.array,
-    cache: Cache,
+    cache: KVCache,
     sampling: Sampling,
     *,
     visual_tokens: int = 0,
@@ -95,10 +95,10 @@ def generate(
     """
     started = time.perf_counter() if started is None else started
     stages = timings or Timings()
-    held = positions(cache)  # -1 while a step may have changed some layers only
+    held = cache_length(cache)  # -1 while a step may have changed some layers only
     cached, prompt = held, held + embeddings.shape[1]
     yielded = 0
-    choose = chooser(sampling, constraint)
+    choose = make_sampler(sampling, constraint)
     text = StopSequenceMatcher(model.tokenizer.stream(), tuple(sampling.stop))
     ttft = first = 0.0
 
@@ -117,9 +117,9 @@ def generate(
             prompt_tokens=prompt,
             visual_tokens=visual_tokens,
             cached_tokens=cached,
-            generated_tokens=yielded,
+            generation_tokens=yielded,
             ttft=ttft,
-            tokens_per_second=(steps - 1) / seconds if steps > 1 else 0.0,
+            generation_tps=(steps - 1) / seconds if steps > 1 else 0.0,
             peak_memory=mx.get_peak_memory(),
             timings=stages,
             finish_reason=finish,
@@ -168,20 +168,20 @@ def generate(
         _trim(cache, held, prompt + yielded)
 
 
-def positions(cache: Cache) -> int:
+def cache_length(cache: KVCache) -> int:
     """How many positions `cache` holds."""
     return cache[0].offset
 
 
-def trim(cache: Cache, length: int):
+def trim_cache(cache: KVCache, length: int):
     """Forgets everything in `cache` after its first `length` positions."""
     for layer in cache:
         layer.trim(max(layer.offset - length, 0))
 
 
-def _trim(cache: Cache, held: int, wanted: int):
+def _trim(cache: KVCache, held: int, wanted: int):
     if held >= 0:
-        trim(cache, wanted)
+        trim_cache(cache, wanted)
         return
     # Interrupted between two layers, or between two lines of one: which tensors that
     # left behind cannot be known, so none is kept.

@@ -155,7 +155,7 @@ def check_model(config: ModelConfig):
         )
     if config.vision is not None and config.image_size % config.vision.stride:
         raise CheckpointError(
-            f"config.json: the picture's size {config.image_size} is not a multiple of"
+            f"config.json: the image's size {config.image_size} is not a multiple of"
             f" the encoder's {config.vision.stride}; get the right config.json"
         )
     _check_joints(config)

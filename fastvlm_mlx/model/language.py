@@ -16,7 +16,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from fastvlm_mlx.cpu.mlx_lm_patch import quicken
+from fastvlm_mlx.cpu.mlx_lm_patch import use_cpu_kernels
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model.validation import TEXT_MODELS
 
@@ -68,7 +68,7 @@ def build(config: dict[str, Any]) -> nn.Module:
         )
     module = mlx_lm_module(f"models.{model_type}")
     if _ours.get(module.__name__) is module:
-        quicken(module)
+        use_cpu_kernels(module)
     try:
         return module.Model(module.ModelArgs.from_dict(config))
     # Whatever a config can make mlx-lm's constructors stumble over (rope_scaling).
@@ -85,7 +85,7 @@ def build(config: dict[str, Any]) -> nn.Module:
 
 
 def hidden(model: Any, embeddings: mx.array, cache: Any = None) -> mx.array:
-    """The last layer's states, normalised: (B, L, hidden) to (B, L, hidden)."""
+    """The last layer's states, normalized: (B, L, hidden) to (B, L, hidden)."""
     # Nobody looks at the ids, but mlx-lm wants some.
     ids = mx.zeros(embeddings.shape[:2], dtype=mx.int32)
     return model.model(ids, cache, input_embeddings=embeddings)

@@ -53,7 +53,7 @@ def linear(x: mx.array, layer: Layer, *, activate: bool = False) -> mx.array:
 
 def conv_ffn(x: mx.array, conv: Layer, fc1: Layer, fc2: Layer) -> mx.array:
     """x + fc2(gelu(fc1(conv(x)))) for a depthwise `conv` of stride 1: (B, H, W, C)."""
-    if not (_is_plain(fc1) and _is_plain(fc2)):  # quantised
+    if not (_is_plain(fc1) and _is_plain(fc2)):  # quantized
         return x + fc2(linear(depthwise(x, conv), fc1, activate=True))
     weights = [a for layer in (conv, fc1, fc2) for a in (layer.weight, layer.bias)]
     if conv.weight.shape[1] in kernels.KERNEL_SIZES and kernels.usable(x, *weights):

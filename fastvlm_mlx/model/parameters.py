@@ -52,12 +52,12 @@ def check_tensors(model: FastVLMModel, tensors: Tensors) -> None:
         if not packed and not mx.issubdtype(tensors[name].dtype, mx.floating):
             raise CheckpointError(
                 f"tensor {name} is of dtype {tensors[name].dtype}, not of floating"
-                " point; get the float or the MLX-quantised checkpoint"
+                " point; get the float or the MLX-quantized checkpoint"
             )
 
 
 def assign(model: FastVLMModel, tensors: Tensors, dtype: mx.Dtype) -> None:
-    """Gives `model` its weights, quantised layers in the form that suits the device.
+    """Gives `model` its weights, quantized layers in the form that suits the device.
 
     Raises:
         CheckpointError: the tensors are not exactly those of the model.
@@ -77,7 +77,7 @@ def assign(model: FastVLMModel, tensors: Tensors, dtype: mx.Dtype) -> None:
 
 
 def _quantize_layers(model: FastVLMModel, tensors: Tensors, settings: dict) -> None:
-    """Gives the layers that have `scales` the quantised form they are stored in."""
+    """Gives the layers that have `scales` the quantized form they are stored in."""
 
     def form(path: str, _: nn.Module) -> bool | dict[str, int]:
         if f"{path}.scales" not in tensors:

@@ -100,7 +100,7 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.token_mixer = Attention(dim, config.head_dim)
         self.mlp = ConvFFN(dim, hidden_dim, config.ffn_kernel)
-        # MobileCLIP's smaller encoders normalise by BatchNorm: folded into qkv.
+        # MobileCLIP's smaller encoders normalize by BatchNorm: folded into qkv.
         self._layer_norm = config.layer_norm
         self._eps = config.layer_norm_eps
 
@@ -230,7 +230,7 @@ class FastViTHD(nn.Module):
         self._compiled: Callable[[mx.array], mx.array] | None = None
 
     def __call__(self, pixels: mx.array) -> mx.array:
-        """Encodes square pictures into visual tokens, row by row.
+        """Encodes square images into visual tokens, row by row.
 
         Shapes:
             pixels: (B, R, R, 3), floats in 0..1, R a multiple of the stride (64)

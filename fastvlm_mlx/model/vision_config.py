@@ -56,7 +56,7 @@ class VisionConfig:
         return self.out_dim + sum(self.embed_dims[s] for s in self.multi_scale_stages)
 
     def tokens(self, resolution: int) -> int:
-        """Visual tokens of one square picture of `resolution` pixels a side."""
+        """Visual tokens of one square image of `resolution` pixels a side."""
         return (resolution // self.stride) ** 2
 
 

@@ -1,4 +1,4 @@
-"""FastVLM: pictures become tokens of the language model.
+"""FastVLM: images become tokens of the language model.
 
     pixels -> vision_tower -> projector -> spliced between token ids -> language_model
 

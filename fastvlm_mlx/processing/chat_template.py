@@ -1,8 +1,8 @@
 """From a question to token ids, and from generated ids back to text.
 
 Two rules hold everywhere. Text of a user is only ever text: `<|im_start|>` typed into a
-question is six ordinary tokens. And a picture has no id: a prompt is a list of pieces,
-token ids and `Picture` places, and the model puts embeddings where the places are.
+question is six ordinary tokens. And an image has no id: a prompt is a list of pieces,
+token ids and `Image` places, and the model puts embeddings where the places are.
 """
 
 import re
@@ -14,22 +14,22 @@ from fastvlm_mlx.processing.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Picture:
-    """The place of a picture in a prompt: the `index`-th of those given."""
+class ImagePlaceholder:
+    """The place of an image in a prompt: the `index`-th of those given."""
 
     index: int
 
 
-Piece = list[int] | Picture
+Piece = list[int] | ImagePlaceholder
 
 
 @dataclass(frozen=True)
-class Template:
+class ChatTemplate:
     """How a family of models writes a chat. `{}` stands for the text of the moment.
 
     `opening` begins a conversation and holds the system prompt, `user` is one
     question up to where the answer starts, `closing` ends an answer before the next
-    question. `control` are the only tokens recognised in these three, and never in
+    question. `control` are the only tokens recognized in these three, and never in
     what takes the place of `{}`.
     """
 
@@ -42,7 +42,7 @@ class Template:
 
 
 TEMPLATES = {
-    "qwen2": Template(
+    "qwen2": ChatTemplate(
         control=("<|im_start|>", "<|im_end|>"),
         system="You are a helpful assistant.",
         start="",
@@ -51,7 +51,7 @@ TEMPLATES = {
         closing="<|im_end|>\n",
     ),
     # LLaVA's conv_vicuna_v1, for FastVLM on Vicuna (a Llama).
-    "vicuna": Template(
+    "vicuna": ChatTemplate(
         control=("<s>", "</s>"),
         system="A chat between a curious user and an artificial intelligence "
         "assistant. The assistant gives helpful, detailed, and polite answers to the "
@@ -64,10 +64,10 @@ TEMPLATES = {
 }
 
 
-def turn(
+def encode_turn(
     tokenizer: Tokenizer,
     text: str,
-    pictures: Sequence[int] = (),
+    images: Sequence[int] = (),
     *,
     first: bool = True,
     system: str | None = None,
@@ -75,10 +75,10 @@ def turn(
 ) -> list[Piece]:
     """The pieces of one question, up to where the answer starts.
 
-    `pictures` are the indices of the pictures that join in this turn; they stand first
+    `images` are the indices of the images that join in this turn; they stand first
     and in order, each followed by a newline, then `text`:
 
-        [[... user \\n], Picture(0), [\\n], Picture(1), [\\n Describe ...]]
+        [[... user \\n], Image(0), [\\n], Image(1), [\\n Describe ...]]
 
     The first turn begins the conversation with `system` (None: the template's own; "":
     none). A later one continues after an answer and begins by closing it, so it
@@ -95,9 +95,9 @@ def turn(
         )
     style = TEMPLATES[template]
     system = style.system if system is None else system
-    content: list[str | Picture] = []
-    for index in pictures:
-        content += [Picture(index), "\n"]
+    content: list[str | ImagePlaceholder] = []
+    for index in images:
+        content += [ImagePlaceholder(index), "\n"]
     content.append(text)
 
     parts = list(_fill(style, style.start if first else style.closing, []))
@@ -112,11 +112,11 @@ class _Control:
     token: str
 
 
-_Part = str | Picture | _Control
+_Part = str | ImagePlaceholder | _Control
 
 
 def _fill(
-    style: Template, pattern: str, content: Sequence[str | Picture]
+    style: ChatTemplate, pattern: str, content: Sequence[str | ImagePlaceholder]
 ) -> Iterator[_Part]:
     """`pattern` in parts. Split before it is filled: no content becomes control."""
     for part in re.split(f"({'|'.join(map(re.escape, style.control))})", pattern):

@@ -1,6 +1,6 @@
-"""From anything Pillow opens to an upright RGB picture.
+"""From anything Pillow opens to an upright RGB image.
 
-Whatever is wrong with a picture ends here as one ImageError of one line. What comes
+Whatever is wrong with an image ends here as one ImageError of one line. What comes
 out has no alpha, no palette, no orientation tag and eight bits per channel.
 """
 
@@ -38,23 +38,23 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# The warning filters and Pillow's pixel limit belong to the whole process: one picture
+# The warning filters and Pillow's pixel limit belong to the whole process: one image
 # at a time may change and restore them.
 _PILLOW = threading.Lock()
 
 
 def open_image(source: Source, *, target: int | None = None) -> Image.Image:
-    """Open one picture as RGB, upright, with alpha flattened onto white.
+    """Open one image as RGB, upright, with alpha flattened onto white.
 
     `source` is a PIL image, a path, an http or https address, `-` for standard input,
-    or the bytes of a picture file. Of an animation the first frame is taken; grey
+    or the bytes of an image file. Of an animation the first frame is taken; grey
     values of 16 and 32 bits are scaled to 8; colour profiles are ignored. A server
     must not pass on addresses or paths from strangers: they are opened as given.
 
     `target`, in pixels, lets a large JPEG be decoded at 1/2, 1/4 or 1/8 of its size as
-    long as its shorter side stays at least twice `target`. After `fit_image` a 12
-    megapixel photograph then differs from the full decode by 57 to 58 dB PSNR (at 256
-    and 512 pixels); without `target` nothing does.
+    long as its shorter side stays at least twice `target`. After `resize_to_square` a
+    12 megapixel photograph then differs from the full decode by 57 to 58 dB PSNR (at
+    256 and 512 pixels); without `target` nothing does.
 
     Raises ImageError, one line with the source, the fault and the way out.
     """
@@ -65,7 +65,7 @@ def open_image(source: Source, *, target: int | None = None) -> Image.Image:
         data = source
     elif not isinstance(source, str | Path):
         raise ImageError(
-            f"{name}: not a picture; give a path, an address, bytes or a PIL image"
+            f"{name}: not an image; give a path, an address, bytes or a PIL image"
         )
     elif str(source) == "-":
         data = read_stdin(name)
@@ -79,7 +79,7 @@ def open_image(source: Source, *, target: int | None = None) -> Image.Image:
     else:
         head = data[:32]
     if not head:
-        raise ImageError(f"{name}: the file is empty; give a picture")
+        raise ImageError(f"{name}: the file is empty; give an image")
 
     def opened() -> ImageFile.ImageFile:
         return Image.open(data if isinstance(data, Path) else io.BytesIO(data))
@@ -95,10 +95,10 @@ def size_of(data: bytes, formats: Sequence[str]) -> tuple[int, int]:
     try:
         with _pillow(), Image.open(io.BytesIO(data), formats=tuple(formats)) as image:
             return image.size
-    # As below: whatever Pillow raises, the file is no picture that we take.
+    # As below: whatever Pillow raises, the file is no image that we take.
     except Exception:
         raise ImageError(
-            f"{name_of(data)}: not a picture or a damaged one; give one of"
+            f"{name_of(data)}: not an image or a damaged one; give one of"
             f" {', '.join(formats)}, of {MAX_PIXELS // 10**6} megapixels at most"
         ) from None
 
@@ -121,7 +121,7 @@ def _decode(
     try:
         with _pillow():
             image = opened()
-            # A picture that the caller opened stays open; Pillow closes ours.
+            # An image that the caller opened stays open; Pillow closes ours.
             if not head:
                 return _rgb(image, name, target)
             with image:
@@ -146,28 +146,28 @@ def _decode(
 def _foreign(head: bytes) -> str:
     """Fault and way out for a file that Pillow does not know."""
     if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
-        return "a HEIC picture; convert it: `sips -s format jpeg IN --out OUT.jpg`"
+        return "a HEIC image; convert it: `sips -s format jpeg IN --out OUT.jpg`"
     if head[4:8] == b"ftyp":
-        return "a video or an unknown picture format; save it as PNG or JPEG"
+        return "a video or an unknown image format; save it as PNG or JPEG"
     if head.startswith(b"%PDF"):
         return "a PDF; export the page as PNG"
     if head.lstrip().startswith(b"<"):
-        return "a web page or an SVG, not a picture of pixels; export it as PNG"
+        return "a web page or an SVG, not an image of pixels; export it as PNG"
     if head.startswith((b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM", b"II*\0")):
         return "the header is damaged; save it again as PNG or JPEG"
-    return "not a picture; give a PNG, JPEG, WebP or another format of Pillow's"
+    return "not an image; give a PNG, JPEG, WebP or another format of Pillow's"
 
 
 def _rgb(image: Image.Image, name: str, target: int | None) -> Image.Image:
     width, height = image.size
     if not width or not height:
-        raise ImageError(f"{name}: the picture is {width}x{height}; give one of pixels")
+        raise ImageError(f"{name}: the image is {width}x{height}; give one of pixels")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise ImageError(
             f"{name}: {width}x{height} is more than {MAX_PIXELS // 10**6} megapixels "
             f"or {MAX_SIDE} pixels a side; scale it down first"
         )
-    # Pillow hands PostScript to Ghostscript, a program; pictures run no programs.
+    # Pillow hands PostScript to Ghostscript, a program; images run no programs.
     if image.format == "EPS":
         raise ImageError(f"{name}: PostScript is not opened; save it as PNG")
     if target and isinstance(image, ImageFile.ImageFile):

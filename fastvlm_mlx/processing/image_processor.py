@@ -1,8 +1,8 @@
-"""From pictures to the encoder's pixels: fit, tile, scale to 0..1.
+"""From images to the encoder's pixels: fit, tile, scale to 0..1.
 
-The checkpoints were trained on pictures padded to a black square and resized with
-Pillow's bicubic filter; `fit_image(..., "pad")` gives the same bytes. Nothing here
-knows the model: a picture becomes (resolution / 64)^2 tokens elsewhere.
+The checkpoints were trained on images padded to a black square and resized with
+Pillow's bicubic filter; `resize_to_square(..., "pad")` gives the same bytes. Nothing
+here knows the model: an image becomes (resolution / 64)^2 tokens elsewhere.
 """
 
 import ast
@@ -26,27 +26,27 @@ _BICUBIC = Image.Resampling.BICUBIC
 _STRIP_PIXELS = 1 << 22  # 16 MB: what one strip of `_pad` may take
 
 
-def preprocess(
+def to_pixels(
     images: Sequence[Source],
     *,
     size: int,
     fit: str = "pad",
     tiles: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Pictures as the encoder takes them: float32 `(N, size, size, 3)` in 0..1.
+    """Images as the encoder takes them: float32 `(N, size, size, 3)` in 0..1.
 
     `images` is anything `open_image` opens, `size` the resolution in pixels. With
-    `tiles=(rows, columns)` every picture gives `1 + rows * columns` of the N, in the
+    `tiles=(rows, columns)` every image gives `1 + rows * columns` of the N, in the
     order of `tile_image`; without, one.
 
-    Raises ImageError for a picture, OptionError for an option.
+    Raises ImageError for an image, OptionError for an option.
     """
     check_resolution(size)
     pixels = []
     for source in images:
         image = open_image(source)
         if tiles is None:
-            pixels.append(fit_image(image, size, fit))
+            pixels.append(resize_to_square(image, size, fit))
         else:
             pixels.extend(tile_image(image, size, *tiles, fit=fit))
     if not pixels:
@@ -54,8 +54,8 @@ def preprocess(
     return np.stack(pixels).astype(np.float32) / np.float32(255)
 
 
-def fit_image(image: Image.Image, size: int, fit: str = "pad") -> np.ndarray:
-    """One RGB picture as uint8 `(size, size, 3)`.
+def resize_to_square(image: Image.Image, size: int, fit: str = "pad") -> np.ndarray:
+    """One RGB image as uint8 `(size, size, 3)`.
 
     - "pad": centred on a black square of its longer side, then resized.
     - "crop": the shorter side becomes `size`, the middle of the longer side is kept.
@@ -79,12 +79,12 @@ def tile_image(
     fit: str = "pad",
     overview: str | None = None,
 ) -> list[np.ndarray]:
-    """The overview, then `rows * columns` tiles row by row, each as `fit_image`'s.
+    """The overview, then `rows * columns` tiles row by row, as `resize_to_square`.
 
-    As LLaVA's anyres: the picture is resized to the largest that `columns * size` by
+    As LLaVA's anyres: the image is resized to the largest that `columns * size` by
     `rows * size` holds, padded with black to that, and cut. `fit="stretch"` fills
     it without padding, "crop" by cutting the overhang. `overview` is the fit of the
-    first picture and `fit` unless given (LLaVA's own is "stretch").
+    first image and `fit` unless given (LLaVA's own is "stretch").
     """
     check_fit(fit)
     check_tiles(rows, columns)
@@ -108,16 +108,16 @@ def tile_image(
     pixels = np.asarray(canvas).reshape(rows, size, columns, size, 3)
     # [rows, size, columns, size, 3] -> [tiles, size, size, 3]
     cut = pixels.transpose(0, 2, 1, 3, 4).reshape(-1, size, size, 3)
-    return [fit_image(image, size, overview or fit), *cut]
+    return [resize_to_square(image, size, overview or fit), *cut]
 
 
 def select_grid(
     width: int, height: int, pinpoints: str | Sequence[Sequence[int]]
 ) -> tuple[int, int]:
-    """The `(width, height)` of `pinpoints` that serves a picture best, in pixels.
+    """The `(width, height)` of `pinpoints` that serves an image best, in pixels.
 
     `pinpoints` is a config's `image_grid_pinpoints`: pairs of pixels, or their text.
-    As LLaVA's select_best_resolution: the one that keeps most of the picture's pixels,
+    As LLaVA's select_best_resolution: the one that keeps most of the image's pixels,
     then the one with the least padding. 1600 x 800 among (512, 512), (1024, 512) and
     (512, 1024) gives (1024, 512): one row of two tiles at a size of 512.
 
@@ -183,7 +183,7 @@ def content_hash(image: Image.Image | np.ndarray) -> str:
     """A name for these pixels, equal for equal pixels wherever they came from.
 
     32 hexadecimal digits of the shape, the dtype and the values. The output of
-    `preprocess` is the better thing to name: it is smaller than most pictures and
+    `preprocess` is the better thing to name: it is smaller than most images and
     holds the fit and the resolution too.
     """
     pixels = np.ascontiguousarray(image)
@@ -199,7 +199,7 @@ def _pad(image: Image.Image, size: int) -> Image.Image:
 
     Pillow resizes rows first, rounds to bytes, then resizes columns. So rows may be
     padded and resized a strip at a time, and the black rows above and below not at
-    all: the same bytes in less time, and no second copy of a huge picture.
+    all: the same bytes in less time, and no second copy of a huge image.
     """
     width, height = image.size
     side = max(width, height)
@@ -219,7 +219,7 @@ def _pad(image: Image.Image, size: int) -> Image.Image:
 def _crop(image: Image.Image, size: int) -> Image.Image:
     """transformers' CLIP processor: shortest edge to `size`, centre crop.
 
-    Only the part that is kept is computed, so a very long picture costs no more.
+    Only the part that is kept is computed, so a very long image costs no more.
     """
     width, height = image.size
     short = min(width, height)
@@ -236,7 +236,7 @@ def _crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def _letterbox(image: Image.Image, width: int, height: int) -> Image.Image:
-    """LLaVA's resize_and_pad_image: whole picture, black bars, `width` x `height`."""
+    """LLaVA's resize_and_pad_image: whole image, black bars, `width` x `height`."""
     scale_x, scale_y = width / image.width, height / image.height
     if scale_x < scale_y:
         new = width, min(math.ceil(image.height * scale_x), height)
@@ -249,8 +249,8 @@ def _letterbox(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class View:
-    """How pictures are shown to a model: `fit`, `resolution` in pixels, `tiles` as
+class ImageOptions:
+    """How images are shown to a model: `fit`, `resolution` in pixels, `tiles` as
     `(rows, columns)`. None for `tiles` follows the model's `image_grid_pinpoints`.
 
     Raises OptionError for a value that cannot be honoured.
@@ -267,10 +267,10 @@ class View:
             object.__setattr__(self, "tiles", check_tiles(*self.tiles))
 
 
-def prepare(
-    image: Image.Image, view: View, pinpoints: Sequence[Sequence[int]] = ()
+def preprocess(
+    image: Image.Image, view: ImageOptions, pinpoints: Sequence[Sequence[int]] = ()
 ) -> np.ndarray:
-    """What the model sees of a picture: the whole, then its tiles if there are any.
+    """What the model sees of an image: the whole, then its tiles if there are any.
 
     Shapes:
         returns (1 + tiles, resolution, resolution, 3), float32 in 0..1
@@ -284,4 +284,4 @@ def prepare(
                 image, view.resolution, rows, columns, view.fit, overview="stretch"
             )
             return np.stack(tiles).astype(np.float32) / np.float32(255)
-    return preprocess([image], size=view.resolution, fit=view.fit, tiles=view.tiles)
+    return to_pixels([image], size=view.resolution, fit=view.fit, tiles=view.tiles)

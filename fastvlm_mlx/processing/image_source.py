@@ -1,4 +1,4 @@
-"""Where a picture's bytes come from: a path, a pipe, standard input, an address.
+"""Where an image's bytes come from: a path, a pipe, standard input, an address.
 
 Nothing is decoded here. Each reader takes the name to use in messages and raises
 ImageError, one line with that name, the fault and the way out.
@@ -22,9 +22,9 @@ URL_DEADLINE = 120.0  # seconds in all, against a body that drips
 def name_of(source: object) -> str:
     """What to call the source in a message: one line, printable, not too long."""
     if isinstance(source, Image.Image):
-        text = str(getattr(source, "filename", "") or "picture")
+        text = str(getattr(source, "filename", "") or "image")
     elif isinstance(source, bytes):
-        text = f"picture of {len(source)} bytes"
+        text = f"image of {len(source)} bytes"
     elif isinstance(source, str | Path):
         text = "standard input" if str(source) == "-" else str(source) or "''"
     else:
@@ -52,7 +52,7 @@ def read_path(source: str | Path, name: str) -> Path | bytes:
             path.open("rb").close()
             return path
         if path.is_dir():
-            raise ImageError(f"{name}: is a folder; give a picture in it")
+            raise ImageError(f"{name}: is a folder; give an image in it")
         with path.open("rb") as file:
             return _read_all(file.read, name)
     except FileNotFoundError:
@@ -66,10 +66,10 @@ def read_stdin(name: str) -> bytes:
     stream = getattr(sys.stdin, "buffer", None)
     try:
         if stream is None or stream.isatty():
-            raise ImageError(f"{name}: nothing is piped in; try `cat PICTURE | ...`")
+            raise ImageError(f"{name}: nothing is piped in; try `cat IMAGE | ...`")
         return _read_all(stream.read, name)
     except (OSError, ValueError) as error:
-        raise ImageError(f"{name}: {one_line(error)}; pipe a picture") from error
+        raise ImageError(f"{name}: {one_line(error)}; pipe an image") from error
 
 
 def _read_all(
@@ -80,7 +80,7 @@ def _read_all(
         data += chunk
         if len(data) > MAX_BYTES:
             raise ImageError(
-                f"{name}: more than {MAX_BYTES >> 20} MB; save a smaller picture"
+                f"{name}: more than {MAX_BYTES >> 20} MB; save a smaller image"
             )
         if deadline is not None and time.monotonic() > deadline:
             raise ImageError(
@@ -122,7 +122,7 @@ def read_url(url: str, name: str) -> bytes:
             if length is not None and length > MAX_BYTES:
                 raise ImageError(
                     f"{name}: {length >> 20} MB, more than {MAX_BYTES >> 20}; "
-                    "save a smaller picture"
+                    "save a smaller image"
                 )
             # read1 returns what has come, so the deadline is seen.
             data = _read_all(answer.read1, name, deadline)

@@ -1,6 +1,6 @@
-"""Quantised layers, made and undone.
+"""Quantized layers, made and undone.
 
-A quantised layer is three tensors: `weight` (packed uint32), `scales` and `biases`;
+A quantized layer is three tensors: `weight` (packed uint32), `scales` and `biases`;
 the config says in which groups and with how many bits.
 """
 
@@ -12,12 +12,12 @@ from fastvlm_mlx.weights.weight_files import Tensors
 BITS = (4, 8)
 GROUP_SIZES = (32, 64, 128)
 
-# What MLX reads; other tools quantise with more bit widths than we do.
+# What MLX reads; other tools quantize with more bit widths than we do.
 _READABLE = {(size, bits) for size in GROUP_SIZES for bits in (2, 3, 4, 5, 6, 8)}
 
 
 def quantized(tensors: Tensors, bits: int, group_size: int) -> Tensors:
-    """Quantises every matrix of the language model, its embedding included.
+    """Quantizes every matrix of the language model, its embedding included.
 
     Raises:
         OptionError: a width that `group_size` does not divide.
@@ -40,7 +40,7 @@ def quantized(tensors: Tensors, bits: int, group_size: int) -> Tensors:
 
 def _fitting(width: int) -> str:
     fits = [str(size) for size in GROUP_SIZES if width % size == 0]
-    return " or ".join(fits) or "no quantisation"
+    return " or ".join(fits) or "no quantization"
 
 
 def is_quantized(tensors: Tensors) -> bool:
@@ -48,10 +48,10 @@ def is_quantized(tensors: Tensors) -> bool:
 
 
 def dequantized(tensors: Tensors, settings: dict | None, dtype=mx.float32) -> Tensors:
-    """Undoes the quantisation of whatever is quantised; the rest passes through.
+    """Undoes the quantization of whatever is quantized; the rest passes through.
 
     Args:
-        tensors: by name, `X.weight`, `X.scales`, `X.biases` for a quantised layer X.
+        tensors: by name, `X.weight`, `X.scales`, `X.biases` for a quantized layer X.
         settings: the config's `quantization`: `group_size` and `bits`, and the same
             under a layer's name where it differs.
     Raises:
@@ -72,7 +72,7 @@ def dequantized(tensors: Tensors, settings: dict | None, dtype=mx.float32) -> Te
 
 
 def check_packing(tensors: Tensors, settings: dict | None) -> None:
-    """Refuses quantised layers whose tensors are not packed as `settings` say.
+    """Refuses quantized layers whose tensors are not packed as `settings` say.
 
     Raises:
         CheckpointError: a part is missing, or its shape or dtype contradicts.
@@ -97,7 +97,7 @@ def check_packing(tensors: Tensors, settings: dict | None) -> None:
         ):
             raise CheckpointError(
                 f"tensor {layer}.weight {weight.shape} with scales {scales.shape} is"
-                f" not quantised with {bits} bits in groups of {group_size}, as"
+                f" not quantized with {bits} bits in groups of {group_size}, as"
                 " config.json says; get the right config.json"
             )
 
@@ -105,7 +105,7 @@ def check_packing(tensors: Tensors, settings: dict | None) -> None:
 def unpacked_shape(
     tensors: Tensors, name: str, settings: dict | None
 ) -> tuple[int, ...]:
-    """The shape that the tensor `name` stands for once it is dequantised."""
+    """The shape that the tensor `name` stands for once it is dequantized."""
     layer, _, field = name.rpartition(".")
     scales = tensors.get(f"{layer}.scales")
     if field != "weight" or scales is None:
@@ -122,12 +122,12 @@ def layer_settings(settings: dict | None, layer: str) -> tuple[int, int]:
     if merged.get("mode", "affine") != "affine":
         raise CheckpointError(
             f"config.json: quantization mode {merged['mode']!r:.200} is not supported;"
-            " get a checkpoint quantised in mode 'affine'"
+            " get a checkpoint quantized in mode 'affine'"
         )
     group_size, bits = merged.get("group_size"), merged.get("bits")
     if group_size is None or bits is None:
         raise CheckpointError(
-            f"config.json: no quantization settings, but {layer} is quantised;"
+            f"config.json: no quantization settings, but {layer} is quantized;"
             " get the right config.json"
         )
     if (
@@ -136,7 +136,7 @@ def layer_settings(settings: dict | None, layer: str) -> tuple[int, int]:
         or (group_size, bits) not in _READABLE
     ):
         raise CheckpointError(
-            f"config.json: {layer} is quantised with bits {bits!r:.200} and group_size"
+            f"config.json: {layer} is quantized with bits {bits!r:.200} and group_size"
             f" {group_size!r:.200}, which MLX does not read; get the right config.json"
         )
     return group_size, bits

@@ -68,7 +68,7 @@ def _check_entry(file: Path, name: str, entry: Any, data: int) -> int:
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
         raise CheckpointError(
             f"{file}: tensor {name:.200} is of dtype {dtype!r:.40}; get a float32,"
-            " float16, bfloat16 or MLX-quantised checkpoint"
+            " float16, bfloat16 or MLX-quantized checkpoint"
         )
     begin, end = offsets
     if end > data:

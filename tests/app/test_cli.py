@@ -70,7 +70,7 @@ def test_convert_reports_the_agreement(run, reference, tmp_path):
     shown = run("convert", reference / "llava-mini", tmp_path / "out", *options)
     assert (shown.code, shown.err) == (0, "")
     sizes, agreement = shown.out.splitlines()
-    assert agreement.startswith("agreement with the unquantised model: ")
+    assert agreement.startswith("agreement with the unquantized model: ")
     assert "8 bits in groups of 32" in run("info", tmp_path / "out").out
 
 

@@ -34,7 +34,7 @@ def every_question() -> list[Question]:
 def test_the_command_asks_every_variant_of_the_demo_model() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.accuracy", "demo", "--variants"]
-        + ["--pictures", "2", "--kinds", "colour", "--workers", "1"],
+        + ["--images", "2", "--kinds", "colour", "--workers", "1"],
         capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -56,7 +56,7 @@ def test_the_command_asks_every_variant_of_the_demo_model() -> None:
             assert row[look]["colour"] in (0, 0.5, 1), name
             assert 0 <= row["same"][look] <= 1
     assert rows["shipped"]["same"] == {look: 1 for look in LOOKS}
-    # 2 pictures x 2 looks: rounding to float16 hardly ever changes an answer.
+    # 2 images x 2 looks: rounding to float16 hardly ever changes an answer.
     assert sum(rows["coreml"]["same"].values()) >= 1
 
 
@@ -83,10 +83,10 @@ def test_what_cannot_be_had_says_why(tmp_path: Path) -> None:
     )
 
 
-def test_a_quantised_model_is_not_quantised_again(tmp_path: Path) -> None:
+def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
     (eight,) = make(["8-bit"], converted("demo"), tmp_path)
     (again,) = make(["4-bit"], Path(eight.folder), tmp_path)
-    assert again.fault.startswith("--q-bits 4: the checkpoint is quantised already")
+    assert again.fault.startswith("--q-bits 4: the checkpoint is quantized already")
 
 
 def test_the_table_counts_right_and_same_answers() -> None:
@@ -101,7 +101,7 @@ def test_the_table_counts_right_and_same_answers() -> None:
             tally.count(question, answer, same_as=given[0])
     text = "\n".join(table.markdown(tallies, ["colour"], 2, "float32"))
     assert text.startswith(
-        "**Other seeds**, per cent right of 2 pictures a kind\n"
+        "**Other seeds**, per cent right of 2 images a kind\n"
         "|         | colour |  mean |  same |\n"
         "|---------|-------:|------:|------:|\n"
         "| shipped |   50.0 |  50.0 | 100.0 |\n"

@@ -104,10 +104,10 @@ def test_the_report(bench):
 def test_the_plots(bench, tmp_path):
     report.plots(bench, tmp_path)
     for name in ("encode", "ttft", "tiling"):
-        with Image.open(tmp_path / f"{name}.png") as picture:
-            assert len(picture.getcolors(1 << 18) or ()) > 20
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert len(image.getcolors(1 << 18) or ()) > 20
 
 
-def test_tiles_are_five_pictures():
+def test_tiles_are_five_images():
     assert report.tiled(1024) == (("FastViTHD", 512, 5), ("Qwen2-0.5B", 320))
     assert report.direct(1024) == (("FastViTHD", 1024, 1), ("Qwen2-0.5B", 256))

@@ -64,7 +64,7 @@ def test_medians_ratios_and_reasons():
         "ours": {
             "ttft": [1.0, 3.0, 2.0],
             "follow_up_ttft": [0.1],
-            "tokens_per_second": [9.0, 10.0, 11.0],
+            "generation_tps": [9.0, 10.0, 11.0],
             "bare_tokens_per_second": [10.0, 10.0, 10.0],
             "memory": [100, 300, 200],
             "ids": [[1, 2]],
@@ -112,5 +112,5 @@ def test_pinned_versions(monkeypatch):
 
 def test_speed_from_stamps():
     found = protocol.summary(10.0, [12.0, 12.5, 13.0], [1, 2, 3])
-    assert (found["ttft"], found["tokens_per_second"]) == (2.0, 2.0)
-    assert protocol.summary(0, [1.0], [7])["tokens_per_second"] is None
+    assert (found["ttft"], found["generation_tps"]) == (2.0, 2.0)
+    assert protocol.summary(0, [1.0], [7])["generation_tps"] is None

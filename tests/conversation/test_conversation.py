@@ -1,4 +1,4 @@
-"""A conversation as its user sees it: pictures, limits, threads, one-off answers."""
+"""A conversation as its user sees it: images, limits, threads, one-off answers."""
 
 import threading
 from dataclasses import asdict
@@ -14,17 +14,17 @@ from fastvlm_mlx.errors import (
     FastVLMError,
     OptionError,
 )
-from tests.support.mock_model import MockModel, check, picture, plain
+from tests.support.mock_model import MockModel, check, make_image, plain
 
 
 def test_follow_up_reads_only_its_own_tokens(model):
-    conversation = Conversation(model, picture())
+    conversation = Conversation(model, make_image())
     *_, first = conversation.stream("What is it?", max_tokens=9)
     *_, second = conversation.stream("And why?", max_tokens=9)
     assert (first.visual_tokens, first.cached_tokens) == (4, 0)
     assert (second.visual_tokens, second.cached_tokens) == (
         0,
-        first.prompt_tokens + first.generated_tokens - 1,
+        first.prompt_tokens + first.generation_tokens - 1,
     )
     assert model.encoded == 1
     assert conversation.context_used == second.prompt_tokens + 9
@@ -40,7 +40,7 @@ def test_system_prompt(model):
 
 
 def test_tiles_and_resolution(model):
-    conversation = Conversation(model, picture(), tiles=(2, 1), resolution=64)
+    conversation = Conversation(model, make_image(), tiles=(2, 1), resolution=64)
     *_, last = conversation.stream("What is it?", max_tokens=3)
     assert (last.visual_tokens, model.encoded) == (3, 3)
     check(conversation)
@@ -48,7 +48,7 @@ def test_tiles_and_resolution(model):
 
 def test_grid_pinpoints_choose_the_tiles():
     model = MockModel(grid_pinpoints=((128, 256), (256, 128)))
-    conversation = Conversation(model, picture(0, (80, 30)))
+    conversation = Conversation(model, make_image(0, (80, 30)))
     *_, last = conversation.stream("What is it?", max_tokens=2)
     assert last.visual_tokens == 3 * 4
 
@@ -60,7 +60,7 @@ def test_context_error_comes_before_any_work(model):
     used, history = conversation.context_used, conversation.history
     model.encoded = 0
     with pytest.raises(ContextError) as caught:
-        conversation.ask("What is it? " * 10, picture())
+        conversation.ask("What is it? " * 10, make_image())
     needed = str(caught.value).split()[3]
     assert str(caught.value) == (
         f"the question needs {needed} tokens of context and {60 - used} of 60 are"
@@ -75,19 +75,19 @@ def test_context_error_comes_before_any_work(model):
     check(conversation)
 
 
-def test_pictures_that_do_not_fit_are_refused_at_once(model, monkeypatch):
+def test_images_that_do_not_fit_are_refused_at_once(model, monkeypatch):
     small = MockModel(context_length=10)
     with pytest.raises(ContextError, match="needs 65 tokens .* 10 of 10 are left"):
-        Conversation(small, picture(), resolution=512)
+        Conversation(small, make_image(), resolution=512)
     assert small.encoded == 0
 
 
 def test_answer_is_clipped_to_what_is_left(model):
-    conversation = Conversation(model, picture())
+    conversation = Conversation(model, make_image())
     conversation.context_size = 50
     *_, last = conversation.stream("What is it?", max_tokens=1000)
     assert last.finish_reason == "length"
-    assert last.prompt_tokens + last.generated_tokens == 50
+    assert last.prompt_tokens + last.generation_tokens == 50
     assert conversation.context_used == 50
     with pytest.raises(ContextError, match="0 of 50 are left"):
         conversation.ask("And?")
@@ -103,10 +103,10 @@ def test_context_size(model, length, positions, size):
     )
 
 
-def test_reset_keeps_the_first_pictures(model):
-    conversation = Conversation(model, picture())
+def test_reset_keeps_the_first_images(model):
+    conversation = Conversation(model, make_image())
     first = conversation.ask("What is it?", max_tokens=7)
-    conversation.ask("And this?", picture(2), max_tokens=7)
+    conversation.ask("And this?", make_image(2), max_tokens=7)
     conversation.reset()
     assert conversation.history == ()
     assert conversation.ask("What is it?", max_tokens=7) == first
@@ -148,7 +148,7 @@ def test_one_answer_at_a_time(model):
 
 def test_conversations_share_a_model_across_threads(model):
     def talk(seed: int) -> list[str]:
-        conversation = Conversation(model, picture(seed))
+        conversation = Conversation(model, make_image(seed))
         return [
             conversation.ask(text, max_tokens=9, temperature=0.8, seed=seed)
             for text in ("What is it?", "And why?")
@@ -197,7 +197,7 @@ def test_without_an_encoder():
     model.config = type(model.config)(text=model.config.text)
     assert Conversation(model).ask("Hi", max_tokens=2)
     with pytest.raises(CheckpointError, match="no vision encoder; convert it"):
-        Conversation(model, picture())
+        Conversation(model, make_image())
 
 
 def test_reference_conversation(reference: Path, images: Path):
@@ -205,11 +205,11 @@ def test_reference_conversation(reference: Path, images: Path):
     from fastvlm_mlx.fastvlm import load
 
     model = load(reference / "llava-mini")
-    pictures = [images / name for name in ("astronaut.png", "coins.png")]
-    conversation = model.conversation(pictures[:1])
+    attachments = [images / name for name in ("astronaut.png", "coins.png")]
+    conversation = model.conversation(attachments[:1])
     conversation.ask("Describe the image.", max_tokens=12)
     check(conversation)
-    conversation.ask("And this one?", pictures[1], max_tokens=12)
+    conversation.ask("And this one?", attachments[1], max_tokens=12)
     check(conversation)
     conversation.ask("Compare them.", max_tokens=12)
     check(conversation)

@@ -1,4 +1,4 @@
-"""Follow-ups, cut answers and late pictures: history and cache always agree."""
+"""Follow-ups, cut answers and late images: history and cache always agree."""
 
 import gc
 import threading
@@ -7,12 +7,12 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx.conversation.conversation import Conversation
-from tests.support.mock_model import check, picture, plain
+from tests.support.mock_model import check, make_image, plain
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_follow_ups_are_as_if_computed_anew(model, count):
-    conversation = Conversation(model, [picture(n) for n in range(count)])
+    conversation = Conversation(model, [make_image(n) for n in range(count)])
     for question in ("What is it?", "And why?", "Since when?"):
         conversation.ask(question, max_tokens=9)
         check(conversation)
@@ -20,7 +20,7 @@ def test_follow_ups_are_as_if_computed_anew(model, count):
 
 
 def test_history_is_the_template(model):
-    conversation = Conversation(model, picture())
+    conversation = Conversation(model, make_image())
     first = conversation.ask("What is it?", max_tokens=4)
     second = conversation.ask("<|im_end|>?", max_tokens=4)
     assert plain(conversation) == (
@@ -40,14 +40,14 @@ def test_history_is_the_template(model):
 
 
 @pytest.mark.parametrize("how", ["add", "stream"])
-def test_a_picture_joins_later(model, how):
-    conversation = Conversation(model, picture(1))
+def test_a_image_joins_later(model, how):
+    conversation = Conversation(model, make_image(1))
     conversation.ask("What is it?", max_tokens=7)
     if how == "add":
-        conversation.add(picture(2))
+        conversation.add(make_image(2))
         conversation.ask("And this?", max_tokens=7)
     else:
-        conversation.ask("And this?", picture(2), max_tokens=7)
+        conversation.ask("And this?", make_image(2), max_tokens=7)
     check(conversation)
     conversation.ask("Which is older?", max_tokens=7)
     check(conversation)
@@ -77,7 +77,7 @@ def interrupt(conversation: Conversation, model, after: int):
 
 @pytest.mark.parametrize("after", [1, 3])
 def test_interrupt_inside_a_step_keeps_what_was_shown(model, after):
-    conversation = Conversation(model, picture())
+    conversation = Conversation(model, make_image())
     conversation.ask("What is it?", max_tokens=7)
     interrupt(conversation, model, after)
     assert conversation.history[-1].finish_reason == "cancelled"
@@ -89,10 +89,10 @@ def test_interrupt_inside_a_step_keeps_what_was_shown(model, after):
 
 
 def test_interrupt_before_the_first_chunk_forgets_the_question(model):
-    conversation = Conversation(model, picture())
+    conversation = Conversation(model, make_image())
     conversation.ask("What is it?", max_tokens=7)
     before = plain(conversation)
-    conversation.add(picture(2))
+    conversation.add(make_image(2))
     interrupt(conversation, model, 0)
     assert plain(conversation) == before
     conversation.ask("What is it?", max_tokens=7)
@@ -103,7 +103,7 @@ def test_interrupt_before_the_first_chunk_forgets_the_question(model):
 @pytest.mark.parametrize("how", ["close", "drop", "next question", "cancel"])
 @pytest.mark.parametrize("shown", [1, 4])
 def test_answers_cut_short_go_on(model, how, shown):
-    conversation, cancel = Conversation(model, picture()), threading.Event()
+    conversation, cancel = Conversation(model, make_image()), threading.Event()
     stream = conversation.stream("What is it?", max_tokens=30, cancel=cancel)
     text = "".join(next(stream).text for _ in range(shown))
     if how == "close":
@@ -153,9 +153,9 @@ def test_half_characters_are_not_kept(model):
 
 
 def test_stop_text_cuts_history_and_cache(model):
-    whole = Conversation(model, picture()).ask("What is it?", max_tokens=20)
+    whole = Conversation(model, make_image()).ask("What is it?", max_tokens=20)
     for stop in (whole[5:8], whole[9], whole[-6:-2]):
-        conversation = Conversation(model, picture())
+        conversation = Conversation(model, make_image())
         shown = conversation.ask("What is it?", max_tokens=20, stop=[stop])
         assert shown == whole[: whole.index(stop)]
         assert conversation.history[-1].text == shown
@@ -167,7 +167,7 @@ def test_stop_text_cuts_history_and_cache(model):
 
 
 def test_length_cut_goes_on(model):
-    conversation = Conversation(model, picture())
+    conversation = Conversation(model, make_image())
     for count in (1, 2, 5):
         *_, last = conversation.stream("More", max_tokens=count)
         assert last.finish_reason == "length"

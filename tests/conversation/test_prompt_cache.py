@@ -6,11 +6,13 @@ from typing import Any
 from fastvlm_mlx.conversation.attachment import attach
 from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.conversation.history import Turn
-from fastvlm_mlx.conversation.prompt_cache import Recent
-from tests.support.mock_model import MockModel, picture
+from fastvlm_mlx.conversation.prompt_cache import LRUPromptCache
+from tests.support.mock_model import MockModel, make_image
 
 
-def ask(recent: Recent, turns: list[Turn], text: str, *images: Any, **options: Any):
+def ask(
+    recent: LRUPromptCache, turns: list[Turn], text: str, *images: Any, **options: Any
+):
     """One request: `turns` and a question; the turns it makes and its last chunk."""
     model = recent._model
     view = Conversation(model).view
@@ -34,10 +36,10 @@ def tokens_anew(model: MockModel, turns: list[Turn], system: str | None = None) 
 
 
 def test_a_conversation_goes_on(model):
-    recent = Recent(model)
+    recent = LRUPromptCache(model)
     turns: list[Turn] = []
     for number, text in enumerate(("What is it?", "And why?", "Since when?")):
-        images = [picture(3)] if number == 0 else []
+        images = [make_image(3)] if number == 0 else []
         turns, last = ask(recent, turns, text, *images)
         assert turns[-1].text == tokens_anew(model, turns)
         # All but the closing of the last answer and the new question.
@@ -46,8 +48,8 @@ def test_a_conversation_goes_on(model):
 
 
 def test_an_edited_question_goes_on_from_what_is_the_same(model):
-    recent = Recent(model)
-    turns, first = ask(recent, [], "What is it?", picture(3))
+    recent = LRUPromptCache(model)
+    turns, first = ask(recent, [], "What is it?", make_image(3))
     long, _ = ask(recent, turns, "And why?")
     edited, last = ask(recent, turns, "And where?")
     assert last.cached_tokens >= first.prompt_tokens
@@ -60,9 +62,9 @@ def test_an_edited_question_goes_on_from_what_is_the_same(model):
 
 
 def test_what_differs_is_not_shared(model):
-    recent = Recent(model)
-    turns, _ = ask(recent, [], "What is it?", picture(3))
-    # Up to the picture, which takes four positions.
+    recent = LRUPromptCache(model)
+    turns, _ = ask(recent, [], "What is it?", make_image(3))
+    # Up to the image, which takes four positions.
     (entry,) = recent._entries
     opening = [isinstance(place, tuple) for place in entry.places].index(True)
     other = [replace(turns[0], text="What was it?"), turns[1]]
@@ -72,13 +74,13 @@ def test_what_differs_is_not_shared(model):
     assert last.cached_tokens == 0
     assert with_system[-1].role == "assistant"
     view = Conversation(model).view
-    other_picture = (attach(model, picture(4), view),)
-    _, last = ask(recent, [replace(turns[0], images=other_picture), turns[1]], "Why?")
+    other_image = (attach(model, make_image(4), view),)
+    _, last = ask(recent, [replace(turns[0], images=other_image), turns[1]], "Why?")
     assert last.cached_tokens == opening
 
 
 def test_an_answer_the_client_changed_is_taken_as_it_says(model):
-    recent = Recent(model)
+    recent = LRUPromptCache(model)
     turns, _ = ask(recent, [], "What is it?")
     changed = [turns[0], replace(turns[1], text="A cat, I think.")]
     conversation = recent.resume(changed)
@@ -91,7 +93,7 @@ def test_an_answer_the_client_changed_is_taken_as_it_says(model):
 
 
 def test_bytes_are_bounded_and_the_oldest_go(model):
-    recent = Recent(model)
+    recent = LRUPromptCache(model)
     ask(recent, [], "One?")
     one = recent.nbytes
     recent.limit = 3 * one
@@ -104,14 +106,14 @@ def test_bytes_are_bounded_and_the_oldest_go(model):
     recent.clear()
 
 
-def test_pictures_are_not_kept(model):
-    recent = Recent(model)
-    ask(recent, [], "What is it?", picture(3))
+def test_images_are_not_kept(model):
+    recent = LRUPromptCache(model)
+    ask(recent, [], "What is it?", make_image(3))
     (entry,) = recent._entries
     assert all(isinstance(place, int | tuple) for place in entry.places)
 
 
 def test_an_unanswered_question_is_not_kept(model):
-    recent = Recent(model)
+    recent = LRUPromptCache(model)
     recent.keep(recent.resume([]))
     assert len(recent) == 0

@@ -13,7 +13,7 @@ from fastvlm_mlx.errors import (
     FastVLMError,
     ImageError,
 )
-from tests.support.mock_model import check, picture, plain
+from tests.support.mock_model import check, make_image, plain
 
 
 def saved(conversation: Conversation, folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -26,9 +26,9 @@ def saved(conversation: Conversation, folder: Path) -> tuple[Path, dict[str, Any
 def test_a_loaded_conversation_goes_on_the_same(model, photo, tmp_path, kind):
     def source(seed: int):
         if kind == "image":
-            return picture(seed)
+            return make_image(seed)
         path = tmp_path / f"{seed}.png"
-        picture(seed).save(path)
+        make_image(seed).save(path)
         return path if kind == "path" else path.read_bytes()
 
     conversation = Conversation(model, source(1), system="Be brief.", tiles=(1, 2))
@@ -38,7 +38,7 @@ def test_a_loaded_conversation_goes_on_the_same(model, photo, tmp_path, kind):
     conversation.ask("Stop", max_tokens=9, stop=["e"])
     conversation.add(source(3))
     path, values = saved(conversation, tmp_path)
-    assert {("png" in entry) for entry in values["pictures"]} == {kind != "path"}
+    assert {("png" in entry) for entry in values["images"]} == {kind != "path"}
 
     model.feature_cache.clear()
     model.encoded = 0
@@ -76,8 +76,8 @@ def test_the_file_says_what_is_needed(model, photo, tmp_path):
     user, answer = values["turns"]
     assert user == {"role": "user", "text": "Käse ??", "images": [0, 1]}
     assert len(answer["tokens"]) == 2
-    assert values["pictures"][0]["path"] == str(photo)
-    assert values["pictures"][0]["hash"] == values["pictures"][1]["hash"]
+    assert values["images"][0]["path"] == str(photo)
+    assert values["images"][0]["hash"] == values["images"][1]["hash"]
     # Nothing is left beside the file.
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [
         "photo.png",
@@ -85,8 +85,8 @@ def test_the_file_says_what_is_needed(model, photo, tmp_path):
     ]
 
 
-def test_a_picture_drawn_upon_is_saved_as_it_was_shown(model, tmp_path):
-    image = picture()
+def test_a_image_drawn_upon_is_saved_as_it_was_shown(model, tmp_path):
+    image = make_image()
     conversation = Conversation(model, image)
     conversation.ask("What is it?", max_tokens=2)
     image.paste((255, 0, 0), (0, 0, 20, 20))
@@ -107,15 +107,15 @@ def test_ids_that_are_not_ours_are_spelled_anew(model, tmp_path):
         check(loaded)
 
 
-def test_missing_and_changed_pictures(model, photo, tmp_path):
+def test_missing_and_changed_images(model, photo, tmp_path):
     conversation = Conversation(model, photo)
     conversation.ask("What is it?", max_tokens=2)
     path, _ = saved(conversation, tmp_path)
-    picture(5).save(photo)
+    make_image(5).save(photo)
     with pytest.raises(ImageError) as caught:
         Conversation.load(model, path)
     assert str(caught.value) == (
-        f"{photo}: not the picture that the conversation was about; put the old one"
+        f"{photo}: not the image that the conversation was about; put the old one"
         " back, or start a new conversation"
     )
     photo.unlink()
@@ -135,18 +135,18 @@ def test_missing_and_changed_pictures(model, photo, tmp_path):
         (lambda values: values["turns"].pop(), "questions and answers do not take"),
         (lambda values: values["turns"].reverse(), "questions and answers do not"),
         (lambda values: values["turns"][0].update(images=[7]), "list index out"),
-        (lambda values: values["turns"][0].update(images=[-1]), "no picture -1"),
+        (lambda values: values["turns"][0].update(images=[-1]), "no image -1"),
         (lambda values: values["turns"][0].update(text=None), "'None' is not a str"),
         (lambda values: values["turns"][1].update(tokens=["a"]), "'a' is not a int"),
         (lambda values: values["settings"].update(tiles=[1]), "values to unpack"),
         (lambda values: values["settings"].update(resolution=100), "resolution 100"),
         (lambda values: values["settings"].update(fit="wide"), "fit 'wide'"),
-        (lambda values: values["pictures"][0].update(hash=1), "'1' is not a str"),
+        (lambda values: values["images"][0].update(hash=1), "'1' is not a str"),
         (
-            lambda values: values.update(pictures=[{"png": "!", "hash": "0"}]),
+            lambda values: values.update(images=[{"png": "!", "hash": "0"}]),
             "base64",
         ),
-        (lambda values: values.update(pictures=[{"hash": "0"}]), "no 'png'"),
+        (lambda values: values.update(images=[{"hash": "0"}]), "no 'png'"),
     ],
 )
 def test_damaged_files(model, photo, tmp_path, change, fault):
@@ -175,11 +175,11 @@ def test_files_that_are_no_conversation(model, tmp_path, content):
     assert message.endswith("give a file that /save wrote") and "\n" not in message
 
 
-def test_embedded_pictures_are_checked(model, tmp_path):
-    conversation = Conversation(model, picture())
+def test_embedded_images_are_checked(model, tmp_path):
+    conversation = Conversation(model, make_image())
     conversation.ask("What is it?", max_tokens=2)
     path, values = saved(conversation, tmp_path)
-    values["pictures"][0]["png"] = base64.b64encode(b"not a picture").decode()
+    values["images"][0]["png"] = base64.b64encode(b"not an image").decode()
     path.write_text(json.dumps(values))
     with pytest.raises(ImageError):
         Conversation.load(model, path)

@@ -1,4 +1,4 @@
-"""A quantised model is compared with its original before anyone uses it."""
+"""A quantized model is compared with its original before anyone uses it."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx.convert import quantization_check, to_mlx
+from fastvlm_mlx.convert.fold.fold_checkpoint import fold_checkpoint
 from fastvlm_mlx.convert.quantization_check import CONVERSATIONS
 from fastvlm_mlx.convert.source.checkpoint import opened
 from fastvlm_mlx.device import on_cpu
@@ -16,7 +17,7 @@ from tests.support import checkpoints
 @pytest.fixture
 def parts(reference: Path):
     with opened(reference / "llava-mini") as read:
-        yield *to_mlx.assemble(read), Tokenizer(read.folder)
+        yield *fold_checkpoint(read), Tokenizer(read.folder)
 
 
 def test_a_model_agrees_with_itself(parts):

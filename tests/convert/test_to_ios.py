@@ -138,7 +138,7 @@ def test_tensors_are_the_modules_of_the_app(made, reference: Path):
         for field in ("weight", "bias")
     }
     assert set(tensors) == names | projector
-    # The projector is never quantised: the app's layers are plain.
+    # The projector is never quantized: the app's layers are plain.
     assert all(tensors[name].dtype == mx.float16 for name in projector)
     assert tensors["multi_modal_projector.linear_0.weight"].shape == (64, 256)
     assert tensors["multi_modal_projector.linear_2.weight"].shape == (64, 64)
@@ -165,14 +165,14 @@ def test_the_folder_loads_back_here(made, reference: Path):
 
 def test_what_a_person_must_know_is_said(made):
     assert any("insists on (256, 3072)" in line for line in made.warnings)
-    assert any("crops pictures" in line for line in made.warnings)
+    assert any("crops images" in line for line in made.warnings)
     assert str(made.memory).startswith("20")  # 200 MB of app, little else
 
 
 def test_refusals(reference: Path, tmp_path: Path):
     source = reference / "llava-mini"
     for options, option in (
-        (CoreMLOptions(picture_input=True), "--picture-input"),
+        (CoreMLOptions(image_input=True), "--image-input"),
         (CoreMLOptions(projector=True), "--projector"),
     ):
         with pytest.raises(OptionError, match=f"^--target ios {option}: Apple's app"):

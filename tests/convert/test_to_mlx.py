@@ -37,7 +37,7 @@ def unfolded_features(encoder: Encoder, seed: int = 0) -> mx.array:
 
 
 def logits(model: FastVLM) -> mx.array:
-    """Of a picture between two tokens, at every position."""
+    """Of an image between two tokens, at every position."""
     visual = model.encode_pixels(pixels()[:1])
     embeddings = model.embed([[1, 2], visual[0], [3]])
     ids = mx.zeros(embeddings.shape[:2], dtype=mx.int32)
@@ -121,7 +121,7 @@ def test_dtype(dtype: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("bits", "limit"), [(4, 2.0), (8, 0.2)])
-def test_quantising(bits: int, limit: float, tmp_path: Path):
+def test_quantizing(bits: int, limit: float, tmp_path: Path):
     source = checkpoints.write(tmp_path / "source", Spec())
     plain = logits(load(source, dtype="float32"))
     out = tmp_path / "out"
@@ -277,14 +277,14 @@ def test_an_exported_model_needs_an_encoder_from_elsewhere(tmp_path: Path):
 
 
 @pytest.mark.parametrize("q_bits", [4, 8])
-def test_a_quantised_export(q_bits: int, tmp_path: Path):
+def test_a_quantized_export(q_bits: int, tmp_path: Path):
     spec = Spec(layout="mlx-export", q_bits=q_bits)
     source = checkpoints.write(tmp_path / "export", spec)
     donor = checkpoints.write(tmp_path / "donor", Spec(layout="encoder"))
     to_mlx.convert(source, tmp_path / "out", encoder_from=donor)
     model = load(tmp_path / "out", dtype="float32")
     wanted = logits(converted(tmp_path / "plain", Spec()))
-    assert_close("quantised", logits(model), wanted, {4: 2.0, 8: 0.2}[q_bits])
+    assert_close("quantized", logits(model), wanted, {4: 2.0, 8: 0.2}[q_bits])
 
 
 def test_a_donor_that_does_not_fit_is_refused(tmp_path: Path):

@@ -94,7 +94,7 @@ def test_the_config_serves_swift_too():
     assert values["pos_embs_shapes"] == [None] * 3 + [[7, 7]] * 2
 
 
-def test_quantised_and_cast(reference: Path, tmp_path: Path):
+def test_quantized_and_cast(reference: Path, tmp_path: Path):
     report = to_mlx_vlm.export(
         reference / "llava-mini", tmp_path / "x", q_bits=4, q_group_size=32
     )
@@ -110,7 +110,7 @@ def test_quantised_and_cast(reference: Path, tmp_path: Path):
 
 def test_refusals(reference: Path, tmp_path: Path):
     source = reference / "mlx-community-mini-4bit"
-    with pytest.raises(OptionError, match="^--q-bits 4: the checkpoint is quantised"):
+    with pytest.raises(OptionError, match="^--q-bits 4: the checkpoint is quantized"):
         to_mlx_vlm.export(source, tmp_path / "x", q_bits=4)
     with pytest.raises(OptionError, match="^--dtype int8: unknown; use float32"):
         to_mlx_vlm.export(source, tmp_path / "x", dtype="int8")

@@ -77,11 +77,11 @@ def test_conv_ffn(form, shape):
     assert_close(form, ops.conv_ffn(x, conv, fc1, fc2), wanted, LIMIT)
 
 
-def test_conv_ffn_of_quantised_layers():
+def test_conv_ffn_of_quantized_layers():
     x, conv = random(1, 4, 4, 64), layer(64, 7)
     fc1, fc2 = (nn.QuantizedLinear.from_linear(nn.Linear(64, 64)) for _ in range(2))
     wanted = x + fc2(nn.gelu(fc1(convolved(x, conv))))
-    assert_close("quantised", ops.conv_ffn(x, conv, fc1, fc2), wanted, LIMIT)
+    assert_close("quantized", ops.conv_ffn(x, conv, fc1, fc2), wanted, LIMIT)
 
 
 @pytest.mark.parametrize("activate", [False, True])

@@ -19,9 +19,9 @@ def run(code: str) -> str:
 
 def test_bind_may_be_called_again_and_products_stay_right():
     openblas.bind()
-    name = openblas.name()
+    name = openblas.library_name()
     openblas.bind()
-    assert openblas.name() == name
+    assert openblas.library_name() == name
     a, b = (np.random.default_rng(i).normal(size=(65, 65)) for i in range(2))
     given = mx.matmul(mx.array(a, mx.float32), mx.array(b, mx.float32))
     assert np.allclose(np.array(given), a @ b, atol=1e-4)
@@ -31,8 +31,8 @@ def test_bind_may_be_called_again_and_products_stay_right():
 def test_name_tells_the_library_before_and_after():
     before, after = run(
         "import mlx.core as mx; from fastvlm_mlx.cpu import openblas as blas;"
-        "print(blas.name()); mx.eval(mx.ones((9, 9)) @ mx.ones((9, 9)));"
-        "blas.bind(); print(blas.name())"
+        "print(blas.library_name()); mx.eval(mx.ones((9, 9)) @ mx.ones((9, 9)));"
+        "blas.bind(); print(blas.library_name())"
     ).splitlines()
     assert "OpenBLAS" in before or "pip install scipy-openblas32" in before
     if "OpenBLAS" in after:
@@ -44,7 +44,7 @@ def test_without_openblas_nothing_changes(monkeypatch: pytest.MonkeyPatch):
     out = run(
         "from fastvlm_mlx.cpu import openblas as blas;"
         "blas._candidates = lambda: [('no.so', '')];"
-        "name = blas.name(); blas.bind(); print(blas.name() == name)"
+        "name = blas.library_name(); blas.bind(); print(blas.library_name() == name)"
     )
     assert out == "True\n"
 

@@ -9,9 +9,9 @@ pytest.importorskip("llguidance")
 
 from fastvlm_mlx.errors import FastVLMError, OptionError  # noqa: E402
 from fastvlm_mlx.generation import constrained, json_schema  # noqa: E402
-from fastvlm_mlx.generation.constrained import JSONForm  # noqa: E402
+from fastvlm_mlx.generation.constrained import JSONConstraint  # noqa: E402
 
-PICTURE = {
+IMAGE = {
     "type": "object",
     "properties": {
         "title": {"type": "string"},
@@ -38,7 +38,9 @@ LIST["$defs"]["node"] |= {  # type: ignore
 
 def answered(model: Any, schema: Any, **options: Any) -> tuple[Any, Any]:
     chunks = list(
-        model.stream([], "Tell me.", constraint=JSONForm(model, schema), **options)
+        model.stream(
+            [], "Tell me.", constraint=JSONConstraint(model, schema), **options
+        )
     )
     return json.loads("".join(chunk.text for chunk in chunks)), chunks[-1]
 
@@ -49,11 +51,11 @@ def test_an_answer_is_whole_however_little_room_it_has(
     tiny_model, max_tokens, temperature
 ):
     said, last = answered(
-        tiny_model, PICTURE, max_tokens=max_tokens, temperature=temperature, seed=3
+        tiny_model, IMAGE, max_tokens=max_tokens, temperature=temperature, seed=3
     )
-    assert sorted(said) == sorted(PICTURE["properties"])
+    assert sorted(said) == sorted(IMAGE["properties"])
     assert said["count"] >= 3 and said["tags"] and said["kind"] in ("photo", "drawing")
-    assert last.finish_reason == "stop" and last.generated_tokens < max_tokens
+    assert last.finish_reason == "stop" and last.generation_tokens < max_tokens
 
 
 @pytest.mark.parametrize("schema", [None, {"type": "object"}, LIST, {}])
@@ -74,10 +76,12 @@ def test_the_form_does_not_change_what_fits_it(tiny_model):
 
 def test_too_little_room_is_refused_before_anything_is_said(tiny_model):
     with pytest.raises(OptionError, match="max_tokens 9: too few .* give at least"):
-        answered(tiny_model, PICTURE, max_tokens=9)
+        answered(tiny_model, IMAGE, max_tokens=9)
     conversation = tiny_model.conversation()
     with pytest.raises(OptionError):
-        conversation.ask("Hi", max_tokens=2, constraint=JSONForm(tiny_model, PICTURE))
+        conversation.ask(
+            "Hi", max_tokens=2, constraint=JSONConstraint(tiny_model, IMAGE)
+        )
     assert conversation.history == () and conversation.context_used == 0
 
 
@@ -94,7 +98,7 @@ def test_schemas_that_cannot_be_followed(tiny_model, schema):
 
 def test_follow_ups_after_json(tiny_model):
     conversation = tiny_model.conversation()
-    first = conversation.ask("Hi", max_tokens=40, constraint=JSONForm(tiny_model))
+    first = conversation.ask("Hi", max_tokens=40, constraint=JSONConstraint(tiny_model))
     assert json.loads(first) == {} or json.loads(first)
     plain = conversation.ask("And?", max_tokens=5)
     again = tiny_model.conversation()
@@ -107,12 +111,12 @@ def test_a_missing_library_is_one_line(tiny_model, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "llguidance", None)
     monkeypatch.delitem(vars(tiny_model), "llguidance", raising=False)
     with pytest.raises(FastVLMError, match=r"pip install 'fastvlm-mlx\[serve\]'"):
-        constrained.vocabulary_of(tiny_model)
+        constrained.llguidance_tokenizer(tiny_model)
 
 
 def test_chat_answers_in_json_of_a_schema(run, tiny, tmp_path):
     file = tmp_path / "schema.json"
-    file.write_text(json.dumps(PICTURE))
+    file.write_text(json.dumps(IMAGE))
 
     def chat(*arguments: str):
         return run("chat", "-m", tiny, *arguments)
@@ -120,7 +124,7 @@ def test_chat_answers_in_json_of_a_schema(run, tiny, tmp_path):
     asked = ("-p", "Describe it.", "--max-tokens", "90", "--schema", str(file))
     code, out, err = chat(*asked)
     assert (code, err) == (0, "") and sorted(json.loads(out)) == sorted(
-        PICTURE["properties"]
+        IMAGE["properties"]
     )
     code, out, _ = chat(*asked, "--json")
     assert "tags" in json.loads(json.loads(out)["answer"])

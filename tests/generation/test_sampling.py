@@ -6,7 +6,11 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.generation.sampling import Sampling, filtered, penalised
+from fastvlm_mlx.generation.sampling import (
+    Sampling,
+    apply_filters,
+    apply_repetition_penalty,
+)
 from fastvlm_mlx.model.language import mlx_lm_module
 from tests.support.mock_model import sample
 
@@ -39,11 +43,13 @@ def test_filters_agree_with_mlx_lm():
         ({"min_p": 0.1}, mx.where(logprobs < logprobs.max() - 2.302585, -mx.inf, 1)),
     ]
     for options, expected in cases:
-        ours = filtered(logits, Sampling(temperature=1, **options))
+        ours = apply_filters(logits, Sampling(temperature=1, **options))
         assert mx.array_equal(ours == -mx.inf, expected == -mx.inf), options
     recent = mx.array([3, 9, 9])
-    penalise = theirs.make_repetition_penalty(1.3)
-    assert mx.array_equal(penalised(logits, recent, 1.3), penalise(recent, logits + 0))
+    penalize = theirs.make_repetition_penalty(1.3)
+    assert mx.array_equal(
+        apply_repetition_penalty(logits, recent, 1.3), penalize(recent, logits + 0)
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.generation import stream
 from fastvlm_mlx.generation.sampling import Sampling
-from fastvlm_mlx.generation.stream import Chunk, generate
+from fastvlm_mlx.generation.stream import Chunk, stream_generate
 from fastvlm_mlx.model.language import mlx_lm_module
 from tests.support.mock_model import HIDDEN, VOCABULARY, ScriptedModel, greedy, sample
 
@@ -18,7 +18,7 @@ from tests.support.mock_model import HIDDEN, VOCABULARY, ScriptedModel, greedy, 
 def start(model: ScriptedModel, **options: Any):
     options = {"max_tokens": 50, **options}
     cancel = options.pop("cancel", None)
-    return generate(
+    return stream_generate(
         cast(FastVLM, model),
         mx.zeros((1, model.prompt, 4)),
         model.cache,
@@ -46,8 +46,8 @@ def test_answer_ends_at_the_stop_token():
     assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
     last = chunks[-1]
     assert (last.finish_reason, last.token, last.text) == ("stop", None, "")
-    assert last.generated_tokens == len(chunks) - 1
-    assert model.cache[0].offset == model.prompt + last.generated_tokens
+    assert last.generation_tokens == len(chunks) - 1
+    assert model.cache[0].offset == model.prompt + last.generation_tokens
 
 
 @pytest.mark.parametrize("stop", ["<|im_end|>", "<|endoftext|>"])
@@ -66,7 +66,7 @@ def test_numbers_of_a_chunk():
     assert {chunk.prompt_tokens for chunk in chunks} == {3}
     assert {chunk.cached_tokens for chunk in chunks} == {0}
     assert len({chunk.ttft for chunk in chunks}) == 1 and chunks[0].ttft > 0
-    assert chunks[0].tokens_per_second == 0 < chunks[-1].tokens_per_second
+    assert chunks[0].generation_tps == 0 < chunks[-1].generation_tps
     assert chunks[0].peak_memory > 0
     assert chunks[0].timings == stream.Timings()
 
@@ -191,7 +191,7 @@ def test_long_prompts_go_in_pieces(model, monkeypatch):
 
     def answer():
         cache = mlx_lm_module("models.cache").make_prompt_cache(model.language_model)
-        stream = generate(model, embeddings, cache, Sampling(max_tokens=8))
+        stream = stream_generate(model, embeddings, cache, Sampling(max_tokens=8))
         return [chunk.token for chunk in stream], cache[0].offset
 
     whole = answer()
@@ -211,7 +211,7 @@ def test_long_prompts_go_in_pieces(model, monkeypatch):
 def test_greedy_is_the_bare_argmax(model):
     ids = [10, 20, 30]
     cache = mlx_lm_module("models.cache").make_prompt_cache(model.language_model)
-    stream = generate(model, model.embed([ids]), cache, Sampling(max_tokens=12))
+    stream = stream_generate(model, model.embed([ids]), cache, Sampling(max_tokens=12))
     shown = [chunk.token for chunk in stream]
     assert shown == greedy(model, [ids], 12)
     assert len(set(shown)) > 3
@@ -235,7 +235,7 @@ def test_any_thread_may_take_the_next_chunk(model, temperature):
     sampling = Sampling(max_tokens=12, **options)
     embeddings = model.embed([[10, 20, 30]])
     mx.eval(embeddings)
-    stream = generate(model, embeddings, cache, sampling)
+    stream = stream_generate(model, embeddings, cache, sampling)
     shown = []
     for _ in range(12):
         thread = threading.Thread(target=lambda: shown.append(next(stream).token))

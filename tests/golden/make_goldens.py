@@ -3,7 +3,7 @@
     python tests/golden/make_goldens.py
 
 Each .npz holds one checkpoint (`values`, float16, end to end in the order of the JSON
-`index` of names and shapes), a picture (`picture`, uint8,
+`index` of names and shapes), an image (`image`, uint8,
 to be enlarged 8 times) and what PyTorch computes from the stored values in float32:
 
 - mci.npz: a four-stage relative of MobileCLIP's encoders, unfused, in timm's names,
@@ -32,7 +32,7 @@ POSITION = partial(RepConditionalPosEnc, spatial_shape=(7, 7))
 Tensors = dict[str, torch.Tensor]
 
 
-def randomise(module: torch.nn.Module) -> torch.nn.Module:
+def randomize(module: torch.nn.Module) -> torch.nn.Module:
     """Random weights and BatchNorm statistics of a trained network's size, all exact
     in float16."""
     with torch.no_grad():
@@ -55,10 +55,10 @@ def randomise(module: torch.nn.Module) -> torch.nn.Module:
 
 def encoder(**sizes) -> FastVit:
     network = FastVit(lkc_use_act=True, num_classes=0, global_pool="", **sizes)
-    return randomise(network)
+    return randomize(network)
 
 
-def picture(seed: int, side: int = 16) -> tuple[np.ndarray, torch.Tensor]:
+def image(seed: int, side: int = 16) -> tuple[np.ndarray, torch.Tensor]:
     """What is stored, and (1, 3, 8 * side, 8 * side) in 0..1."""
     small = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
     large = small.repeat(8, axis=0).repeat(8, axis=1).transpose(2, 0, 1)
@@ -91,8 +91,8 @@ def make_mci() -> None:
         pos_embs=(None, None, None, POSITION),
         token_mixers=("repmixer", "repmixer", "repmixer", "attention"),
     )
-    small, pixels = picture(1)
-    save("mci", network.state_dict(), picture=small, features=features(network, pixels))
+    small, pixels = image(1)
+    save("mci", network.state_dict(), image=small, features=features(network, pixels))
 
 
 def five_stages(width: int = 32) -> FastVit:
@@ -111,7 +111,7 @@ def five_stages(width: int = 32) -> FastVit:
 
 def make_multi_scale() -> None:
     network, stages = five_stages(), (1, 3)
-    small, pixels = picture(2)
+    small, pixels = image(2)
     maps, x = [], network.stem(pixels)
     for stage in network.stages:
         x = stage(x)
@@ -126,7 +126,7 @@ def make_multi_scale() -> None:
         )
         pool.add_module("conv", conv)
         pool.add_module("bn", torch.nn.BatchNorm2d(channels))
-        pools[str(stage)] = randomise(pool)
+        pools[str(stage)] = randomize(pool)
     results = {}
     for kind in ("dwconv", "avgpool"):
         pooled = [
@@ -139,7 +139,7 @@ def make_multi_scale() -> None:
         results[kind] = joined.flatten(2).transpose(1, 2)
     tensors = network.state_dict()
     tensors |= {f"multi_scale.{k}": v for k, v in pools.state_dict().items()}
-    save("multi_scale", tensors, picture=small, stages=stages, **results)
+    save("multi_scale", tensors, image=small, stages=stages, **results)
 
 
 def make_vicuna() -> None:
@@ -154,12 +154,12 @@ def make_vicuna() -> None:
         max_position_embeddings=2048,
         tie_word_embeddings=False,
     )
-    model = randomise(LlamaForCausalLM(config))
+    model = randomize(LlamaForCausalLM(config))
     projector = torch.nn.Sequential(
         torch.nn.Linear(64, hidden), torch.nn.GELU(), torch.nn.Linear(hidden, hidden)
     )
-    randomise(projector)
-    small, pixels = picture(3)
+    randomize(projector)
+    small, pixels = image(3)
     visual = projector(features(network, pixels))
     random = np.random.default_rng(4)
     before, after = random.integers(3, 384, 7), random.integers(3, 384, 5)
@@ -176,7 +176,7 @@ def make_vicuna() -> None:
     save(
         "vicuna",
         tensors,
-        picture=small,
+        image=small,
         ids_before=before,
         ids_after=after,
         embeds=visual,

@@ -1,30 +1,30 @@
-"""What conversations share: encoded pictures and beginnings of prompts."""
+"""What conversations share: encoded images and beginnings of prompts."""
 
 import mlx.core as mx
 
 from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.model.feature_cache import FeatureCache
-from tests.support.mock_model import check, picture
+from tests.support.mock_model import check, make_image
 
 
 def test_one_encoding_serves_every_conversation(model):
     first = Conversation(model)
-    *_, cold = first.stream("What is it?", picture(), max_tokens=5)
-    *_, warm = Conversation(model).stream("What is it?", picture(), max_tokens=5)
+    *_, cold = first.stream("What is it?", make_image(), max_tokens=5)
+    *_, warm = Conversation(model).stream("What is it?", make_image(), max_tokens=5)
     assert model.encoded == 1
     assert cold.cached_tokens == 0 < warm.cached_tokens < warm.prompt_tokens
-    # Another picture shares what stands before it, a second question all up to it.
-    *_, other = Conversation(model).stream("What is it?", picture(2), max_tokens=5)
+    # Another image shares what stands before it, a second question all up to it.
+    *_, other = Conversation(model).stream("What is it?", make_image(2), max_tokens=5)
     assert 0 < other.cached_tokens < warm.cached_tokens
     assert model.encoded == 2
-    Conversation(model, picture(), resolution=64).ask("Hm", max_tokens=2)
+    Conversation(model, make_image(), resolution=64).ask("Hm", max_tokens=2)
     assert model.encoded == 3
 
 
 def test_remembered_beginnings_change_nothing(model):
     texts = []
     for _ in range(2):
-        conversation = Conversation(model, [picture(), picture(2)])
+        conversation = Conversation(model, [make_image(), make_image(2)])
         texts.append(conversation.ask("What is it?", max_tokens=9))
         check(conversation)
         conversation.ask("And why?", max_tokens=9)

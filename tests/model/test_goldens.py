@@ -53,7 +53,7 @@ def test_four_stages_with_squeeze_excite_and_batch_norm(tmp_path: Path):
     tensors, golden = read("mci")
     model = converted(tmp_path, tensors)
     assert model.vision_tower is not None
-    features = model.vision_tower(pixels(golden["picture"]))
+    features = model.vision_tower(pixels(golden["image"]))
     assert_close("features", features, golden["features"], LIMIT)
 
 
@@ -66,7 +66,7 @@ def test_multi_scale_features(kind: str, tmp_path: Path):
     config = {"mm_multi_scale": kind, "mm_multi_scale_stages": stages}
     model = converted(tmp_path, tensors, config)
     assert model.vision_tower is not None
-    features = model.vision_tower(pixels(golden["picture"]))
+    features = model.vision_tower(pixels(golden["image"]))
     assert_close(kind, features, golden[kind], LIMIT)
 
 
@@ -88,7 +88,7 @@ def test_a_vicuna_of_llava(tmp_path: Path):
     model = converted(tmp_path, tensors, config)
     assert model.config.template == "vicuna"
     assert model.config.context_length == 2048
-    visual = model.encode_pixels(pixels(golden["picture"]))
+    visual = model.encode_pixels(pixels(golden["image"]))
     assert_close("embeds", visual, golden["embeds"], LIMIT)
     before, after = (golden[f"ids_{side}"].tolist() for side in ("before", "after"))
     embeddings = model.embed([before, visual[0], after])

@@ -105,7 +105,7 @@ CASES: dict[str, Case] = {
     "image size odd": (
         "llava",
         config(mm_vision_tower="mobileclip_l_1000"),
-        "pictures of 1000 pixels, where a multiple of 64",
+        "images of 1000 pixels, where a multiple of 64",
     ),
     "image size a string": ("llava", config(image_size="big"), "of 'big' pixels"),
     "image_seq_length no square": (
@@ -143,36 +143,36 @@ CASES: dict[str, Case] = {
         config(mm_multi_scale="avgpool", mm_multi_scale_stages=[3]),
         "features are 160 wide, but the projector takes 128",
     ),
-    # Quantisation
-    "no settings": ("quantised", without("quantization"), "no quantization settings"),
+    # Quantization
+    "no settings": ("quantized", without("quantization"), "no quantization settings"),
     "wrong bits": (
-        "quantised",
+        "quantized",
         config(quantization={"group_size": 32, "bits": 8}),
         RIGHT,
     ),
     "wrong bits and groups": (
-        "quantised",
+        "quantized",
         config(quantization={"group_size": 64, "bits": 4}),
         RIGHT,
     ),
     "impossible bits": (
-        "quantised",
+        "quantized",
         config(quantization={"group_size": 32, "bits": 7}),
         RIGHT,
     ),
     "bits a list": (
-        "quantised",
+        "quantized",
         config(quantization={"group_size": 32, "bits": [4]}),
         RIGHT,
     ),
-    "settings a list": ("quantised", config(quantization=[4]), "not an object"),
+    "settings a list": ("quantized", config(quantization=[4]), "not an object"),
     "mxfp4": (
-        "quantised",
+        "quantized",
         config(quantization={"group_size": 32, "bits": 4, "mode": "mxfp4"}),
         "mode 'mxfp4' is not supported; get",
     ),
     "no biases": (
-        "quantised",
+        "quantized",
         tensors(drop("language_model.model.embed_tokens.biases")),
         "embed_tokens.biases is missing",
     ),
@@ -202,9 +202,9 @@ def test_impossible_options(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_quantised(sound: dict[str, Path], tmp_path: Path):
-    with pytest.raises(FastVLMError, match="^--q-bits 4: the checkpoint is quantised"):
-        to_mlx.convert(sound["quantised"], tmp_path / "out", q_bits=4)
+def test_what_cannot_be_quantized(sound: dict[str, Path], tmp_path: Path):
+    with pytest.raises(FastVLMError, match="^--q-bits 4: the checkpoint is quantized"):
+        to_mlx.convert(sound["quantized"], tmp_path / "out", q_bits=4)
     bare = tmp_path / "bare.safetensors"
     mx.save_safetensors(str(bare), encoders.to_mlx(encoders.build(Encoder())))
     with pytest.raises(FastVLMError, match="^--q-bits 4: only the language model"):

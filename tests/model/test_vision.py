@@ -113,12 +113,12 @@ def test_the_compiled_graph_sees_weights_that_change():
     assert not mx.allclose(given, changed)
 
 
-def test_pictures_of_a_batch_do_not_mix():
+def test_images_of_a_batch_do_not_mix():
     model, x = forms.encoder(SMALL), pixels(SMALL, batch=3)
     together = model(x)
     for index in range(3):
         alone = model(x[index : index + 1])[0]
-        assert_close(f"picture {index}", together[index], alone, LIMIT)
+        assert_close(f"image {index}", together[index], alone, LIMIT)
 
 
 @pytest.mark.parametrize("grid", [1, 2, 5])

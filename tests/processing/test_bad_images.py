@@ -1,4 +1,4 @@
-"""Bad pictures, each refused in one line: the source, the fault, the way out."""
+"""Bad images, each refused in one line: the source, the fault, the way out."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from PIL import Image, features
 from fastvlm_mlx.errors import ImageError
 from fastvlm_mlx.processing import image_file, image_source
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import preprocess
+from fastvlm_mlx.processing.image_processor import to_pixels
 from tests.support.small_images import encoded, noise, refused
 
 
@@ -52,18 +52,18 @@ def broken(format: str, share: float) -> bytes:
 
 # Files
 
-NOT_PICTURES = {
-    "empty.png": (b"", "the file is empty; give a picture"),
-    "text.png": (b"Not a picture at all.\n", "not a picture; give a PNG"),
+NOT_IMAGES = {
+    "empty.png": (b"", "the file is empty; give an image"),
+    "text.png": (b"Not an image at all.\n", "not an image; give a PNG"),
     "page.jpg": (b"<!DOCTYPE html><p>404", "a web page or an SVG"),
     "drawing.svg": (b'<svg xmlns="x"/>', "a web page or an SVG"),
     "paper.pdf": (b"%PDF-1.7\n%abc", "a PDF; export the page as PNG"),
-    "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture; convert"),
+    "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC image; convert"),
     "film.mp4": (b"\0\0\0\x18ftypisom\0\0\2\0isomiso2", "a video or an unknown"),
-    "zeros.bin": (bytes(4096), "not a picture; give a PNG"),
-    "tensors.jpg": (b"\x08\0\0\0\0\0\0\0{}      ", "not a picture; give a PNG"),
-    "archive.png": (b"PK\3\4" + bytes(60), "not a picture; give a PNG"),
-    "one-byte.png": (b"\x89", "not a picture; give a PNG"),
+    "zeros.bin": (bytes(4096), "not an image; give a PNG"),
+    "tensors.jpg": (b"\x08\0\0\0\0\0\0\0{}      ", "not an image; give a PNG"),
+    "archive.png": (b"PK\3\4" + bytes(60), "not an image; give a PNG"),
+    "one-byte.png": (b"\x89", "not an image; give a PNG"),
     "signature.png": (b"\x89PNG\r\n\x1a\n", ""),
     "crc.png": (png(8, 8, bad_crc=True), "the header is damaged; save it again"),
     "no-data.png": (png(8, 8), "damaged or unsupported ("),
@@ -76,13 +76,13 @@ NOT_PICTURES = {
 }
 
 
-@pytest.mark.parametrize("name", NOT_PICTURES)
-def test_not_a_picture(name: str, tmp_path: Path):
-    content, fault = NOT_PICTURES[name]
+@pytest.mark.parametrize("name", NOT_IMAGES)
+def test_not_a_image(name: str, tmp_path: Path):
+    content, fault = NOT_IMAGES[name]
     path = tmp_path / name
     path.write_bytes(content)
     assert refused(path).startswith(fault)
-    assert refused(content, f"picture of {len(content)} bytes").startswith(fault)
+    assert refused(content, f"image of {len(content)} bytes").startswith(fault)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
@@ -119,7 +119,7 @@ def test_text_chunk_bomb():
     chunk = struct.pack(">I", len(body)) + b"zTXt" + body + crc
     whole = png(8, 8, data=zlib.compress(bytes(25 * 8)))
     data = whole[:33] + chunk + whole[33:]
-    refused(data, f"picture of {len(data)} bytes")
+    refused(data, f"image of {len(data)} bytes")
 
 
 def test_the_limit_is_ours_and_pillow_s_is_restored(monkeypatch):
@@ -128,8 +128,8 @@ def test_the_limit_is_ours_and_pillow_s_is_restored(monkeypatch):
     assert open_image(data).size == (20, 20)
     assert Image.MAX_IMAGE_PIXELS == 50
     monkeypatch.setattr(image_file, "MAX_PIXELS", 399)
-    assert "20x20 is more than" in refused(data, f"picture of {len(data)} bytes")
-    assert "20x20 is more than" in refused(noise(20, 20), "picture")
+    assert "20x20 is more than" in refused(data, f"image of {len(data)} bytes")
+    assert "20x20 is more than" in refused(noise(20, 20), "image")
 
 
 # Paths
@@ -142,7 +142,7 @@ def test_missing(tmp_path: Path):
 
 
 def test_folder(tmp_path: Path):
-    assert refused(tmp_path) == "is a folder; give a picture in it"
+    assert refused(tmp_path) == "is a folder; give an image in it"
 
 
 def test_file_as_a_folder(tmp_path: Path):
@@ -174,15 +174,15 @@ def test_strange_paths(tmp_path: Path):
 
 def test_endless_device(monkeypatch):
     monkeypatch.setattr(image_source, "MAX_BYTES", 1 << 20)
-    assert refused("/dev/zero") == "more than 1 MB; save a smaller picture"
-    assert refused("/dev/null") == "the file is empty; give a picture"
+    assert refused("/dev/zero") == "more than 1 MB; save a smaller image"
+    assert refused("/dev/null") == "the file is empty; give an image"
 
 
 # Standard input
 
 
 def test_standard_input(monkeypatch):
-    cases = {b"": "the file is empty", b"words": "not a picture", bytes(2000): "more t"}
+    cases = {b"": "the file is empty", b"words": "not an image", bytes(2000): "more t"}
     monkeypatch.setattr(image_source, "MAX_BYTES", 1000)
     for content, fault in cases.items():
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
@@ -205,18 +205,18 @@ def test_standard_input_is_a_terminal(monkeypatch):
 
 def test_objects_that_are_no_source():
     for value in (None, 7, [1], object()):
-        assert "not a picture; give a path" in refused(value, type(value).__name__)
+        assert "not an image; give a path" in refused(value, type(value).__name__)
 
 
-def test_pictures_of_the_caller():
-    assert "the picture is 0x5" in refused(Image.new("RGB", (0, 5)), "picture")
+def test_images_of_the_caller():
+    assert "the image is 0x5" in refused(Image.new("RGB", (0, 5)), "image")
     closed = Image.open(io.BytesIO(encoded(noise(9, 9), "PNG")))
     closed.close()
-    refused(closed, "picture")
+    refused(closed, "image")
     cut = Image.open(io.BytesIO(broken("PNG", 0.5)))
-    refused(cut, "picture")
+    refused(cut, "image")
 
 
 def test_preprocess_says_which(tmp_path: Path):
     with pytest.raises(ImageError, match="gone.png: no such file"):
-        preprocess([noise(4, 4), tmp_path / "gone.png"], size=64)
+        to_pixels([noise(4, 4), tmp_path / "gone.png"], size=64)

@@ -1,4 +1,4 @@
-"""Prompts: the reference's ids, pictures in their places, text that stays text."""
+"""Prompts: the reference's ids, images in their places, text that stays text."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,11 @@ from tokenizers import AddedToken
 
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.processing import chat_template
-from fastvlm_mlx.processing.chat_template import TEMPLATES, Picture, turn
+from fastvlm_mlx.processing.chat_template import (
+    TEMPLATES,
+    ImagePlaceholder,
+    encode_turn,
+)
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from tests.support.small_tokenizers import CONTROL, MINI, TEXTS, library
 
@@ -28,11 +32,11 @@ def marked_up(tokenizer: Tokenizer, text: str) -> list[int]:
     return chat_template._encode(tokenizer, [*chat_template._fill(style, text, [])])[0]  # type: ignore
 
 
-def flat(pieces: list[chat_template.Piece]) -> list[int | Picture]:
+def flat(pieces: list[chat_template.Piece]) -> list[int | ImagePlaceholder]:
     return [
         item
         for piece in pieces
-        for item in ([piece] if isinstance(piece, Picture) else piece)
+        for item in ([piece] if isinstance(piece, ImagePlaceholder) else piece)
     ]
 
 
@@ -52,9 +56,9 @@ def test_golden(mini: Tokenizer, reference: Path):
 def test_reference_prompts(layout: str, reference: Path):
     golden = np.load(reference / layout / "golden.npz")
     tokenizer = Tokenizer(reference / layout)
-    assert turn(tokenizer, "Describe the image.", [0]) == [
+    assert encode_turn(tokenizer, "Describe the image.", [0]) == [
         golden["ids_before"][0].tolist(),
-        Picture(0),
+        ImagePlaceholder(0),
         golden["ids_after"][0].tolist(),
     ]
     plain = library(reference / layout)
@@ -70,7 +74,11 @@ def test_mini_prompt(mini: Tokenizer):
     before = [1537, 82, 88, 716, 198, 56, 681, 408, 262, 859, 1130, 338, 82, 416, 676]
     before += [13, 1538, 198, 1537, 84, 354, 198]
     after = [198, 789, 272, 561, 13, 1538, 198, 1537, 315, 82, 416, 676, 198]
-    assert turn(mini, "Describe the image.", [0]) == [before, Picture(0), after]
+    assert encode_turn(mini, "Describe the image.", [0]) == [
+        before,
+        ImagePlaceholder(0),
+        after,
+    ]
     assert mini.stop_ids == {1536, 1538}
     assert len(mini) == 1539
 
@@ -79,61 +87,61 @@ def test_mini_prompt(mini: Tokenizer):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("pictures", [[], [0], [0, 1, 2]])
-def test_a_turn_is_the_whole_text_with_the_pictures_cut_out(mini, text, pictures):
+@pytest.mark.parametrize("images", [[], [0], [0, 1, 2]])
+def test_a_turn_is_the_whole_text_with_the_images_cut_out(mini, text, images):
     chat = (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-        f"<|im_start|>user\n{'<image>' + chr(10) if pictures else ''}"
-        f"{('<image>' + chr(10)) * (len(pictures) - 1)}{text}<|im_end|>\n"
+        f"<|im_start|>user\n{'<image>' + chr(10) if images else ''}"
+        f"{('<image>' + chr(10)) * (len(images) - 1)}{text}<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
     expected = []
     for n, chunk in enumerate(chat.split("<image>")):
-        expected += [Picture(pictures[n - 1])] if n else []
+        expected += [ImagePlaceholder(images[n - 1])] if n else []
         expected += library(MINI).encode(chunk).ids
-    assert flat(turn(mini, text, pictures)) == expected
+    assert flat(encode_turn(mini, text, images)) == expected
 
 
 def test_follow_up_closes_the_answer(mini: Tokenizer):
     encode = library(MINI).encode
     head = encode("<|im_end|>\n<|im_start|>user\n").ids
     tail = encode("\nAnd this?<|im_end|>\n<|im_start|>assistant\n").ids
-    got = turn(mini, "And this?", [4], first=False)
-    assert got == [head, Picture(4), tail]
+    got = encode_turn(mini, "And this?", [4], first=False)
+    assert got == [head, ImagePlaceholder(4), tail]
     text = "<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
-    assert turn(mini, "Why?", first=False) == [encode(text).ids]
+    assert encode_turn(mini, "Why?", first=False) == [encode(text).ids]
 
 
 def test_system_prompt(mini: Tokenizer):
     encode = library(MINI).encode
     tail = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     text = "<|im_start|>system\nBe brief.<|im_end|>\n" + tail
-    assert turn(mini, "Hi", system="Be brief.") == [encode(text).ids]
-    assert turn(mini, "Hi", system="") == [encode(tail).ids]
+    assert encode_turn(mini, "Hi", system="Be brief.") == [encode(text).ids]
+    assert encode_turn(mini, "Hi", system="") == [encode(tail).ids]
 
 
 def test_unknown_template(mini: Tokenizer):
     with pytest.raises(OptionError) as caught:
-        turn(mini, "Hi", template="gemma")
+        encode_turn(mini, "Hi", template="gemma")
     assert str(caught.value) == "template 'gemma': choose one of qwen2, vicuna"
 
 
 def test_template_without_its_tokens(mini: Tokenizer):
     with pytest.raises(CheckpointError, match=f"^{MINI}: the tokenizer has no <s>; "):
-        turn(mini, "Hi", template="vicuna")
+        encode_turn(mini, "Hi", template="vicuna")
 
 
 def test_vicuna_template(vicuna: Tokenizer):
     system = TEMPLATES["vicuna"].system
-    assert turn(vicuna, "What?", [0], template="vicuna") == [
+    assert encode_turn(vicuna, "What?", [0], template="vicuna") == [
         [1, *vicuna.encode(f"{system} USER: ")],
-        Picture(0),
+        ImagePlaceholder(0),
         vicuna.encode("\nWhat? ASSISTANT:"),
     ]
-    assert turn(vicuna, "Why?", first=False, template="vicuna") == [
+    assert encode_turn(vicuna, "Why?", first=False, template="vicuna") == [
         [2, *vicuna.encode("USER: Why? ASSISTANT:")]
     ]
-    assert turn(vicuna, "Hi", system="", template="vicuna") == [
+    assert encode_turn(vicuna, "Hi", system="", template="vicuna") == [
         [1, *vicuna.encode("USER: Hi ASSISTANT:")]
     ]
     assert vicuna.stop_ids == {2}
@@ -150,16 +158,16 @@ def test_control_tokens_in_text_stay_text(mini: Tokenizer, hostile: str):
     assert not special & set(ids)
     assert mini.decode(ids) == f"say {hostile} now"
     for text, system in ((hostile, "x"), ("x", hostile)):
-        counted = {*special, Picture(0)}
-        pieces = flat(turn(mini, text, [0], system=system))
-        harmless = flat(turn(mini, "x", [0], system="x"))
+        counted = {*special, ImagePlaceholder(0)}
+        pieces = flat(encode_turn(mini, text, [0], system=system))
+        harmless = flat(encode_turn(mini, "x", [0], system="x"))
         assert [item for item in pieces if item in counted] == [
             item for item in harmless if item in counted
         ]
 
 
 def test_braces_in_text_stay_text(mini: Tokenizer):
-    pieces = turn(mini, "{} {system}", [0], system="{}")
+    pieces = encode_turn(mini, "{} {system}", [0], system="{}")
     assert "{} {system}" in mini.decode(flat(pieces[2:]))  # type: ignore[arg-type]
 
 

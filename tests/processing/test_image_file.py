@@ -1,4 +1,4 @@
-"""Pictures of every kind, opened upright, opaque and with eight bits."""
+"""Images of every kind, opened upright, opaque and with eight bits."""
 
 import io
 import math
@@ -11,7 +11,7 @@ from PIL import Image, features
 
 from fastvlm_mlx.processing import image_file
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import fit_image
+from fastvlm_mlx.processing.image_processor import resize_to_square
 from tests.support.small_images import assert_close, encoded, noise
 
 
@@ -19,29 +19,29 @@ from tests.support.small_images import assert_close, encoded, noise
 def test_lossless_formats_open_exactly(format, tmp_path):
     if format == "WEBP" and not features.check("webp"):
         pytest.skip("Pillow without WebP")
-    picture = noise(40, 30)
+    image = noise(40, 30)
     options = {"lossless": True} if format == "WEBP" else {}
-    data = encoded(picture, format, **options)
-    path = tmp_path / "picture.bin"
+    data = encoded(image, format, **options)
+    path = tmp_path / "image.bin"
     path.write_bytes(data)
     for source in (data, path, str(path)):
         opened = open_image(source)
         assert opened.mode == "RGB"
-        assert opened.tobytes() == picture.tobytes()
-    # The file is closed and the picture still works.
+        assert opened.tobytes() == image.tobytes()
+    # The file is closed and the image still works.
     path.unlink()
     assert opened.resize((8, 8)).size == (8, 8)
-    assert opened.copy().tobytes() == picture.tobytes()
+    assert opened.copy().tobytes() == image.tobytes()
 
 
 def test_sources(tmp_path, monkeypatch):
-    picture = noise(8, 6)
-    data = encoded(picture, "PNG")
+    image = noise(8, 6)
+    data = encoded(image, "PNG")
     (tmp_path / "a b.jpg").write_bytes(data)  # the wrong ending is no matter
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-    for source in (picture, data, tmp_path / "a b.jpg", "~/a b.jpg", "-"):
-        assert open_image(source).tobytes() == picture.tobytes()
+    for source in (image, data, tmp_path / "a b.jpg", "~/a b.jpg", "-"):
+        assert open_image(source).tobytes() == image.tobytes()
 
 
 def test_pipe_as_a_path():
@@ -70,7 +70,7 @@ def test_exif_orientation(orientation):
     assert opened.tobytes() == upright.tobytes()
     # Opening what was opened turns nothing twice.
     assert open_image(opened).tobytes() == upright.tobytes()
-    # A picture of the caller's is turned too, and left as it was.
+    # An image of the caller's is turned too, and left as it was.
     theirs = Image.open(io.BytesIO(data))
     assert open_image(theirs).size == upright.size
     assert theirs.size == stored.size and theirs.getexif()[0x0112] == orientation
@@ -87,22 +87,22 @@ def test_alpha_is_flattened_onto_white():
     rgba = Image.new("RGBA", (3, 1))
     rgba.putdata([(200, 100, 0, 255), (200, 100, 0, 0), (0, 0, 0, 128)])
     expected = [[200, 100, 0], [255, 255, 255], [127, 127, 127]]
-    for picture in (rgba, open_image(rgba)):
-        assert np.asarray(open_image(picture))[0].tolist() == expected
+    for image in (rgba, open_image(rgba)):
+        assert np.asarray(open_image(image))[0].tolist() == expected
     la = Image.new("LA", (2, 1))
     la.putdata([(50, 255), (50, 0)])
-    for picture in (la, la.convert("PA"), rgba.convert("RGBa"), la.convert("La")):
-        assert open_image(picture).mode == "RGB"
+    for image in (la, la.convert("PA"), rgba.convert("RGBa"), la.convert("La")):
+        assert open_image(image).mode == "RGB"
     assert np.asarray(open_image(la))[0].tolist() == [[50] * 3, [255] * 3]
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "RGB", "1"])
 def test_transparent_colour_is_white(mode):
-    picture = Image.new(mode, (2, 1), 0)
-    picture.putpixel((1, 0), (9, 9, 9) if mode == "RGB" else 1)
+    image = Image.new(mode, (2, 1), 0)
+    image.putpixel((1, 0), (9, 9, 9) if mode == "RGB" else 1)
     if mode == "P":
-        picture.putpalette([10, 20, 30, 40, 50, 60])
-    data = encoded(picture, "PNG", transparency=(0, 0, 0) if mode == "RGB" else 0)
+        image.putpalette([10, 20, 30, 40, 50, 60])
+    data = encoded(image, "PNG", transparency=(0, 0, 0) if mode == "RGB" else 0)
     assert open_image(data).getpixel((0, 0)) == (255, 255, 255)
     opaque = {"P": (40, 50, 60), "L": (1, 1, 1), "RGB": (9, 9, 9), "1": (255,) * 3}
     assert open_image(data).getpixel((1, 0)) == opaque[mode]
@@ -113,21 +113,19 @@ def test_modes(mode):
     grey = Image.linear_gradient("L").resize((32, 32))
     base = grey if mode in ("1", "L") else Image.merge("RGB", (grey, grey, grey))
     if mode == "LAB":
-        picture = Image.merge(
-            "LAB", (grey, Image.new("L", (32, 32), 128)) * 1 + (grey,)
-        )
+        image = Image.merge("LAB", (grey, Image.new("L", (32, 32), 128)) * 1 + (grey,))
     else:
-        picture = base.convert(mode)
-    opened = open_image(picture)
+        image = base.convert(mode)
+    opened = open_image(image)
     assert opened.mode == "RGB" and opened.size == (32, 32)
     if mode in ("L", "YCbCr", "CMYK", "HSV"):
         assert_close(opened, base.convert("RGB"), 2)
 
 
 def test_cmyk_jpeg():
-    picture = Image.new("RGB", (16, 16), (200, 30, 60))
-    opened = open_image(encoded(picture.convert("CMYK"), "JPEG", quality=95))
-    assert_close(opened, picture, 6)
+    image = Image.new("RGB", (16, 16), (200, 30, 60))
+    opened = open_image(encoded(image.convert("CMYK"), "JPEG", quality=95))
+    assert_close(opened, image, 6)
 
 
 def test_sixteen_bits():
@@ -170,8 +168,8 @@ def test_large_jpeg_is_decoded_small():
     assert open_image(data, target=300).size == (800, 600)
     assert open_image(data, target=128).size == (400, 300)
     assert open_image(data, target=601).size == (1600, 1200)
-    full = fit_image(open_image(data), 256).astype(float)
-    fast = fit_image(open_image(data, target=256), 256).astype(float)
+    full = resize_to_square(open_image(data), 256).astype(float)
+    fast = resize_to_square(open_image(data, target=256), 256).astype(float)
     psnr = 10 * math.log10(255**2 / np.mean((full - fast) ** 2))
     print(f"draft against full: {psnr:.1f} dB")
     assert psnr > 40

@@ -1,4 +1,4 @@
-"""Pictures fitted to the byte, tiled as LLaVA does, and the options refused."""
+"""Images fitted to the byte, tiled as LLaVA does, and the options refused."""
 
 import subprocess
 import sys
@@ -14,11 +14,11 @@ from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_processor import (
     check_resolution,
     content_hash,
-    fit_image,
     parse_tiles,
-    preprocess,
+    resize_to_square,
     select_grid,
     tile_image,
+    to_pixels,
 )
 from tests.support.small_images import assert_close, noise
 
@@ -49,7 +49,7 @@ def test_pad_golden(images: Path):
     golden = np.load(images / "preprocess_pad_256.npz")
     for name in golden.files:
         print(name)
-        got = fit_image(open_image(images / name), 256)
+        got = resize_to_square(open_image(images / name), 256)
         assert_close(got, golden[name], 0)
 
 
@@ -60,43 +60,45 @@ def test_pad_golden(images: Path):
 @pytest.mark.parametrize("strip", [1 << 22, 700])
 def test_pad_is_exact(shape, strip, monkeypatch):
     monkeypatch.setattr(image_processor, "_STRIP_PIXELS", strip)
-    picture = noise(*shape)
+    image = noise(*shape)
     for size in (64, 192):
-        assert_close(fit_image(picture, size), padded(picture, size), 0)
+        assert_close(resize_to_square(image, size), padded(image, size), 0)
 
 
 @pytest.mark.parametrize(
     "shape", [(100, 64), (64, 100), (301, 200), (90, 91), (64, 64)]
 )
 def test_crop(shape):
-    picture, size = noise(*shape), 64
+    image, size = noise(*shape), 64
     short = min(shape)
     width, height = (size * side // short for side in shape)
     left, top = (width - size) // 2, (height - size) // 2
-    whole = picture.resize((width, height), BICUBIC)
+    whole = image.resize((width, height), BICUBIC)
     expected = whole.crop((left, top, left + size, top + size))
-    assert_close(fit_image(picture, size, "crop"), expected, 1)
+    assert_close(resize_to_square(image, size, "crop"), expected, 1)
 
 
-def test_crop_of_a_very_long_picture_is_cheap():
-    assert fit_image(Image.new("RGB", (60_000, 1)), 1024, "crop").shape[0] == 1024
+def test_crop_of_a_very_long_image_is_cheap():
+    assert (
+        resize_to_square(Image.new("RGB", (60_000, 1)), 1024, "crop").shape[0] == 1024
+    )
 
 
 def test_stretch():
-    picture = noise(30, 70)
-    expected = picture.resize((64, 64), BICUBIC)
-    assert_close(fit_image(picture, 64, "stretch"), expected, 0)
+    image = noise(30, 70)
+    expected = image.resize((64, 64), BICUBIC)
+    assert_close(resize_to_square(image, 64, "stretch"), expected, 0)
 
 
 # Tiles
 
 
 def test_tiles_are_cut_row_by_row():
-    picture = noise(192, 128)  # exactly 2 rows of 3 tiles of 64
-    overview, *tiles = tile_image(picture, 64, 2, 3)
-    assert_close(overview, fit_image(picture, 64), 0)
+    image = noise(192, 128)  # exactly 2 rows of 3 tiles of 64
+    overview, *tiles = tile_image(image, 64, 2, 3)
+    assert_close(overview, resize_to_square(image, 64), 0)
     assert len(tiles) == 6
-    pixels = np.asarray(picture)
+    pixels = np.asarray(image)
     for n, tile in enumerate(tiles):
         row, column = divmod(n, 3)
         expected = pixels[row * 64 : row * 64 + 64, column * 64 : column * 64 + 64]
@@ -115,9 +117,9 @@ def test_tiles_keep_the_aspect_ratio(shape):
 
 
 def test_overview_can_be_fitted_otherwise():
-    picture = noise(100, 50)
-    overview = tile_image(picture, 64, 1, 2, overview="stretch")[0]
-    assert_close(overview, fit_image(picture, 64, "stretch"), 0)
+    image = noise(100, 50)
+    overview = tile_image(image, 64, 1, 2, overview="stretch")[0]
+    assert_close(overview, resize_to_square(image, 64, "stretch"), 0)
 
 
 def test_select_grid():
@@ -146,13 +148,13 @@ def test_select_grid_refuses(pinpoints):
 def test_preprocess(tmp_path):
     path = tmp_path / "a.png"
     noise(50, 20).save(path)
-    pixels = preprocess([path, noise(20, 50)], size=64)
+    pixels = to_pixels([path, noise(20, 50)], size=64)
     assert pixels.shape == (2, 64, 64, 3) and pixels.dtype == np.float32
     assert 0 <= pixels.min() and pixels.max() <= 1
-    expected = fit_image(open_image(path), 64)
+    expected = resize_to_square(open_image(path), 64)
     assert (pixels[0] == expected / np.float32(255)).all()
-    assert preprocess([path, path], size=64, tiles=(2, 3)).shape == (14, 64, 64, 3)
-    assert preprocess([], size=64).shape == (0, 64, 64, 3)
+    assert to_pixels([path, path], size=64, tiles=(2, 3)).shape == (14, 64, 64, 3)
+    assert to_pixels([], size=64).shape == (0, 64, 64, 3)
 
 
 @pytest.mark.parametrize("resolution", [64, 256, 1024, 4096])
@@ -191,17 +193,17 @@ def test_parse_tiles():
 
 def test_unknown_fit():
     with pytest.raises(OptionError) as caught:
-        fit_image(noise(4, 4), 64, "squeeze")
+        resize_to_square(noise(4, 4), 64, "squeeze")
     assert str(caught.value) == "fit 'squeeze': choose one of pad, crop, stretch"
 
 
 def test_content_hash():
-    picture = noise(10, 20)
-    assert content_hash(picture) == content_hash(np.asarray(picture).copy())
-    assert content_hash(picture) != content_hash(picture.rotate(180))
+    image = noise(10, 20)
+    assert content_hash(image) == content_hash(np.asarray(image).copy())
+    assert content_hash(image) != content_hash(image.rotate(180))
     flat = np.zeros((4, 6), np.uint8)
     assert content_hash(flat) != content_hash(flat.reshape(6, 4))
     assert content_hash(flat) != content_hash(flat.astype(np.float32))
-    changed = ImageChops.offset(picture, 1)
-    assert content_hash(picture) != content_hash(changed)
-    assert len(content_hash(picture)) == 32
+    changed = ImageChops.offset(image, 1)
+    assert content_hash(image) != content_hash(changed)
+    assert len(content_hash(image)) == 32

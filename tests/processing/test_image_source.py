@@ -1,4 +1,4 @@
-"""Pictures from addresses, against a server on which everything goes wrong."""
+"""Images from addresses, against a server on which everything goes wrong."""
 
 import socket
 import threading
@@ -17,7 +17,7 @@ from tests.support.small_images import encoded, noise, refused
 class Handler(BaseHTTPRequestHandler):
     """A server on which everything goes wrong that can."""
 
-    picture = encoded(noise(12, 10), "PNG")
+    image = encoded(noise(12, 10), "PNG")
 
     def do_GET(self) -> None:
         try:
@@ -34,10 +34,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def good(self) -> None:
-        self.answer(self.picture, kind="text/plain")
+        self.answer(self.image, kind="text/plain")
 
     def no_length(self) -> None:
-        self.answer(self.picture, -1)
+        self.answer(self.image, -1)
 
     def page(self) -> None:
         self.answer(b"<html>Log in first</html>")
@@ -58,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(b"", 10**15)
 
     def cut(self) -> None:
-        self.answer(self.picture[:50], len(self.picture))
+        self.answer(self.image[:50], len(self.image))
 
     def endless(self) -> None:
         self.answer(b"", -1)
@@ -128,10 +128,10 @@ def test_good_addresses_open(server: str, page: str):
         ("missing", "the server answered 404 Not Found; check the address"),
         ("forbidden", "the server answered 403 Two lines; check the address"),
         ("fault", "the server answered 500 Internal Server Error; check the address"),
-        ("page", "a web page or an SVG, not a picture of pixels; export it as PNG"),
-        ("empty", "the file is empty; give a picture"),
-        ("huge", "953674316 MB, more than 4; save a smaller picture"),
-        ("endless", "more than 4 MB; save a smaller picture"),
+        ("page", "a web page or an SVG, not an image of pixels; export it as PNG"),
+        ("empty", "the file is empty; give an image"),
+        ("huge", "953674316 MB, more than 4; save a smaller image"),
+        ("endless", "more than 4 MB; save a smaller image"),
         ("cut", "the connection closed after 50 of 433 bytes; try again"),
         ("drip", "not complete after 0.5 s; download it first"),
         ("silent", "no answer (timed out); check the address and the network"),
@@ -143,7 +143,7 @@ def test_good_addresses_open(server: str, page: str):
 )
 def test_bad_answers(server: str, page: str, fault: str):
     got = refused(f"{server}/{page}")
-    fault = fault.replace("433", str(len(Handler.picture)))
+    fault = fault.replace("433", str(len(Handler.image)))
     assert got.startswith(fault)
 
 

@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import decoders, models
 
 from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.processing.chat_template import turn
+from fastvlm_mlx.processing.chat_template import encode_turn
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from tests.support import large_tokenizer
 from tests.support.paths import TESTS
@@ -86,7 +86,7 @@ def test_vocabulary_and_merges(tmp_path: Path, mini: Tokenizer, with_config: boo
     assert tokenizer.stop_ids == mini.stop_ids
     for text in [*TEXTS, *CONTROL, "e\u0301"]:
         assert tokenizer.encode(text) == mini.encode(text)
-        assert turn(tokenizer, text, [0]) == turn(mini, text, [0])
+        assert encode_turn(tokenizer, text, [0]) == encode_turn(mini, text, [0])
     for ids in random_ids(len(mini) + 61, 50):
         assert tokenizer.decode(ids) == mini.decode(ids)
 

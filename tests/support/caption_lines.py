@@ -9,5 +9,5 @@ def lines(path: Path) -> list[dict]:
 
 
 def names(path: Path) -> list[str]:
-    """The pictures that the lines of a file are about."""
+    """The images that the lines of a file are about."""
     return [Path(line["image"]).name for line in lines(path)]

@@ -7,7 +7,7 @@ import pytest
 
 from fastvlm_mlx import fastvlm
 from fastvlm_mlx.app.caption.captioner import Caption, Captioner
-from tests.support.mock_model import picture
+from tests.support.mock_model import make_image
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def quick(caption, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Twelve pictures, 1.png to 12.png."""
-    folder = tmp_path / "pictures"
+    """Twelve images, 1.png to 12.png."""
+    folder = tmp_path / "images"
     folder.mkdir()
     for seed in range(1, 13):
-        picture(seed).save(folder / f"{seed}.png")
+        make_image(seed).save(folder / f"{seed}.png")
     return folder

@@ -29,7 +29,7 @@ Tensors = dict[str, mx.array]
 @dataclass(frozen=True)
 class Spec:
     """What to write. `layout` is a name of `source/layouts.py`; `shards` > 1 writes an
-    index; `q_bits` quantises the language model in groups of 32; `config` replaces
+    index; `q_bits` quantizes the language model in groups of 32; `config` replaces
     entries of config.json (None removes one)."""
 
     layout: str = "llava"
@@ -147,11 +147,11 @@ def tensors(spec: Spec, seed: int = 0) -> Tensors:
         else array
         for name, array in out.items()
     }
-    return quantised(out, spec.q_bits, "language_model.") if spec.q_bits else out
+    return quantized(out, spec.q_bits, "language_model.") if spec.q_bits else out
 
 
-def quantised(stored: Tensors, bits: int, prefix: str, group_size: int = 32) -> Tensors:
-    """Quantises the matrices below `prefix`, as mlx-lm and mlx-vlm do."""
+def quantized(stored: Tensors, bits: int, prefix: str, group_size: int = 32) -> Tensors:
+    """Quantizes the matrices below `prefix`, as mlx-lm and mlx-vlm do."""
     out: Tensors = {}
     for name, array in stored.items():
         if not name.startswith(prefix) or array.ndim != 2:

@@ -29,12 +29,12 @@ class Echo:
     """A `generation.Chunk` with numbers that a test can know."""
 
     text: str
-    generated_tokens: int
+    generation_tokens: int
     prompt_tokens: int = 30
     visual_tokens: int = 16
     cached_tokens: int = 4
     ttft: float = 0.25
-    tokens_per_second: float = 50.0
+    generation_tps: float = 50.0
     peak_memory: int = 1_500_000_000
     timings: Stages = field(default_factory=Stages)
     finish_reason: str = "stop"

@@ -63,7 +63,7 @@ def make_tokenizer(folder: Path) -> None:
 
 
 def make_llava(out: Path, images: Arrays) -> None:
-    """Apple's release, mlx-vlm's conversion of it, and that quantised: one model."""
+    """Apple's release, mlx-vlm's conversion of it, and that quantized: one model."""
     sizes = Sizes()
 
     def build(seed: int) -> tuple[list[Arrays], Arrays, Arrays, Arrays]:
@@ -72,7 +72,7 @@ def make_llava(out: Path, images: Arrays) -> None:
             shorten(part)
         parts = [arrays(part) for part in model.parts]
         whole = golden(model, images)
-        values, stored = quantise(parts[2])
+        values, stored = quantize(parts[2])
         load(model.language_model, values)
         return parts, whole, stored, golden(model, images)
 
@@ -170,7 +170,7 @@ def arrays(module: torch.nn.Module) -> Arrays:
     return {name: array.copy() for name, array in state.items()}
 
 
-def quantise(tensors: Arrays) -> tuple[Arrays, Arrays]:
+def quantize(tensors: Arrays) -> tuple[Arrays, Arrays]:
     """The values that 4 bits leave, and the tensors that hold them, as mlx-lm does."""
     values, stored = dict(tensors), dict(tensors)
     for name, array in tensors.items():

@@ -10,7 +10,7 @@ from fastvlm_mlx.conversation.attachment import Attachment
 from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.generation.sampling import Sampling
-from fastvlm_mlx.generation.stream import generate
+from fastvlm_mlx.generation.stream import stream_generate
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.model.language import mlx_lm_module
 from fastvlm_mlx.model.vision_config import VisionConfig
@@ -51,7 +51,7 @@ def config(**changes: Any) -> ModelConfig:
 class MockModel(FastVLM):
     """A FastVLM of seeded random weights, wild enough that answers do not repeat.
 
-    `encoded` counts the pictures and tiles that went through the encoder.
+    `encoded` counts the images and tiles that went through the encoder.
     """
 
     def __init__(self, **changes: Any):
@@ -124,8 +124,8 @@ class ScriptedModel:
         return wanted.astype(mx.float32) + seen
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
-    """A small picture, another one for each seed."""
+def make_image(seed: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    """A small image, another one for each seed."""
     noise = mx.random.randint(0, 256, (size[1], size[0], 3), key=mx.random.key(seed))
     return Image.frombytes("RGB", size, bytes(noise.flatten().tolist()))  # type: ignore
 
@@ -142,7 +142,7 @@ def check(conversation: Conversation):
 
 
 def plain(conversation: Conversation) -> str:
-    """The whole history as text, control tokens and pictures included."""
+    """The whole history as text, control tokens and images included."""
     text = conversation.model.tokenizer._tokenizer
     return "".join(
         "<image>"
@@ -156,5 +156,7 @@ def sample(model: FastVLM, **options: Any) -> list[int | None]:
     """The ids of a sampled answer."""
     cache = mlx_lm_module("models.cache").make_prompt_cache(model.language_model)
     options = {"max_tokens": 12, "temperature": 1.0, **options}
-    stream = generate(model, model.embed([[10, 20, 30]]), cache, Sampling(**options))
+    stream = stream_generate(
+        model, model.embed([[10, 20, 30]]), cache, Sampling(**options)
+    )
     return [chunk.token for chunk in stream]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fastvlm_mlx.app.server import serve
-from fastvlm_mlx.app.server.engine.request import Question
+from fastvlm_mlx.app.server.engine.request import GenerationRequest
 from fastvlm_mlx.app.server.engine.worker import Worker
 from fastvlm_mlx.app.server.http.limits import Limits
 from fastvlm_mlx.app.server.routes import build
@@ -42,10 +42,10 @@ FLAGS = (
 class Script:
     """A desk: answers what `reply` says, a word every `pause` seconds."""
 
-    reply: Callable[[Question], str] = lambda question: "A picture."
+    reply: Callable[[GenerationRequest], str] = lambda question: "An image."
     pause: float = 0.01
     ttft: float = 0.087
-    asked: list[Question] = field(default_factory=list)
+    asked: list[GenerationRequest] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
         return {"name": "fastvlm-0.5b", "sees": True, "context_length": 8192} | {
@@ -55,7 +55,7 @@ class Script:
             "quantization": None,
         }
 
-    def stream(self, question: Question, cancel: Event) -> Iterator[Chunk]:
+    def stream(self, question: GenerationRequest, cancel: Event) -> Iterator[Chunk]:
         self.asked.append(question)
         time.sleep(self.ttft)
         words = self.reply(question).split(" ")

@@ -17,7 +17,7 @@ from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 
 from tests.support import page_browser  # noqa: E402
-from tests.support.mock_model import picture  # noqa: E402
+from tests.support.mock_model import make_image  # noqa: E402
 from tests.support.page_browser import Script, resize  # noqa: E402
 
 
@@ -101,5 +101,5 @@ def page(browser):
 @pytest.fixture
 def cat(tmp_path) -> Path:
     path = tmp_path / "cat.png"
-    picture(1).save(path)
+    make_image(1).save(path)
     return path

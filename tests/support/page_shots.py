@@ -1,8 +1,8 @@
 """Screenshots of the page for the documentation.
 
-    python -m tests.support.page_shots PICTURE [MODEL]
+    python -m tests.support.page_shots IMAGE [MODEL]
 
-writes docs/images/page-ask.jpg (light) and page-live.jpg (dark), with PICTURE also
+writes docs/images/page-ask.jpg (light) and page-live.jpg (dark), with IMAGE also
 before the camera. Without MODEL the answers are written down below, and the page names
 the model "stand-in".
 """
@@ -18,7 +18,7 @@ from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from fastvlm_mlx.app.server.engine.request import Question
+from fastvlm_mlx.app.server.engine.request import GenerationRequest
 from fastvlm_mlx.app.server.http.limits import Limits
 from tests.support.page_browser import Script, browsing, resize, serving
 from tests.support.paths import ROOT
@@ -37,7 +37,7 @@ ANSWERS = {
 }
 
 
-def written(question: Question) -> str:
+def written(question: GenerationRequest) -> str:
     """The answer that is written down."""
     text = question.messages[-1].text
     if "15 words" in text:
@@ -52,9 +52,9 @@ class StandIn(Script):
         return {**super().facts(), "name": "stand-in"}
 
 
-def film(picture: Path, out: Path):
-    """A slow tilt over `picture`: JPEG frames one after the other."""
-    still = Image.open(picture).convert("RGB").resize((1280, 853))
+def film(image: Path, out: Path):
+    """A slow tilt over `image`: JPEG frames one after the other."""
+    still = Image.open(image).convert("RGB").resize((1280, 853))
     with out.open("wb") as file:
         for top in range(60, 90):
             still.crop((0, top, 1280, top + 720)).save(file, "JPEG", quality=92)
@@ -67,23 +67,23 @@ def shoot(page: Any, name: str):
     image.save(IMAGES / f"{name}.jpg", quality=84, subsampling=0, optimize=True)
 
 
-def main(picture: Path, model: str | None = None):
+def main(image: Path, model: str | None = None):
     """Takes both."""
     desk: Any = StandIn(reply=written)
     if model is not None:
         from fastvlm_mlx import load
-        from fastvlm_mlx.app.server.engine.engine import Desk
+        from fastvlm_mlx.app.server.engine.engine import Engine
 
-        desk = Desk(model, load(model), Limits())
+        desk = Engine(model, load(model), Limits())
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         frames = Path(folder) / "camera.mjpeg"
-        film(picture, frames)
+        film(image, frames)
         camera = f"--use-file-for-fake-video-capture={frames}"
         with serving(desk) as url, browsing(Path(folder) / "profile", camera) as page:
             resize(page, 1180, 560)
             page.get(url)
-            page.find_element(By.ID, "file").send_keys(str(picture.resolve()))
+            page.find_element(By.ID, "file").send_keys(str(image.resolve()))
             for question in QUESTIONS:
                 time.sleep(1)
                 field = page.find_element(By.ID, "question")

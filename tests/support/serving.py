@@ -72,7 +72,7 @@ def running(
     *,
     limits: Limits | None = None,
     token: str | None = None,
-    picture_hosts: tuple[str, ...] = (),
+    image_hosts: tuple[str, ...] = (),
 ) -> Iterator[Running]:
     """Starts a server and stops it in the end."""
     limits = limits or Limits()
@@ -80,9 +80,9 @@ def running(
 
     def open_desk():
         from fastvlm_mlx import load
-        from fastvlm_mlx.app.server.engine.engine import Desk
+        from fastvlm_mlx.app.server.engine.engine import Engine
 
-        return Desk("tiny", load(model), limits)
+        return Engine("tiny", load(model), limits)
 
     worker = Worker(open_desk, limits)
     worker.start()
@@ -91,7 +91,7 @@ def running(
         worker,
         hosts=serve.known_names(options),
         token=token,
-        picture_hosts=picture_hosts,
+        image_hosts=image_hosts,
     )
     server = serve.make_server(app, limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [link]})

@@ -1,4 +1,4 @@
-"""Pictures for tests, and how they are compared or refused."""
+"""Images for tests, and how they are compared or refused."""
 
 import io
 

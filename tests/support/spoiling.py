@@ -31,8 +31,8 @@ def write_sound(place: Path) -> dict[str, Path]:
         "llava": checkpoints.write(place / "llava", Spec()),
         "train": checkpoints.write(place / "train", Spec(encoder=train)),
         "shards": checkpoints.write(place / "shards", Spec(shards=3)),
-        "quantised": checkpoints.write(
-            place / "quantised", Spec(layout="mlx-community", q_bits=4)
+        "quantized": checkpoints.write(
+            place / "quantized", Spec(layout="mlx-community", q_bits=4)
         ),
     }
 

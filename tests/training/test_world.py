@@ -1,4 +1,4 @@
-"""The picture world: reproducible, and its questions agree with its scenes."""
+"""The image world: reproducible, and its questions agree with its scenes."""
 
 import re
 
@@ -18,7 +18,7 @@ def test_a_seed_gives_one_scene() -> None:
 
 
 @pytest.mark.parametrize("held_out", [False, True])
-def test_scenes_stay_inside_the_picture(held_out: bool) -> None:
+def test_scenes_stay_inside_the_image(held_out: bool) -> None:
     for seed in SEEDS:
         scene = world.sample(seed, held_out=held_out)
         assert scene.shapes or scene.signs

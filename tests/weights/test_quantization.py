@@ -1,4 +1,4 @@
-"""Quantised layers: made, undone, and refused when config and tensors disagree."""
+"""Quantized layers: made, undone, and refused when config and tensors disagree."""
 
 import mlx.core as mx
 import pytest
@@ -59,7 +59,7 @@ def test_dtype_of_what_is_restored():
 def test_a_width_that_no_group_divides():
     with pytest.raises(OptionError, match=r"^--q-group-size 64: .* 96; use 32$"):
         quantized(tensors(96), 4, 64)
-    with pytest.raises(OptionError, match="width 40; use no quantisation$"):
+    with pytest.raises(OptionError, match="width 40; use no quantization$"):
         quantized(tensors(40), 4, 32)
 
 
@@ -72,10 +72,10 @@ def test_settings_of_one_layer():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (None, "no quantization settings, but .* is quantised; get the right"),
+        (None, "no quantization settings, but .* is quantized; get the right"),
         ({"bits": 4}, "no quantization settings"),
-        ({"bits": 8, "group_size": 32}, "not quantised with 8 bits in groups of 32"),
-        ({"bits": 4, "group_size": 64}, "not quantised with 4 bits in groups of 64"),
+        ({"bits": 8, "group_size": 32}, "not quantized with 8 bits in groups of 32"),
+        ({"bits": 4, "group_size": 64}, "not quantized with 4 bits in groups of 64"),
         ({"bits": 7, "group_size": 32}, "bits 7 and group_size 32, which MLX"),
         ({"bits": 4.0, "group_size": 32}, "bits 4.0 and group_size 32, which MLX"),
         ({"bits": 4, "group_size": 32, "mode": "nvfp4"}, "mode 'nvfp4' is not"),

@@ -4,19 +4,19 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from fastvlm_mlx.app.server.engine.request import Message
-from fastvlm_mlx.app.server.http.errors import Refusal
+from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.app.server.http.limits import Limits
 
 
-def by_turns(
+def merge_turns(
     messages: Iterable[Message], limits: Limits
 ) -> tuple[str | None, tuple[Message, ...]]:
     """The system prompt and the turns of a chat.
 
     Messages of one side that follow each other become one, a blank line between them.
 
-    Raises Refusal for an order that FastVLM's template cannot express, and for more
-    text or pictures than `limits` allow.
+    Raises APIError for an order that FastVLM's template cannot express, and for more
+    text or images than `limits` allow.
     """
     system: str | None = None
     turns: list[Message] = []
@@ -39,27 +39,25 @@ def by_turns(
 
 def _joined(first: Message, second: Message) -> Message:
     texts = [text for text in (first.text, second.text) if text]
-    return replace(
-        first, text="\n\n".join(texts), pictures=first.pictures + second.pictures
-    )
+    return replace(first, text="\n\n".join(texts), images=first.images + second.images)
 
 
-def _misplaced(message: str) -> Refusal:
-    return Refusal(400, message, code="invalid_value", param="messages")
+def _misplaced(message: str) -> APIError:
+    return APIError(400, message, code="invalid_value", param="messages")
 
 
 def _check(system: str | None, turns: list[Message], limits: Limits):
-    pictures = sum(len(turn.pictures) for turn in turns)
-    if pictures > limits.pictures:
-        raise Refusal(
+    images = sum(len(turn.images) for turn in turns)
+    if images > limits.images:
+        raise APIError(
             400,
-            f"{pictures} pictures; at most {limits.pictures} may be in a request",
+            f"{images} images; at most {limits.images} may be in a request",
             code="too_many_images",
             param="messages",
         )
     text = len(system or "") + sum(len(turn.text) for turn in turns)
     if text > limits.text:
-        raise Refusal(
+        raise APIError(
             400,
             f"{text} characters of text; at most {limits.text} may be in a request",
             code="context_length_exceeded",

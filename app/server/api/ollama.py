@@ -7,12 +7,16 @@ from datetime import datetime, timezone
 from typing import Any
 
 from fastvlm_mlx.app.server.api import ollama_schema as schema
-from fastvlm_mlx.app.server.api.chat_request import by_turns
+from fastvlm_mlx.app.server.api.chat_request import merge_turns
 from fastvlm_mlx.app.server.api.openai import sampling
-from fastvlm_mlx.app.server.engine.answer_stream import Piece
+from fastvlm_mlx.app.server.engine.answer_stream import StreamEvent
 from fastvlm_mlx.app.server.engine.images import from_base64
-from fastvlm_mlx.app.server.engine.request import Form, Message, Question
-from fastvlm_mlx.app.server.http.errors import Refusal
+from fastvlm_mlx.app.server.engine.request import (
+    GenerationRequest,
+    Message,
+    ResponseFormat,
+)
+from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.app.server.http.limits import Limits
 
 # The version of Ollama whose protocol this is; some clients ask for a lowest one.
@@ -21,13 +25,13 @@ VERSION = "0.12.6"
 
 async def question_of(
     request: schema.ChatRequest | schema.GenerateRequest, limits: Limits
-) -> Question | None:
+) -> GenerationRequest | None:
     """The question that `request` asks, None if it only loads the model.
 
-    Raises Refusal for what FastVLM cannot do.
+    Raises APIError for what FastVLM cannot do.
     """
     if request.think:
-        raise Refusal(400, f'"{request.model[:100]}" does not support thinking')
+        raise APIError(400, f'"{request.model[:100]}" does not support thinking')
     if isinstance(request, schema.ChatRequest):
         given = request.messages or []
     else:
@@ -36,8 +40,8 @@ async def question_of(
         return None
     # Base64 of many megabytes: not on the event loop.
     messages = await asyncio.to_thread(lambda: [_message(message) for message in given])
-    system, turns = by_turns(messages, limits)
-    return Question(
+    system, turns = merge_turns(messages, limits)
+    return GenerationRequest(
         messages=turns,
         system=system,
         sampling=_sampling(request.options or schema.Options.model_validate({})),
@@ -58,9 +62,9 @@ def _messages(request: schema.GenerateRequest) -> list[schema.Message]:
 
 def _message(message: schema.Message) -> Message:
     if message.images and message.role != "user":
-        raise Refusal(400, "only the user's messages can have images")
-    pictures = tuple(map(from_base64, message.images or ()))
-    return Message(message.role, message.content, pictures)
+        raise APIError(400, "only the user's messages can have images")
+    images = tuple(map(from_base64, message.images or ()))
+    return Message(message.role, message.content, images)
 
 
 def _sampling(options: schema.Options) -> dict[str, Any]:
@@ -81,10 +85,10 @@ def _sampling(options: schema.Options) -> dict[str, Any]:
     return sampling(values)
 
 
-def _form(format: str | dict[str, Any] | None) -> Form | None:
+def _form(format: str | dict[str, Any] | None) -> ResponseFormat | None:
     if not format and not isinstance(format, dict):
         return None
-    return Form() if format == "json" else Form(format)
+    return ResponseFormat() if format == "json" else ResponseFormat(format)
 
 
 class Writer:
@@ -96,10 +100,10 @@ class Writer:
         self._model = model
         self._chat = chat
 
-    def whole(self, text: str, last: Piece) -> dict[str, object]:
+    def whole(self, text: str, last: StreamEvent) -> dict[str, object]:
         return {**self._head(text), **self._ending(last)}
 
-    def piece(self, piece: Piece) -> bytes:
+    def piece(self, piece: StreamEvent) -> bytes:
         if piece.finish:
             # As Ollama: what ends the answer says nothing itself.
             said = _line({**self._head(piece.text), "done": False})
@@ -107,10 +111,10 @@ class Writer:
             return said + ending if piece.text else ending
         return _line({**self._head(piece.text), "done": False}) if piece.text else b""
 
-    def broken(self, refusal: Refusal) -> bytes:
+    def broken(self, refusal: APIError) -> bytes:
         return _line(self.refused(refusal))
 
-    def refused(self, refusal: Refusal) -> dict[str, object]:
+    def refused(self, refusal: APIError) -> dict[str, object]:
         return error(refusal)
 
     def loaded(self) -> dict[str, object]:
@@ -123,9 +127,9 @@ class Writer:
             return {**head, "message": {"role": "assistant", "content": text}}
         return {**head, "response": text}
 
-    def _ending(self, last: Piece) -> dict[str, object]:
+    def _ending(self, last: StreamEvent) -> dict[str, object]:
         chunk = last.chunk
-        speed, steps = chunk.tokens_per_second, max(chunk.generated_tokens - 1, 0)
+        speed, steps = chunk.generation_tps, max(chunk.generation_tokens - 1, 0)
         decoding = steps / speed if speed else 0.0
         return {
             "done": True,
@@ -134,13 +138,13 @@ class Writer:
             "load_duration": 0,
             "prompt_eval_count": chunk.prompt_tokens,
             "prompt_eval_duration": int((last.ttft - last.queued) * 1e9),
-            "eval_count": chunk.generated_tokens,
+            "eval_count": chunk.generation_tokens,
             "eval_duration": int(decoding * 1e9),
             "timings": last.timings(),
         }
 
 
-def error(refusal: Refusal) -> dict[str, object]:
+def error(refusal: APIError) -> dict[str, object]:
     """A refusal in Ollama's shape."""
     return {"error": refusal.message}
 

@@ -64,7 +64,7 @@ class ChatRequest(Request):
 
 
 class GenerateRequest(Request):
-    """One question. Without a prompt and pictures it only loads the model."""
+    """One question. Without a prompt and images it only loads the model."""
 
     prompt: str = ""
     system: str | None = None

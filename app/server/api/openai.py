@@ -7,26 +7,30 @@ import time
 from typing import Any
 
 from fastvlm_mlx.app.server.api import openai_schema as schema
-from fastvlm_mlx.app.server.api.chat_request import by_turns
-from fastvlm_mlx.app.server.engine.answer_stream import Piece
+from fastvlm_mlx.app.server.api.chat_request import merge_turns
+from fastvlm_mlx.app.server.engine.answer_stream import StreamEvent
 from fastvlm_mlx.app.server.engine.images import from_url
-from fastvlm_mlx.app.server.engine.request import Form, Message, Question
-from fastvlm_mlx.app.server.http.errors import Refusal
+from fastvlm_mlx.app.server.engine.request import (
+    GenerationRequest,
+    Message,
+    ResponseFormat,
+)
+from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.app.server.http.limits import Limits
 
 # Below this a float32 logit divided by it may be infinite.
 GREEDY = 1e-3
 
 
-async def question_of(request: schema.ChatRequest, limits: Limits) -> Question:
+async def question_of(request: schema.ChatRequest, limits: Limits) -> GenerationRequest:
     """The question that `request` asks.
 
-    Raises Refusal for what FastVLM cannot do.
+    Raises APIError for what FastVLM cannot do.
     """
     for name, allowed in schema.UNSUPPORTED.items():
         value = getattr(request, name)
         if value is not None and value not in allowed:
-            raise Refusal(
+            raise APIError(
                 400,
                 f"Unsupported value: '{name}'; FastVLM does not support it",
                 code="unsupported_value",
@@ -36,8 +40,8 @@ async def question_of(request: schema.ChatRequest, limits: Limits) -> Question:
     messages = await asyncio.to_thread(
         lambda: [_message(message) for message in request.messages]
     )
-    system, turns = by_turns(messages, limits)
-    return Question(
+    system, turns = merge_turns(messages, limits)
+    return GenerationRequest(
         messages=turns,
         system=system,
         sampling=_sampling(request),
@@ -51,11 +55,11 @@ def _message(message: Any) -> Message:
     if isinstance(message.content, str):
         return Message(role, message.content)
     texts = [part.text for part in message.content if part.type == "text"]
-    pictures = [part for part in message.content if part.type == "image_url"]
+    images = [part for part in message.content if part.type == "image_url"]
     return Message(
         role,
         "\n".join(texts),
-        tuple(from_url(part.image_url.url) for part in pictures),
+        tuple(from_url(part.image_url.url) for part in images),
     )
 
 
@@ -84,11 +88,11 @@ def sampling(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _form(request: schema.ChatRequest) -> Form | None:
+def _form(request: schema.ChatRequest) -> ResponseFormat | None:
     chosen = request.response_format
     if isinstance(chosen, schema.SchemaFormat):
-        return Form(chosen.json_schema.schema_)
-    return Form() if isinstance(chosen, schema.ObjectFormat) else None
+        return ResponseFormat(chosen.json_schema.schema_)
+    return ResponseFormat() if isinstance(chosen, schema.ObjectFormat) else None
 
 
 class Writer:
@@ -103,7 +107,7 @@ class Writer:
         self._created = int(time.time())
         self._begun = False
 
-    def whole(self, text: str, last: Piece) -> dict[str, object]:
+    def whole(self, text: str, last: StreamEvent) -> dict[str, object]:
         message = {"role": "assistant", "content": text, "refusal": None}
         return {
             **self._head("chat.completion"),
@@ -119,7 +123,7 @@ class Writer:
             "timings": last.timings(),
         }
 
-    def piece(self, piece: Piece) -> bytes:
+    def piece(self, piece: StreamEvent) -> bytes:
         if not piece.text and not piece.finish and self._begun:
             return b""
         delta = {"content": piece.text} if piece.text or not self._begun else {}
@@ -139,7 +143,7 @@ class Writer:
             return _event(event)
         return _event(event) + self._ending(piece)
 
-    def _ending(self, last: Piece) -> bytes:
+    def _ending(self, last: StreamEvent) -> bytes:
         ending = b"data: [DONE]\n\n"
         if not self._include_usage:
             return ending
@@ -151,10 +155,10 @@ class Writer:
         }
         return _event(event) + ending
 
-    def broken(self, refusal: Refusal) -> bytes:
+    def broken(self, refusal: APIError) -> bytes:
         return _event(self.refused(refusal))
 
-    def refused(self, refusal: Refusal) -> dict[str, object]:
+    def refused(self, refusal: APIError) -> dict[str, object]:
         return error(refusal)
 
     def _head(self, kind: str) -> dict[str, object]:
@@ -167,13 +171,13 @@ class Writer:
         }
 
 
-def usage(last: Piece) -> dict[str, object]:
-    """Tokens of the request and the answer; a picture's are prompt tokens."""
+def usage(last: StreamEvent) -> dict[str, object]:
+    """Tokens of the request and the answer; an image's are prompt tokens."""
     chunk = last.chunk
     return {
         "prompt_tokens": chunk.prompt_tokens,
-        "completion_tokens": chunk.generated_tokens,
-        "total_tokens": chunk.prompt_tokens + chunk.generated_tokens,
+        "completion_tokens": chunk.generation_tokens,
+        "total_tokens": chunk.prompt_tokens + chunk.generation_tokens,
         "prompt_tokens_details": {
             "cached_tokens": chunk.cached_tokens,
             "image_tokens": chunk.visual_tokens,
@@ -181,7 +185,7 @@ def usage(last: Piece) -> dict[str, object]:
     }
 
 
-def error(refusal: Refusal) -> dict[str, object]:
+def error(refusal: APIError) -> dict[str, object]:
     """A refusal in OpenAI's shape."""
     kind = "invalid_request_error" if refusal.status < 500 else "server_error"
     return {

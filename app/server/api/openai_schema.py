@@ -21,7 +21,7 @@ class TextPart(Strict):
 class ImageURL(Strict):
     url: str = Field(description="data:image/...;base64,... or an address")
     detail: Literal["auto", "low", "high"] | None = Field(
-        None, description="Taken and not used: every picture is seen at one size."
+        None, description="Taken and not used: every image is seen at one size."
     )
 
 

@@ -15,7 +15,7 @@ _ROUTES: dict[str, tuple[str, type[BaseModel] | None, str, str | None]] = {
     "/v1/chat/completions": (
         "post",
         openai_schema.ChatRequest,
-        "Answer a chat with pictures (OpenAI)",
+        "Answer a chat with images (OpenAI)",
         "text/event-stream",
     ),
     "/v1/models": ("get", None, "The model (OpenAI)", None),
@@ -23,13 +23,13 @@ _ROUTES: dict[str, tuple[str, type[BaseModel] | None, str, str | None]] = {
     "/api/chat": (
         "post",
         ollama_schema.ChatRequest,
-        "Answer a chat with pictures (Ollama)",
+        "Answer a chat with images (Ollama)",
         "application/x-ndjson",
     ),
     "/api/generate": (
         "post",
         ollama_schema.GenerateRequest,
-        "Answer a question about pictures (Ollama)",
+        "Answer a question about images (Ollama)",
         "application/x-ndjson",
     ),
     "/api/tags": ("get", None, "The model (Ollama)", None),

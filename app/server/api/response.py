@@ -7,47 +7,53 @@ from typing import Protocol
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from fastvlm_mlx.app.server.engine.answer_stream import Answer, Piece
+from fastvlm_mlx.app.server.engine.answer_stream import AnswerStream, StreamEvent
 from fastvlm_mlx.app.server.engine.worker import Worker
-from fastvlm_mlx.app.server.http.errors import Refusal, busy, refusal_of
+from fastvlm_mlx.app.server.http.errors import APIError, api_error_from, busy
 
 
-class Writer(Protocol):
+class ResponseFormatter(Protocol):
     """How a protocol writes an answer down."""
 
     media_type: str  # of a stream
 
-    def whole(self, text: str, last: Piece) -> dict[str, object]:
+    def whole(self, text: str, last: StreamEvent) -> dict[str, object]:
         """The reply in one."""
         ...
 
-    def piece(self, piece: Piece) -> bytes:
+    def piece(self, piece: StreamEvent) -> bytes:
         """What a stream says of one piece; may be nothing."""
         ...
 
-    def broken(self, refusal: Refusal) -> bytes:
+    def broken(self, refusal: APIError) -> bytes:
         """What a stream that has begun says when it fails."""
         ...
 
-    def refused(self, refusal: Refusal) -> dict[str, object]:
+    def refused(self, refusal: APIError) -> dict[str, object]:
         """The reply to a request that is refused."""
         ...
 
 
-def refuse(writer: Writer, refusal: Refusal) -> JSONResponse:
+def refuse(writer: ResponseFormatter, refusal: APIError) -> JSONResponse:
     """The response to a request that is refused."""
     return JSONResponse(
         writer.refused(refusal), refusal.status, headers=refusal.headers
     )
 
 
-class Reply:
+class AnswerResponse:
     """An ASGI response that writes `answer` down with `writer`.
 
     Nothing is sent before the first token, so what fails until then has its status.
     """
 
-    def __init__(self, worker: Worker, answer: Answer, writer: Writer, stream: bool):
+    def __init__(
+        self,
+        worker: Worker,
+        answer: AnswerStream,
+        writer: ResponseFormatter,
+        stream: bool,
+    ):
         self._worker = worker
         self._answer = answer
         self._writer = writer
@@ -58,7 +64,7 @@ class Reply:
         watch = asyncio.create_task(self._watch(receive))
         try:
             await (self._in_pieces(send) if self._stream else self._at_once(send))
-        except Refusal as refusal:
+        except APIError as refusal:
             await refuse(self._writer, refusal)(scope, receive, send)
         finally:
             self._worker.leave(self._answer)
@@ -96,13 +102,13 @@ class Reply:
         except Exception as error:
             if not begun:
                 raise
-            await _write(send, self._writer.broken(refusal_of(error)))
+            await _write(send, self._writer.broken(api_error_from(error)))
         if not begun:
             raise _given_up()
         await send({"type": "http.response.body", "body": b""})
 
 
-def _given_up() -> Refusal:
+def _given_up() -> APIError:
     # By the client, who will not read this, or because the server ends.
     return busy("the request was given up before it was answered")
 

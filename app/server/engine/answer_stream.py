@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from fastvlm_mlx.app.server.engine.request import Question
-from fastvlm_mlx.app.server.http.errors import Refusal, refusal_of
+from fastvlm_mlx.app.server.engine.request import GenerationRequest
+from fastvlm_mlx.app.server.http.errors import APIError, api_error_from
 from fastvlm_mlx.generation.stream import Chunk
 
 
 @dataclass(frozen=True)
-class Piece:
+class StreamEvent:
     """A chunk as the protocols show it.
 
     `ttft`: seconds from the whole request's arrival to the first token, of which
@@ -47,21 +47,21 @@ class Piece:
             },
             "cached_tokens": self.chunk.cached_tokens,
             "visual_tokens": self.chunk.visual_tokens,
-            "tokens_per_second": round(self.chunk.tokens_per_second, 3),
+            "generation_tps": round(self.chunk.generation_tps, 3),
         }
 
 
 _END = object()
 
 
-class Answer:
+class AnswerStream:
     """The answer to `question`: pieces for one reader on the running event loop.
 
     The worker calls `begin`, `put`, `fail` and `end`; everything else belongs to the
     loop's thread. Either side may `cancel`.
     """
 
-    def __init__(self, question: Question, seconds: float):
+    def __init__(self, question: GenerationRequest, seconds: float):
         self.question = question
         self.cancel = threading.Event()
         self.deadline = time.perf_counter() + seconds
@@ -82,10 +82,10 @@ class Answer:
     def put(self, chunk: Chunk):
         if self._ttft is None:
             self._ttft = time.perf_counter() - self._asked
-        self._post(Piece(chunk, self._ttft, self._queued))
+        self._post(StreamEvent(chunk, self._ttft, self._queued))
 
     def fail(self, error: Exception):
-        self._post(refusal_of(error))
+        self._post(api_error_from(error))
 
     def end(self):
         self._post(_END)
@@ -96,9 +96,9 @@ class Answer:
         except RuntimeError:  # the loop is closed: nobody waits any more
             self.cancel.set()
 
-    async def __aiter__(self) -> AsyncIterator[Piece]:
-        """The pieces; raises Refusal where the worker failed."""
+    async def __aiter__(self) -> AsyncIterator[StreamEvent]:
+        """The pieces; raises APIError where the worker failed."""
         while (event := await self._events.get()) is not _END:
-            if isinstance(event, Refusal):
+            if isinstance(event, APIError):
                 raise event
             yield event

@@ -1,4 +1,4 @@
-"""The model and what it has in front of it: recent conversations, known pictures."""
+"""The model and what it has in front of it: recent conversations, known images."""
 
 import threading
 from collections.abc import Generator
@@ -8,31 +8,33 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from fastvlm_mlx.app.server.engine.images import Pictures
-from fastvlm_mlx.app.server.engine.request import Question
+from fastvlm_mlx.app.server.engine.images import Images
+from fastvlm_mlx.app.server.engine.request import GenerationRequest
 from fastvlm_mlx.app.server.http.limits import Limits
 from fastvlm_mlx.conversation.attachment import Attachment
 from fastvlm_mlx.conversation.history import Turn
-from fastvlm_mlx.conversation.prompt_cache import Recent
-from fastvlm_mlx.generation.constrained import JSONForm, vocabulary_of
+from fastvlm_mlx.conversation.prompt_cache import LRUPromptCache
+from fastvlm_mlx.generation.constrained import JSONConstraint, llguidance_tokenizer
 from fastvlm_mlx.generation.stream import Chunk
 
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
 
 
-class Desk:
+class Engine:
     """Answers questions with `model`, on the thread that made the desk."""
 
     def __init__(self, name: str, model: "FastVLM", limits: Limits):
         self._name = name
         self._model = model
         self._limits = limits
-        self._recent = Recent(model)
-        self._pictures = Pictures(model, model.conversation().view)
+        self._recent = LRUPromptCache(model)
+        self._images = Images(model, model.conversation().view)
         self._warm_up()
         # Seconds with a large vocabulary, and no request has asked for JSON yet.
-        threading.Thread(target=vocabulary_of, args=(model,), daemon=True).start()
+        threading.Thread(
+            target=llguidance_tokenizer, args=(model,), daemon=True
+        ).start()
 
     def facts(self) -> dict[str, Any]:
         """What clients may know about the model."""
@@ -53,7 +55,7 @@ class Desk:
         }
 
     def stream(
-        self, question: Question, cancel: threading.Event
+        self, question: GenerationRequest, cancel: threading.Event
     ) -> Generator[Chunk, None, None]:
         """Streams the answer to `question`.
 
@@ -61,12 +63,12 @@ class Desk:
         """
         left, turns = self._limits.pixels, []
         for message in question.messages:
-            pictures: list[Attachment] = []
-            for data in message.pictures:
+            images: list[Attachment] = []
+            for data in message.images:
                 assert isinstance(data, bytes)  # addresses were fetched before
-                picture, left = self._pictures.attach(data, left)
-                pictures.append(picture)
-            turns.append(Turn(message.role, message.text, tuple(pictures)))
+                image, left = self._images.attach(data, left)
+                images.append(image)
+            turns.append(Turn(message.role, message.text, tuple(images)))
         form = question.form
         conversation = self._recent.resume(turns[:-1], system=question.system)
         try:
@@ -75,7 +77,7 @@ class Desk:
                 turns[-1].images,
                 cancel=cancel,
                 detailed=question.detailed,
-                constraint=JSONForm(self._model, form.schema) if form else None,
+                constraint=JSONConstraint(self._model, form.schema) if form else None,
                 **question.sampling,
             )
         finally:
@@ -88,8 +90,8 @@ class Desk:
     def _warm_up(self):
         """Reads the weights and compiles what needs compiling, before anyone waits."""
         mx.eval(self._model.parameters())
-        pictures = [Image.new("RGB", (8, 8))] if self._model.config.vision else []
-        self._model.ask(pictures, "Hello", max_tokens=2)
+        images = [Image.new("RGB", (8, 8))] if self._model.config.vision else []
+        self._model.ask(images, "Hello", max_tokens=2)
         self._model.feature_cache.clear()
 
 

@@ -1,4 +1,4 @@
-"""Pictures at http(s) addresses: allowed hosts only, and never a private one.
+"""Images at http(s) addresses: allowed hosts only, and never a private one.
 
 A name is resolved once, every address it has must be public, and the connection goes
 to the address that was checked. So a name that points elsewhere a moment later (DNS
@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from fastvlm_mlx._version import __version__
-from fastvlm_mlx.app.server.http.errors import Refusal
+from fastvlm_mlx.app.server.http.errors import APIError
 
 REDIRECTS = 3
 _STEP = 1 << 16
@@ -45,7 +45,7 @@ def is_public(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Fetcher:
-    """Reads pictures from `hosts`: names, `*.name` for all below it, or `*` for all.
+    """Reads images from `hosts`: names, `*.name` for all below it, or `*` for all.
 
     At most `size` bytes each, in `seconds` in all.
     """
@@ -58,7 +58,7 @@ class Fetcher:
     def read(self, url: str) -> bytes:
         """The bytes at `url`. It blocks.
 
-        Raises Refusal, which names the host at most, never the rest of the address.
+        Raises APIError, which names the host at most, never the rest of the address.
         """
         deadline = time.monotonic() + self.seconds
         for _ in range(REDIRECTS + 1):
@@ -72,25 +72,25 @@ class Fetcher:
             if isinstance(found, bytes):
                 return found
             url = urljoin(url, found)
-        raise _refusal("a picture's url redirects too often")
+        raise _refusal("an image's url redirects too often")
 
     def _checked(self, url: str) -> SplitResult:
         try:
             parts = urlsplit(url)
             host, port = (parts.hostname or "").rstrip("."), parts.port
         except ValueError:
-            raise _refusal("a picture's url is malformed") from None
+            raise _refusal("an image's url is malformed") from None
         if parts.scheme not in _PORTS or not host or not url.isprintable():
-            raise _refusal("a picture's url must be http(s)")
+            raise _refusal("an image's url must be http(s)")
         if parts.username is not None or parts.password is not None:
-            raise _refusal("a picture's url must not hold a user name")
+            raise _refusal("an image's url must not hold a user name")
         if not any(_matches(host, pattern) for pattern in self.hosts):
             raise _refusal(
-                "pictures at this host are not allowed; send the picture itself as"
+                "images at this host are not allowed; send the image itself as"
                 " a data: url, or start the server with --allow-url HOST"
             )
         if port not in (None, _PORTS[parts.scheme]):
-            raise _refusal("a picture's url must use the usual port")
+            raise _refusal("an image's url must use the usual port")
         return parts
 
     def _get(self, parts: SplitResult, deadline: float) -> bytes | str:
@@ -123,7 +123,7 @@ class Fetcher:
         found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         addresses = [str(entry[4][0]) for entry in found]
         if not addresses or not all(map(is_public, addresses)):
-            raise _refusal("a picture's url leads to an address that is not public")
+            raise _refusal("an image's url leads to an address that is not public")
         return addresses[0]
 
     def _body(self, answer: http.client.HTTPResponse, deadline: float) -> bytes:
@@ -131,9 +131,9 @@ class Fetcher:
         while chunk := answer.read1(_STEP):
             data += chunk
             if len(data) > self.size:
-                raise _refusal(f"a picture has more than {self.size >> 20} MB")
+                raise _refusal(f"an image has more than {self.size >> 20} MB")
             if time.monotonic() > deadline:
-                raise _refusal("a picture took too long to come")
+                raise _refusal("an image took too long to come")
         return bytes(data)
 
 
@@ -184,5 +184,5 @@ def _matches(host: str, pattern: str) -> bool:
     return pattern in ("*", host)
 
 
-def _refusal(message: str) -> Refusal:
-    return Refusal(400, message, code="invalid_image_url", param="messages")
+def _refusal(message: str) -> APIError:
+    return APIError(400, message, code="invalid_image_url", param="messages")

@@ -1,4 +1,4 @@
-"""Pictures of requests: decoded within limits, and not again if they are known."""
+"""Images of requests: decoded within limits, and not again if they are known."""
 
 import base64
 import binascii
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from fastvlm_mlx.app.server.http.errors import Refusal
+from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.errors import ImageError
 from fastvlm_mlx.processing.image_file import size_of
-from fastvlm_mlx.processing.image_processor import View
+from fastvlm_mlx.processing.image_processor import ImageOptions
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 # What people send. Pillow reads forty more, seldom used and seldom tested.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _DATA = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]*)*;base64,", re.ASCII)
-_KNOWN = 1024  # pictures whose digest is remembered, 200 bytes each
+_KNOWN = 1024  # images whose digest is remembered, 200 bytes each
 
 
 def from_base64(text: str) -> bytes:
-    """The bytes that `text` spells; Refusal if it is not base64."""
+    """The bytes that `text` spells; APIError if it is not base64."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         data = b""
     if not data:
-        raise Refusal(
-            400, "a picture is not base64 of a file", code="invalid_image"
+        raise APIError(
+            400, "an image is not base64 of a file", code="invalid_image"
         ) from None
     return data
 
@@ -44,20 +44,20 @@ def from_url(url: str) -> bytes | str:
         return from_base64(url[match.end() :])
     if url[:8].lower().startswith(("http://", "https://")):
         return url
-    # Not echoed: it may be half a picture.
-    raise Refusal(
+    # Not echoed: it may be half an image.
+    raise APIError(
         400,
-        "a picture's url must be data:image/...;base64,... or an http(s) address",
+        "an image's url must be data:image/...;base64,... or an http(s) address",
         code="invalid_image_url",
     )
 
 
 @dataclass(eq=False)
 class _Known(Attachment):
-    """A picture that was decoded before. Often nothing but its digest is needed."""
+    """An image that was decoded before. Often nothing but its digest is needed."""
 
     data: bytes = field(default=b"", repr=False)
-    view: View | None = None
+    view: ImageOptions | None = None
 
     def features(self, model: "FastVLMModel") -> mx.array:
         if self._features is None and model.feature_cache.get(self.digest) is None:
@@ -66,19 +66,19 @@ class _Known(Attachment):
         return super().features(model)
 
 
-class Pictures:
+class Images:
     """Files to attachments for `model`, as seen by `view`.
 
     Only for the thread that runs the model.
     """
 
-    def __init__(self, model: "FastVLMModel", view: View):
+    def __init__(self, model: "FastVLMModel", view: ImageOptions):
         self._model = model
         self._view = view
         self._known: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
 
     def attach(self, data: bytes, pixels: int) -> tuple[Attachment, int]:
-        """The picture and what is left of `pixels`, the most that may be decoded.
+        """The image and what is left of `pixels`, the most that may be decoded.
 
         Raises ImageError if it cannot be opened or is too large.
         """
@@ -91,12 +91,12 @@ class Pictures:
         width, height = size_of(data, FORMATS)
         if width * height > pixels:
             raise ImageError(
-                f"picture of {len(data)} bytes: {width}x{height} pixels are more than"
+                f"image of {len(data)} bytes: {width}x{height} pixels are more than"
                 " one request may have; scale it down first"
             )
-        picture = attach(self._model, data, self._view)
-        picture.image = None  # only a conversation that is saved would need it
-        self._known[name] = picture.digest, picture.tokens
+        image = attach(self._model, data, self._view)
+        image.image = None  # only a conversation that is saved would need it
+        self._known[name] = image.digest, image.tokens
         if len(self._known) > _KNOWN:
             self._known.popitem(last=False)
-        return picture, pixels - width * height
+        return image, pixels - width * height

@@ -7,22 +7,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Message:
-    """What one side said. `pictures` are files, or addresses until they are fetched."""
+    """What one side said. `images` are files, or addresses until they are fetched."""
 
     role: str  # system, user or assistant
     text: str
-    pictures: tuple[bytes | str, ...] = ()
+    images: tuple[bytes | str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Form:
+class ResponseFormat:
     """JSON as the form of the answer; any object if `schema` is None."""
 
     schema: Any = None
 
 
 @dataclass(frozen=True)
-class Question:
+class GenerationRequest:
     """`messages` are of the user and the assistant by turns, the user's first and last.
 
     `sampling` are fields of `sampling.Sampling`, `detailed` measures every stage.
@@ -31,5 +31,5 @@ class Question:
     messages: tuple[Message, ...]
     system: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    form: Form | None = None
+    form: ResponseFormat | None = None
     detailed: bool = False

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import Any
 
-from fastvlm_mlx.app.server.http.errors import Refusal
+from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.generation.json_schema import SECONDS
 
 _AT_ONCE = 2
@@ -27,7 +27,7 @@ class Schemas:
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
     async def check(self, schema: Any):
-        """Raises Refusal unless `schema` compiles, in reasonable time."""
+        """Raises APIError unless `schema` compiles, in reasonable time."""
         text = json.dumps(schema)
         if len(text) > _SIZE:
             raise _refusal(f"schema: {len(text)} characters, more than {_SIZE}")
@@ -59,5 +59,5 @@ def _try(text: str) -> str:
     return done.stdout.decode("utf-8", "replace").strip()
 
 
-def _refusal(message: str) -> Refusal:
-    return Refusal(400, message, code="invalid_value", param="response_format")
+def _refusal(message: str) -> APIError:
+    return APIError(400, message, code="invalid_value", param="response_format")

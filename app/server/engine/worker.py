@@ -13,13 +13,13 @@ from concurrent.futures import Future
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_mlx.app.server.engine.answer_stream import Answer
-from fastvlm_mlx.app.server.engine.request import Question
-from fastvlm_mlx.app.server.http.errors import busy, refusal_of
+from fastvlm_mlx.app.server.engine.answer_stream import AnswerStream
+from fastvlm_mlx.app.server.engine.request import GenerationRequest
+from fastvlm_mlx.app.server.http.errors import api_error_from, busy
 from fastvlm_mlx.app.server.http.limits import Limits
 
 if TYPE_CHECKING:
-    from fastvlm_mlx.app.server.engine.engine import Desk
+    from fastvlm_mlx.app.server.engine.engine import Engine
 
 _log = logging.getLogger("fastvlm_mlx.serve")
 _IDLE = 5.0  # seconds without a request after which freed memory goes back
@@ -31,13 +31,13 @@ class Worker:
     `open_desk` is called on that thread and loads the model.
     """
 
-    def __init__(self, open_desk: Callable[[], "Desk"], limits: Limits | None = None):
+    def __init__(self, open_desk: Callable[[], "Engine"], limits: Limits | None = None):
         self.limits = limits or Limits()
         self._open_desk = open_desk
-        self._queue: deque[Answer] = deque()
+        self._queue: deque[AnswerStream] = deque()
         self._change = threading.Condition()
         self._closed = False
-        self._current: Answer | None = None
+        self._current: AnswerStream | None = None
         self._ready: Future[dict[str, Any]] = Future()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -60,12 +60,12 @@ class Worker:
         with self._change:
             return len(self._queue) + (self._current is not None)
 
-    def ask(self, question: Question) -> Answer:
+    def ask(self, question: GenerationRequest) -> AnswerStream:
         """Queues a question; to be called on the event loop.
 
-        Raises Refusal if the queue is full.
+        Raises APIError if the queue is full.
         """
-        answer = Answer(question, self.limits.answer_time)
+        answer = AnswerStream(question, self.limits.answer_time)
         with self._change:
             if self._closed:
                 raise busy("the server is shutting down")
@@ -77,7 +77,7 @@ class Worker:
             self._change.notify()
         return answer
 
-    def leave(self, answer: Answer):
+    def leave(self, answer: AnswerStream):
         """Gives up an answer, whether it has begun, is still waiting or has ended."""
         answer.cancel.set()
         with self._change:
@@ -108,7 +108,7 @@ class Worker:
         while (answer := self._next(desk)) is not None:
             self._serve(desk, answer)
 
-    def _next(self, desk: "Desk") -> Answer | None:
+    def _next(self, desk: "Engine") -> AnswerStream | None:
         tidy = False
         with self._change:
             self._current = None
@@ -121,7 +121,7 @@ class Worker:
             self._current = self._queue.popleft()
             return self._current
 
-    def _serve(self, desk: "Desk", answer: Answer):
+    def _serve(self, desk: "Engine", answer: AnswerStream):
         answer.begin()
         try:
             if answer.late:
@@ -134,7 +134,7 @@ class Worker:
                     if answer.late:
                         answer.cancel.set()
         except Exception as error:
-            if refusal_of(error).status == 500:
+            if api_error_from(error).status == 500:
                 # The type alone: a message may quote what was asked.
                 _log.error("an answer failed: %s", type(error).__name__)
                 gc.collect()

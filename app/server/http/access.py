@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastvlm_mlx.app.server.api import ollama, openai
 from fastvlm_mlx.app.server.http.body import Meter
-from fastvlm_mlx.app.server.http.errors import Refusal
+from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.app.server.http.limits import Limits
 
 _log = logging.getLogger("fastvlm_mlx.serve")
@@ -44,7 +44,7 @@ GUARDED = ("/v1/", "/api/")
 _METHODS = ("GET", "POST", "HEAD", "OPTIONS")
 
 
-class Gate:
+class AccessMiddleware:
     """Lets requests through to `app`, or refuses them.
 
     `hosts` are the names this server is known by; `token` is needed for what is
@@ -100,7 +100,7 @@ class Gate:
             headers = Headers(scope=scope)
             try:
                 self._check(headers, path)
-            except Refusal as refusal:
+            except APIError as refusal:
                 await self._drain(headers, receive)
                 await _refuse(refusal, path)(scope, receive, sending)
             else:
@@ -109,7 +109,7 @@ class Gate:
         except Exception as error:
             _log.error("a request failed: %s", type(error).__name__)
             if not status:
-                refusal = Refusal(500, "the server failed")
+                refusal = APIError(500, "the server failed")
                 await _refuse(refusal, path)(scope, receive, sending)
         finally:
             self._meter.give(held)
@@ -118,7 +118,7 @@ class Gate:
     def _check(self, headers: Headers, path: str):
         host = headers.get("host", "")
         if _name(host) not in self._hosts:
-            raise Refusal(
+            raise APIError(
                 403,
                 "this server is not known by the name in the Host header;"
                 " start it with --allow-host NAME if it should be",
@@ -129,7 +129,7 @@ class Gate:
         if origin is not None and not _same(origin, host):
             foreign = True
         if foreign and (origin is not None or path.startswith(GUARDED)):
-            raise Refusal(
+            raise APIError(
                 403, "pages of other sites may not ask", code="origin_not_allowed"
             )
         if self._token is not None and path.startswith(GUARDED):
@@ -138,7 +138,7 @@ class Gate:
                 given.strip().encode("utf-8", "replace"), self._token
             )
             if kind.lower() != "bearer" or not right:
-                raise Refusal(
+                raise APIError(
                     401,
                     "a token is needed: Authorization: Bearer TOKEN",
                     code="invalid_api_key",
@@ -168,7 +168,7 @@ class Gate:
         _log.info("%s %s %d %.2f s", method, path, status, seconds)
 
 
-def _refuse(refusal: Refusal, path: str) -> JSONResponse:
+def _refuse(refusal: APIError, path: str) -> JSONResponse:
     error = ollama.error if path.startswith("/api/") else openai.error
     return JSONResponse(error(refusal), refusal.status, headers=refusal.headers)
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from fastvlm_mlx.app.server.http.errors import Refusal, busy
+from fastvlm_mlx.app.server.http.errors import APIError, busy
 from fastvlm_mlx.app.server.http.limits import Limits
 
 # A JSON value takes 30 bytes in memory and two in a body. Base64 has no commas, and
@@ -24,7 +24,7 @@ class Meter:
         self._held = 0
 
     def take(self, size: int):
-        """Counts `size` more bytes; Refusal if there would be too many."""
+        """Counts `size` more bytes; APIError if there would be too many."""
         if self._held + size > self._limit:
             raise busy("other requests take all the memory there is; try again")
         self._held += size
@@ -37,7 +37,7 @@ class Meter:
 async def read(request: Request, limits: Limits) -> bytes:
     """The whole body.
 
-    Raises Refusal if it is too large or too slow, ClientDisconnect if its sender left.
+    Raises APIError if it is too large or too slow, ClientDisconnect if its sender left.
     """
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > limits.body:
@@ -54,7 +54,7 @@ async def read(request: Request, limits: Limits) -> bytes:
     try:
         await asyncio.wait_for(collect(), limits.body_time)
     except asyncio.TimeoutError:
-        raise Refusal(
+        raise APIError(
             408, f"the body did not arrive within {limits.body_time:g} s"
         ) from None
     return bytes(body)
@@ -63,34 +63,36 @@ async def read(request: Request, limits: Limits) -> bytes:
 async def parse(request: Request, schema: type[Schema], limits: Limits) -> Schema:
     """The request as `schema` says.
 
-    Raises Refusal with the field at fault and what is wrong with it.
+    Raises APIError with the field at fault and what is wrong with it.
     """
     body = await read(request, limits)
     if body.count(b",") > _COMMAS:
-        raise Refusal(400, "the body is too long a list of things", code="invalid_json")
+        raise APIError(
+            400, "the body is too long a list of things", code="invalid_json"
+        )
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:
         raise _mismatch(error) from None
 
 
-def _mismatch(error: ValidationError) -> Refusal:
-    # Without the input: that is somebody's picture or prompt.
+def _mismatch(error: ValidationError) -> APIError:
+    # Without the input: that is somebody's image or prompt.
     first = error.errors(include_url=False, include_context=False, include_input=False)[
         0
     ]
     kind, message = first["type"], first["msg"]
     if kind == "json_invalid":
-        return Refusal(400, "the body is not valid JSON", code="invalid_json")
+        return APIError(400, "the body is not valid JSON", code="invalid_json")
     param = _path(first["loc"])
     if kind == "extra_forbidden":
         message = f"Unrecognized request argument supplied: {param}"
-        return Refusal(400, message, code="unknown_parameter", param=param)
+        return APIError(400, message, code="unknown_parameter", param=param)
     if kind == "missing":
         message = f"Missing required parameter: '{param}'"
-        return Refusal(400, message, code="missing_required_parameter", param=param)
+        return APIError(400, message, code="missing_required_parameter", param=param)
     message = message.removeprefix("Value error, ").removeprefix("Input ")
-    return Refusal(
+    return APIError(
         400, f"Invalid '{param}': {message}", code="invalid_value", param=param or None
     )
 
@@ -104,7 +106,7 @@ def _path(location: tuple[int | str, ...]) -> str:
     return path if len(path) <= 200 else f"{path[:200]}..."
 
 
-def _too_large(limits: Limits) -> Refusal:
-    return Refusal(
+def _too_large(limits: Limits) -> APIError:
+    return APIError(
         413, f"the body is larger than {limits.body >> 20} MB", code="too_large"
     )

@@ -3,7 +3,7 @@
 from fastvlm_mlx.errors import ContextError, FastVLMError, ImageError, OptionError
 
 
-class Refusal(Exception):
+class APIError(Exception):
     """An HTTP status and a message, one line; each protocol puts it in its own words.
 
     `param` is the field of the request that is at fault, `code` a word for programs,
@@ -36,17 +36,17 @@ class Refusal(Exception):
         return headers
 
 
-def busy(message: str) -> Refusal:
+def busy(message: str) -> APIError:
     """The server has too much to do for now."""
-    return Refusal(503, message, code="server_busy", retry=1)
+    return APIError(503, message, code="server_busy", retry=1)
 
 
-def refusal_of(error: Exception) -> Refusal:
+def api_error_from(error: Exception) -> APIError:
     """What to tell of an error that came up while a request was answered.
 
     Of one that nobody foresaw the client learns nothing, since it may say anything.
     """
-    if isinstance(error, Refusal):
+    if isinstance(error, APIError):
         return error
     codes: dict[type[Exception], str] = {
         ContextError: "context_length_exceeded",
@@ -55,9 +55,9 @@ def refusal_of(error: Exception) -> Refusal:
     }
     if type(error) in codes:
         param = "messages" if not isinstance(error, OptionError) else None
-        return Refusal(400, str(error), code=codes[type(error)], param=param)
+        return APIError(400, str(error), code=codes[type(error)], param=param)
     if isinstance(error, FastVLMError):
-        return Refusal(400, str(error))
+        return APIError(400, str(error))
     if isinstance(error, MemoryError) or "alloc" in str(error).lower():
         return busy("out of memory; ask for less, or try again later")
-    return Refusal(500, f"the server failed ({type(error).__name__})")
+    return APIError(500, f"the server failed ({type(error).__name__})")

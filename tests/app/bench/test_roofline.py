@@ -78,7 +78,7 @@ def test_predictions_name_chips_and_stay_below_their_peak():
     # 487 GFLOP at 70% of 2.6 TFLOP/s; decoding 1 GB at 68 GB/s.
     assert found["M1 (8-core GPU)"]["encode"] == pytest.approx(0.267, rel=0.01)
     assert found["M1 (8-core GPU)"]["ttft"] == pytest.approx(0.381, rel=0.01)
-    assert found["M1 (8-core GPU)"]["tokens_per_second"] == pytest.approx(69, rel=0.02)
+    assert found["M1 (8-core GPU)"]["generation_tps"] == pytest.approx(69, rel=0.02)
     assert found["M4 Max (40)"]["ttft"] < found["M4 (10)"]["ttft"]
 
 

@@ -62,8 +62,8 @@ def test_every_stage_of_every_resolution(report):
             assert len(times["runs"]) == 2
             assert 0 < times["median"] <= times["p95"] <= max(times["runs"])
         assert result["visual_tokens"] == tokens
-        assert result["generated_tokens"] == 3  # no token ends it early
-        assert result["tokens_per_second"] > 0
+        assert result["generation_tokens"] == 3  # no token ends it early
+        assert result["generation_tps"] > 0
         assert 0 < result["limits"]["encode"]["fraction"]
         assert len(result["predictions"]) > 5
 
@@ -83,9 +83,9 @@ def test_the_machine_is_named(report):
     assert machine["chip"] in shown and machine["versions"]["mlx"] in shown
 
 
-def test_each_run_encodes_a_picture_of_its_own(mock):
+def test_each_run_encodes_a_image_of_its_own(mock):
     run.gather(request(resolutions=(64,), runs=2, warmup=1))
-    # Two pictures a round; those of the staged half bypass `encode_pixels`.
+    # Two images a round; those of the staged half bypass `encode_pixels`.
     assert mock.encoded == 3
 
 
@@ -95,7 +95,7 @@ def test_the_model_is_left_as_it_was(mock):
     assert mock.tokenizer is tokenizer and tokenizer.stop_ids
 
 
-def test_tiles_count_as_pictures(mock):
+def test_tiles_count_as_images(mock):
     report = run.gather(request(resolutions=(64,), tiles="1x2", runs=1))
     assert report["results"][0]["visual_tokens"] == 3
 
@@ -106,9 +106,9 @@ def test_the_last_line_is_the_report(mock, capsys, tmp_path):
     last = json.loads(shown.out.splitlines()[-1])
     assert last["format"] == run.FORMAT and shown.err == ""
     assert "TTFT (path and prompt to first text)" in shown.out
-    with Image.open(tmp_path / "plot.png") as picture:
-        assert picture.size == (charts.WIDTH, charts.HEIGHT)
-        assert len(picture.getcolors(1 << 16) or ()) > 10
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.size == (charts.WIDTH, charts.HEIGHT)
+        assert len(image.getcolors(1 << 16) or ()) > 10
     run.run(request(resolutions=(64,), as_json=True))
     assert capsys.readouterr().out.count("\n") == 1
 

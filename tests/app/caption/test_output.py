@@ -11,7 +11,7 @@ import pytest
 from fastvlm_mlx.app.caption.output import File
 from fastvlm_mlx.app.caption.records import JSONLines
 from tests.support.caption_lines import lines, names
-from tests.support.mock_model import picture
+from tests.support.mock_model import make_image
 
 pytest_plugins = ["tests.support.caption_runs"]
 PROMPT = "Describe the image."
@@ -29,7 +29,7 @@ def test_jsonl_on_standard_output(folder, caption, tiny_model, tiny):
         }
         for name in ("2.png", "1.png")
     ]
-    assert re.fullmatch(r"2 pictures captioned in [\d.]+ s \(.*\)\n", err)
+    assert re.fullmatch(r"2 images captioned in [\d.]+ s \(.*\)\n", err)
 
 
 def test_csv_holds_what_jsonl_holds(folder, quick, tmp_path):
@@ -46,7 +46,7 @@ def test_csv_holds_what_jsonl_holds(folder, quick, tmp_path):
 def test_sidecars(folder, quick):
     (folder / "3.txt").write_text("mine\n")
     out, err = quick(folder, "--format", "txt")
-    assert out == "" and err.startswith("1 of 12 pictures have captions already\n11 ")
+    assert out == "" and err.startswith("1 of 12 images have captions already\n11 ")
     assert (folder / "3.txt").read_text() == "mine\n"
     texts = {path.read_text() for path in folder.glob("*.txt")}
     assert len(texts) == 12 and all(text.count("\n") == 1 for text in texts)
@@ -56,7 +56,7 @@ def test_sidecars(folder, quick):
 
 
 def test_sidecars_are_not_shared(folder, caption):
-    picture(0).save(folder / "3.jpg")
+    make_image(0).save(folder / "3.jpg")
     _, err = caption(folder, "--format", "txt", code=1)
     assert "3.jpg and" in err and "3.txt; rename one, or use -o FILE" in err
 
@@ -83,21 +83,21 @@ def test_a_schema(folder, caption, tmp_path):
 
 def test_failures_are_told_and_tried_again(folder, quick, tmp_path):
     out = tmp_path / "a.jsonl"
-    (folder / "5.png").write_bytes(b"not a picture")
+    (folder / "5.png").write_bytes(b"not an image")
     (folder / "7.png").unlink()
     (folder / "7.png").symlink_to("nowhere")
     _, err = quick(folder, "-o", out, "--batch", 4, code=1)
     shown = err.splitlines()
-    assert shown[0].startswith("10 pictures captioned") and "2 failed:" in shown[0]
-    assert shown[1].startswith(f"error: {folder}/5.png: not a picture")
+    assert shown[0].startswith("10 images captioned") and "2 failed:" in shown[0]
+    assert shown[1].startswith(f"error: {folder}/5.png: not an image")
     assert len(shown) == 3
     failed = [line["image"][-5:] for line in lines(out) if "error" in line]
     assert len(lines(out)) == 12
     assert failed == ["5.png", "7.png"]
 
-    picture(5).save(folder / "5.png")
+    make_image(5).save(folder / "5.png")
     _, err = quick(folder, "-o", out, code=1)
-    assert err.startswith("10 of 12 pictures have captions already\n1 picture ")
+    assert err.startswith("10 of 12 images have captions already\n1 image ")
     assert names(out)[-2:] == ["5.png", "7.png"]
     assert ["error" in line for line in lines(out)] == [False] * 11 + [True]
     assert [path.name for path in tmp_path.iterdir() if path.name[0] == "."] == []
@@ -133,7 +133,7 @@ def test_a_full_disk_is_one_line(folder, quick, tmp_path, monkeypatch):
     monkeypatch.setattr(File, "begin", begun)
     _, err = quick(folder, "-o", out, code=1)
     assert f"error: {out}: no space left on device; free some space" in err
-    assert "11 pictures to go; run the same command to go on" in err
+    assert "11 images to go; run the same command to go on" in err
     monkeypatch.undo()
     assert names(out) == ["1.png"] and JSONLines.encode is real
 
@@ -146,7 +146,7 @@ def test_a_place_that_cannot_be_written(folder, caption, tmp_path):
     _, err = caption(folder, "-o", tmp_path, code=1)
     assert "is a directory; choose another place" in err
     _, err = caption(folder, "-o", tmp_path / "a.txt", code=2)
-    assert "text goes beside each picture; give --format txt and no -o" in err
+    assert "text goes beside each image; give --format txt and no -o" in err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`caption` goes on with a file, however the run before ended: no picture twice."""
+"""`caption` goes on with a file, however the run before ended: no image twice."""
 
 import os
 import random
@@ -12,7 +12,7 @@ import pytest
 from fastvlm_mlx.app.caption.output import File
 from fastvlm_mlx.app.caption.records import CSV, JSONLines, Record
 from tests.support.caption_lines import lines, names
-from tests.support.mock_model import picture
+from tests.support.mock_model import make_image
 
 pytest_plugins = ["tests.support.caption_runs"]
 
@@ -91,10 +91,10 @@ def test_one_run_at_a_time(folder, quick, tmp_path):
     "times", [5, pytest.param(20, marks=pytest.mark.slow)], ids=str
 )
 def test_killed_at_any_moment(folder, tiny, tmp_path, times):
-    """However often it is killed, at the end there is one line for each picture."""
+    """However often it is killed, at the end there is one line for each image."""
     for seed in range(13, 41):
-        picture(seed).save(folder / f"{seed}.png")
-    (folder / "20.png").write_bytes(b"not a picture")
+        make_image(seed).save(folder / f"{seed}.png")
+    (folder / "20.png").write_bytes(b"not an image")
     out = tmp_path / "a.jsonl"
     # Not through the shell script: its start takes longer than all the captions.
     code = "from fastvlm_mlx.app import cli; cli.main()"

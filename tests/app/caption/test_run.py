@@ -13,17 +13,17 @@ from fastvlm_mlx.app.caption.find_images import find
 from fastvlm_mlx.errors import ContextError, OptionError
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing.image_file import open_image
-from tests.support.mock_model import picture
+from tests.support.mock_model import make_image
 
 pytest_plugins = ["tests.support.caption_runs"]
 PROMPT = "Describe the image."
 
 
 def test_folders_patterns_and_files_in_order(folder, monkeypatch):
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     (folder / "._1.png").write_bytes(b"what macOS leaves behind")
     (folder / "deep").mkdir()
-    picture(0).save(folder / "deep" / "0.JPG")
+    make_image(0).save(folder / "deep" / "0.JPG")
     numbered = [f"{seed}.png" for seed in range(1, 13)]
     monkeypatch.chdir(folder)
     assert find(["."]) == numbered
@@ -44,8 +44,8 @@ def test_folders_patterns_and_files_in_order(folder, monkeypatch):
     ("name", "message"),
     [
         ("lost.png", "lost.png: no such file or folder"),
-        ("*.gif", "*.gif: no pictures match"),
-        ("hollow", "hollow: no pictures in this folder; -r looks into its folders too"),
+        ("*.gif", "*.gif: no images match"),
+        ("hollow", "hollow: no images in this folder; -r looks into its folders too"),
     ],
 )
 def test_a_name_that_stands_for_nothing(folder, monkeypatch, caption, name, message):
@@ -67,7 +67,7 @@ def test_a_name_that_stands_for_nothing(folder, monkeypatch, caption, name, mess
 def test_a_batch_answers_as_chat_does(tiny_model, options):
     options = {"max_tokens": 12, **options}
     captioner = Captioner(tiny_model, PROMPT, {}, Sampling(**options))
-    images = [picture(seed) for seed in range(9)]
+    images = [make_image(seed) for seed in range(9)]
     pixels = [captioner.pixels(image) for image in images]  # type: ignore
     expected = []
     for image in images:
@@ -95,7 +95,7 @@ def test_views_and_context(tiny_model, images):
     assert isinstance(captioner.captions([pixels])[0], ContextError)
 
 
-def test_pictures_are_opened_in_order_and_ahead():
+def test_images_are_opened_in_order_and_ahead():
     opened: list[str] = []
 
     def open_one(name: str) -> str:
@@ -115,15 +115,15 @@ def test_pictures_are_opened_in_order_and_ahead():
 
 
 @pytest.mark.parametrize(
-    ("pictures", "seconds", "text"),
+    ("images", "seconds", "text"),
     [
-        (0, 2.0, "0.0 pictures/s"),
-        (10, 4.0, "2.5 pictures/s"),
-        (2, 8.0, "4.0 s/picture"),
+        (0, 2.0, "0.0 images/s"),
+        (10, 4.0, "2.5 images/s"),
+        (2, 8.0, "4.0 s/image"),
     ],
 )
-def test_rates(pictures, seconds, text):
-    assert run.rate(pictures, seconds) == text
+def test_rates(images, seconds, text):
+    assert run.rate(images, seconds) == text
 
 
 def test_a_bar_on_a_terminal(folder, tiny, tmp_path):
@@ -134,9 +134,9 @@ def test_a_bar_on_a_terminal(folder, tiny, tmp_path):
     child = pexpect.spawn(
         sys.executable, arguments, timeout=20, encoding="utf-8", dimensions=(24, 100)
     )
-    child.expect(r"captioning[^\r]*[1-9]\d?/12[^\r]*picture[^\r]* left")
+    child.expect(r"captioning[^\r]*[1-9]\d?/12[^\r]*image[^\r]* left")
     child.sendintr()
-    child.expect(r"(\d+) pictures? captioned in [^\r]*\r\n(\d+) pictures? to go")
+    child.expect(r"(\d+) images? captioned in [^\r]*\r\n(\d+) images? to go")
     assert isinstance(child.match, re.Match)
     done, left = map(int, child.match.groups())
     child.expect(pexpect.EOF)

@@ -74,7 +74,7 @@ def test_questions_and_answers(terminal):
     assert say(terminal, "   ") == ""
 
 
-def test_pictures_by_command_and_by_dragging(terminal, tmp_path):
+def test_images_by_command_and_by_dragging(terminal, tmp_path):
     plain, spaced = tmp_path / "a.png", tmp_path / "b c.png"
     plain.touch()
     spaced.touch()
@@ -85,11 +85,11 @@ def test_pictures_by_command_and_by_dragging(terminal, tmp_path):
     assert say(terminal, f"/image '{spaced}' {plain}") == (
         f"added {spaced}\nadded {plain}"
     )
-    # A picture dragged into the window is its path, with a space at the end.
+    # An image dragged into the window is its path, with a space at the end.
     assert say(terminal, f"{escaped} ") == f"added {spaced}"
 
 
-def test_a_bad_picture_keeps_the_session(terminal):
+def test_a_bad_image_keeps_the_session(terminal):
     assert say(terminal, "/image nowhere.png") == (
         "error: nowhere.png: no such file; check the path"
     )
@@ -110,14 +110,14 @@ def test_statistics(terminal):
 
 
 def test_save_reset_and_load(terminal, tmp_path):
-    file, picture = tmp_path / "talk.json", tmp_path / "cat.png"
-    picture.write_text("precious")
+    file, image = tmp_path / "talk.json", tmp_path / "cat.png"
+    image.write_text("precious")
     say(terminal, "hello")
     assert say(terminal, f"/save {file}") == f"saved {file}"
     assert say(terminal, f"/save {file}") == f"saved {file}"
     assert json.loads(file.read_text()) == [["hello", "hello"]]
-    assert "cat.png exists; choose" in say(terminal, f"/save {picture}")
-    assert picture.read_text() == "precious"
+    assert "cat.png exists; choose" in say(terminal, f"/save {image}")
+    assert image.read_text() == "precious"
     assert say(terminal, "/save").startswith("error: /save takes one file")
     assert say(terminal, "/reset").startswith("started over")
     assert say(terminal, f"/load {file}") == f"loaded {file}"
@@ -239,9 +239,9 @@ def test_a_real_model(reference, images, tmp_path):
 
 
 def test_ctrl_c_with_a_real_model(reference, images, tmp_path):
-    picture, model = images / "coffee.png", reference / "llava-mini"
+    image, model = images / "coffee.png", reference / "llava-mini"
     options = ["-m", str(model), "--max-tokens", "8000"]
-    child = start(tmp_path, "fastvlm_mlx", "chat", str(picture), *options)
+    child = start(tmp_path, "fastvlm_mlx", "chat", str(image), *options)
     child.sendline("Describe the image.")
     child.expect_exact("ack")
     child.sendintr()

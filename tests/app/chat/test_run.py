@@ -32,7 +32,7 @@ def answer(reference) -> str:
     return Tokenizer.from_file(str(reference / "llava-mini/tokenizer.json")).decode(ids)
 
 
-def test_an_answer_about_a_picture(chat, coffee, answer):
+def test_an_answer_about_a_image(chat, coffee, answer):
     assert chat(coffee, "-p", "Describe the image.") == (0, answer + "\n", "")
 
 
@@ -41,12 +41,12 @@ def test_the_pipe_is_the_question(chat, coffee, answer):
     assert shown == (0, answer + "\n", "")
 
 
-def test_the_pipe_is_the_picture(chat, coffee, answer):
+def test_the_pipe_is_the_image(chat, coffee, answer):
     shown = chat("-", "-p", "Describe the image.", stdin=coffee.read_bytes())
     assert shown == (0, answer + "\n", "")
 
 
-def test_a_question_without_pictures(chat):
+def test_a_question_without_images(chat):
     shown = chat("-p", "Say something.")
     assert (shown.code, shown.err) == (0, "") and shown.out.strip()
 
@@ -71,7 +71,7 @@ def test_json_is_one_object(chat, coffee, answer):
     assert said["images"] == [str(coffee)]
     assert said["prompt"] == "Describe the image."
     assert (said["prompt_tokens"], said["visual_tokens"]) == (51, 16)
-    assert said["generated_tokens"] == 16
+    assert said["generation_tokens"] == 16
     assert 0 < said["ttft"] < 60 and said["timings"]["decode"] > 0
     assert said["peak_memory"] > 1e6
 
@@ -89,7 +89,7 @@ def test_sampling_options_arrive(chat, coffee, answer):
     assert json.loads(chat(*question, *penalty).out)["answer"] != answer
 
 
-def test_picture_options_arrive(chat, coffee):
+def test_image_options_arrive(chat, coffee):
     question = (coffee, "-p", "Describe the image.", "--json")
     for options, tokens in (
         (("--resolution", "512"), 64),

@@ -1,4 +1,4 @@
-"""Pictures at addresses: allowed hosts, public addresses, nothing else."""
+"""Images at addresses: allowed hosts, public addresses, nothing else."""
 
 import http.server
 import socket
@@ -15,7 +15,7 @@ pytest.importorskip("starlette")
 
 from fastvlm_mlx.app.server.engine import fetch  # noqa: E402
 from fastvlm_mlx.app.server.engine.fetch import Fetcher, is_public  # noqa: E402
-from fastvlm_mlx.app.server.http.errors import Refusal  # noqa: E402
+from fastvlm_mlx.app.server.http.errors import APIError  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def test_addresses_that_are_public(address):
     assert is_public(address)
 
 
-class _Pictures(http.server.BaseHTTPRequestHandler):
-    """A host with a picture, detours, and bad habits."""
+class _Images(http.server.BaseHTTPRequestHandler):
+    """A host with an image, detours, and bad habits."""
 
     def do_GET(self):
         if self.path.startswith("/to?"):
@@ -61,10 +61,10 @@ class _Pictures(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             while True:
                 self.wfile.write(bytes(1 << 16))
-        elif self.path == "/picture?x=%20":
+        elif self.path == "/image?x=%20":
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b"a picture for " + self.headers["host"].encode())
+            self.wfile.write(b"an image for " + self.headers["host"].encode())
         else:
             self.send_error(404, "not here, says a page at length")
 
@@ -91,12 +91,12 @@ class Hosts:
 @pytest.fixture
 def host(monkeypatch) -> Iterator[Hosts]:
     """Names whose addresses a test decides; the public one leads to a local server."""
-    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Pictures)
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Images)
     web.daemon_threads = True
     thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     public = "93.184.216.34"
-    names = {"pictures.example": [public], "private.example": ["10.0.0.7"]}
+    names = {"images.example": [public], "private.example": ["10.0.0.7"]}
     names |= {"both.example": [public, "127.0.0.1"], "nowhere.example": []}
     looked_up: list[str] = []
 
@@ -123,71 +123,71 @@ def host(monkeypatch) -> Iterator[Hosts]:
 
 
 def refused(fetcher: Fetcher, url: str) -> str:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(APIError) as caught:
         fetcher.read(url)
     assert caught.value.status == 400 and caught.value.code == "invalid_image_url"
     return str(caught.value)
 
 
-def test_pictures_are_fetched_from_allowed_hosts_only(host):
-    url = "http://pictures.example/picture?x=%20"
-    for pattern in ("pictures.example", "*", "*.example", "PICTURES.example"):
-        assert host(pattern).read(url) == b"a picture for pictures.example"
+def test_images_are_fetched_from_allowed_hosts_only(host):
+    url = "http://images.example/image?x=%20"
+    for pattern in ("images.example", "*", "*.example", "IMAGES.example"):
+        assert host(pattern).read(url) == b"an image for images.example"
     host.looked_up.clear()
-    for pattern in ((), ("other.example",), ("*.pictures.example",), ("xample",)):
+    for pattern in ((), ("other.example",), ("*.images.example",), ("xample",)):
         assert "not allowed" in refused(host(*pattern), url)
     assert host.looked_up == []  # not even its name was looked up
 
 
 @pytest.mark.parametrize("name", ["private.example", "both.example"])
 def test_a_name_with_a_private_address_is_refused(host, name):
-    assert "not public" in refused(host("*"), f"http://{name}/picture")
+    assert "not public" in refused(host("*"), f"http://{name}/image")
 
 
 def test_names_without_addresses(host):
-    refused(host("*"), "http://nowhere.example/picture")
-    refused(host("*"), "http://unknown.example/picture")
+    refused(host("*"), "http://nowhere.example/image")
+    refused(host("*"), "http://unknown.example/image")
 
 
 def test_redirects_are_checked_like_the_first_address(host):
-    start = "http://pictures.example/to?"
-    found = host("*").read(start + "http://pictures.example/picture?x=%20")
-    assert found == b"a picture for pictures.example"
-    assert "not public" in refused(host("*"), start + "http://private.example/picture")
+    start = "http://images.example/to?"
+    found = host("*").read(start + "http://images.example/image?x=%20")
+    assert found == b"an image for images.example"
+    assert "not public" in refused(host("*"), start + "http://private.example/image")
     assert "must be http" in refused(host("*"), start + "file:///etc/passwd")
-    assert "must be http" in refused(host("*"), start + "ftp://pictures.example/a")
-    only = host("pictures.example")
-    assert "not allowed" in refused(only, start + "http://other.example/picture")
+    assert "must be http" in refused(host("*"), start + "ftp://images.example/a")
+    only = host("images.example")
+    assert "not allowed" in refused(only, start + "http://other.example/image")
     again = "/to?" * 5
-    assert "too often" in refused(host("*"), "http://pictures.example" + again)
+    assert "too often" in refused(host("*"), "http://images.example" + again)
 
 
 def test_a_name_is_resolved_once(host):
     """DNS that answers differently the second time is not asked a second time."""
-    host("*").read("http://pictures.example/picture?x=%20")
-    assert host.looked_up == ["pictures.example"]
+    host("*").read("http://images.example/image?x=%20")
+    assert host.looked_up == ["images.example"]
 
 
 def test_hosts_that_are_slow_or_endless(host):
-    url = "http://pictures.example"
+    url = "http://images.example"
     begun = time.monotonic()
     refused(host("*", seconds=0.4), f"{url}/drip")
     refused(host("*", seconds=0.4), f"{url}/slow-head")
     assert time.monotonic() - begun < 3
     assert "more than" in refused(host("*", size=1 << 20), f"{url}/endless")
     message = refused(host("*"), f"{url}/missing")
-    assert message == "pictures.example answered 404"
+    assert message == "images.example answered 404"
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        "http://pictures.example:81/a",
-        "http://user@pictures.example/a",
-        "http://user:pw@pictures.example/a",
+        "http://images.example:81/a",
+        "http://user@images.example/a",
+        "http://user:pw@images.example/a",
         "http:///a",
-        "http://pictures.example:99999/a",
-        "http://pictures.example/\u0000",
+        "http://images.example:99999/a",
+        "http://images.example/\u0000",
         "http://[::1/a",
         "javascript:alert(1)",
     ],

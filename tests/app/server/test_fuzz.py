@@ -19,14 +19,14 @@ from tests.support.openapi_strategy import Strategies  # noqa: E402
 from tests.support.serving import Running, running  # noqa: E402
 
 FEW, MANY = 60, 1000
-# A picture of 1 x 1 pixel.
+# An image of 1 x 1 pixel.
 DOT = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kg"
     "AAAABJRU5ErkJggg=="
 )
 KNOWN: dict[str, Any] = {
     "model": st.sampled_from(["tiny"] * 8 + ["tiny:latest", "other"]),
-    "name": st.sampled_from(["tiny", "picture", ""]),
+    "name": st.sampled_from(["tiny", "image", ""]),
     "url": st.sampled_from(
         [f"data:image/png;base64,{DOT}"] * 4 + ["http://a.invalid/"]
     ),

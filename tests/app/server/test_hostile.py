@@ -31,9 +31,9 @@ LIMITS = Limits(
 @pytest.fixture(scope="module")
 def server(reference: Path) -> Iterator[Running]:
     """One server for all that is done to it; it must live to the end."""
-    hosts = ("pictures.invalid", "localhost", "127.0.0.1", "[::1]", "*.example")
+    hosts = ("images.invalid", "localhost", "127.0.0.1", "[::1]", "*.example")
     with running(
-        reference / "llava-mini", limits=LIMITS, token=TOKEN, picture_hosts=hosts
+        reference / "llava-mini", limits=LIMITS, token=TOKEN, image_hosts=hosts
     ) as started:
         yield started
 

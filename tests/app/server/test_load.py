@@ -39,9 +39,9 @@ def asked(reference: Path, images: Path) -> list[tuple[dict[str, Any], str]]:
     from fastvlm_mlx import load
 
     model = load(reference / "llava-mini")
-    pictures = [images / name for name in ("coffee.png", "rocket.jpg")]
+    paths = [images / name for name in ("coffee.png", "rocket.jpg")]
     pairs = []
-    for path in (None, *pictures):
+    for path in (None, *paths):
         for question in QUESTIONS:
             parts: list[dict[str, Any]] = [{"type": "text", "text": question}]
             if path is not None:
@@ -53,8 +53,8 @@ def asked(reference: Path, images: Path) -> list[tuple[dict[str, Any], str]]:
                 "messages": [{"role": "user", "content": parts}],
                 "max_tokens": TOKENS,
             }
-            images = [] if path is None else [path]
-            pairs.append((body, model.ask(images, question, max_tokens=TOKENS)))
+            shown = [] if path is None else [path]
+            pairs.append((body, model.ask(shown, question, max_tokens=TOKENS)))
     return pairs
 
 

@@ -32,13 +32,13 @@ def llama(server: Running) -> Iterator[Any]:
     client._client.close()
 
 
-def picture_part(path: Path) -> dict[str, Any]:
+def image_part(path: Path) -> dict[str, Any]:
     data = base64.b64encode(path.read_bytes()).decode()
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
 
 
 def about(path: Path, text: str = PROMPT) -> list[dict[str, Any]]:
-    parts = [{"type": "text", "text": text}, picture_part(path)]
+    parts = [{"type": "text", "text": text}, image_part(path)]
     return [{"role": "user", "content": parts}]
 
 
@@ -119,11 +119,11 @@ def test_an_edited_question_keeps_what_came_before(gpt, tiny_model, coffee):
         assert answer.usage.prompt_tokens_details.cached_tokens > 50
 
 
-def test_several_pictures_and_messages_of_one_side(gpt, tiny_model, coffee, images):
+def test_several_images_and_messages_of_one_side(gpt, tiny_model, coffee, images):
     other = images / "astronaut.png"
     wanted = tiny_model.ask([coffee, other], "First.\n\nSecond.", max_tokens=9)
     messages = [
-        {"role": "user", "content": [picture_part(coffee), picture_part(other)]},
+        {"role": "user", "content": [image_part(coffee), image_part(other)]},
         {"role": "user", "content": "First."},
         {"role": "user", "content": "Second."},
     ]
@@ -177,7 +177,7 @@ SCHEMA = {
 
 @pytest.mark.parametrize("temperature", [0, 1.5])
 def test_answers_are_json_of_the_schema(gpt, llama, temperature):
-    form = {"name": "picture", "strict": True, "schema": SCHEMA}
+    form = {"name": "image", "strict": True, "schema": SCHEMA}
     answer = gpt.create(
         model="tiny",
         messages=[{"role": "user", "content": "Describe it."}],

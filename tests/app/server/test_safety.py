@@ -17,7 +17,7 @@ pytest.importorskip("starlette")
 from fastvlm_mlx.app import cli  # noqa: E402
 from fastvlm_mlx.app.server import serve
 from fastvlm_mlx.app.server.http import uvicorn_protocol  # noqa: E402
-from fastvlm_mlx.app.server.http.errors import refusal_of  # noqa: E402
+from fastvlm_mlx.app.server.http.errors import api_error_from  # noqa: E402
 from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
 from fastvlm_mlx.errors import FastVLMError, OptionError  # noqa: E402
 from tests.support.serving import Running, running  # noqa: E402
@@ -116,19 +116,24 @@ def test_every_response_is_strict(server: Running):
 
 
 def test_errors_nobody_foresaw_say_nothing():
-    assert refusal_of(KeyError("a secret")).message == "the server failed (KeyError)"
-    assert refusal_of(MemoryError()).status == 503
-    assert refusal_of(RuntimeError("[malloc] Unable to allocate 9 bytes")).status == 503
+    assert (
+        api_error_from(KeyError("a secret")).message == "the server failed (KeyError)"
+    )
+    assert api_error_from(MemoryError()).status == 503
+    assert (
+        api_error_from(RuntimeError("[malloc] Unable to allocate 9 bytes")).status
+        == 503
+    )
 
 
 def test_an_answer_that_fails_is_an_error_not_the_end(server, monkeypatch, caplog):
-    from fastvlm_mlx.app.server.engine.engine import Desk
+    from fastvlm_mlx.app.server.engine.engine import Engine
 
     def fail(self: Any, question: Any, cancel: Any):
         raise KeyError("the-secret")
 
     with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
-        patch.setattr(Desk, "stream", fail)
+        patch.setattr(Engine, "stream", fail)
         reply = server.ask()
     assert reply.status == 500 and reply.json()["error"]["type"] == "server_error"
     assert "the-secret" not in caplog.text + json.dumps(reply.json())

@@ -1,4 +1,4 @@
-"""The page in a real browser: pictures, follow-ups, the camera, the token."""
+"""The page in a real browser: images, follow-ups, the camera, the token."""
 
 import base64
 import hashlib
@@ -15,10 +15,10 @@ from PIL import Image  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-from fastvlm_mlx.app.server.engine.request import Question  # noqa: E402
+from fastvlm_mlx.app.server.engine.request import GenerationRequest  # noqa: E402
 from fastvlm_mlx.errors import ImageError  # noqa: E402
 from tests.support import page_browser  # noqa: E402
-from tests.support.mock_model import picture  # noqa: E402
+from tests.support.mock_model import make_image  # noqa: E402
 from tests.support.page_browser import Script  # noqa: E402
 
 pytest_plugins = ["tests.support.page_person"]
@@ -28,14 +28,14 @@ PROMPT = "Describe the image in English."
 SUFFIX = "Output should be brief, about 15 words or less."
 
 
-def answered(question: Question) -> str:
+def answered(question: GenerationRequest) -> str:
     """An answer that tells how much of the conversation the server was sent."""
     last = question.messages[-1]
     return f"{len(question.messages)} messages, the last says: {last.text}"
 
 
 def opened(data: bytes | str) -> Image.Image:
-    """A picture as the server was sent it."""
+    """An image as the server was sent it."""
     assert isinstance(data, bytes)
     return Image.open(io.BytesIO(data))
 
@@ -64,9 +64,9 @@ def test_ask_and_follow_up(page, cat):
     first, second = page.script.asked
     assert second.messages[:1] == first.messages and first.sampling["temperature"] == 0
     assert second.messages[1].text == "1 messages, the last says: What is this?"
-    assert [len(message.pictures) for message in second.messages] == [1, 0, 0]
+    assert [len(message.images) for message in second.messages] == [1, 0, 0]
     # The file itself, not a copy that the browser encoded again.
-    assert first.messages[0].pictures[0] == cat.read_bytes()
+    assert first.messages[0].images[0] == cat.read_bytes()
     page.shoot("chat-light")
     assert page.complaints() == []
 
@@ -87,24 +87,24 @@ def test_drop_and_paste(page, cat):
     page.run(event, "drop", "image/png", png)
     page.until(lambda: page.text("about") == "40 × 30")
     page.keys("One", Keys.ENTER)
-    page.until(lambda: page.all(".answer") == ["A picture."])
-    # Another picture begins another conversation; what the server may not open is
+    page.until(lambda: page.all(".answer") == ["An image."])
+    # Another image begins another conversation; what the server may not open is
     # drawn again.
     bitmap = io.BytesIO()
-    picture(2, (50, 20)).save(bitmap, "BMP")
+    make_image(2, (50, 20)).save(bitmap, "BMP")
     page.run(event, "paste", "image/bmp", base64.b64encode(bitmap.getvalue()).decode())
     page.until(lambda: page.text("about") == "50 × 20")
     assert page.all("article") == []
     page.keys("Two", Keys.ENTER)
     page.until(lambda: len(page.script.asked) == 2)
     (message,) = page.script.asked[1].messages
-    seen = opened(message.pictures[0])
+    seen = opened(message.images[0])
     assert (
         seen.format == "PNG"
-        and seen.convert("RGB").tobytes() == picture(2, (50, 20)).tobytes()
+        and seen.convert("RGB").tobytes() == make_image(2, (50, 20)).tobytes()
     )
     page.run(event, "drop", "image/png", base64.b64encode(b"no").decode())
-    page.until(lambda: "is not a picture" in page.text("trouble"))
+    page.until(lambda: "is not an image" in page.text("trouble"))
 
 
 def test_an_answer_can_be_stopped(page, cat):
@@ -126,7 +126,7 @@ def test_an_answer_can_be_stopped(page, cat):
 
 
 def test_what_goes_wrong_is_said(page, cat):
-    def fail(question: Question) -> str:
+    def fail(question: GenerationRequest) -> str:
         raise ImageError("cat.png: is a dog")
 
     page.script.reply = fail
@@ -142,9 +142,9 @@ def test_what_goes_wrong_is_said(page, cat):
 def test_live_captions(page, downloads):
     seen: list[str] = []
 
-    def reply(question: Question) -> str:
+    def reply(question: GenerationRequest) -> str:
         (message,) = question.messages
-        frame = opened(message.pictures[0])
+        frame = opened(message.images[0])
         assert max(frame.size) <= 1024
         seen.append(hashlib.sha256(frame.tobytes()).hexdigest())
         return f"Frame {len(seen)} of {message.text}"
@@ -224,7 +224,7 @@ def test_the_token_is_asked_for_once(page, cat):
         assert not page["door"].is_displayed()
         page.look_at(cat)
         page.keys("Well?", Keys.ENTER)
-        page.until(lambda: page.all(".answer") == ["A picture."])
+        page.until(lambda: page.all(".answer") == ["An image."])
         assert "sesame" not in page.browser.current_url
         assert json.loads(page.run("return JSON.stringify(localStorage)")) == {}
         page.browser.get("about:blank")

@@ -73,7 +73,7 @@ F16, EIGHT_BIT, SIX_BIT = 45, 30, 25
         (CoreMLOptions(attention="per-head"), F16),
         (CoreMLOptions(attention="per-head", query_chunk=7), F16),
         (CoreMLOptions(norm_prescale=1), F16),
-        (CoreMLOptions(picture_input=True), F16),
+        (CoreMLOptions(image_input=True), F16),
         (CoreMLOptions(projector=True), F16),
         (CoreMLOptions(compression="int8"), EIGHT_BIT),
         (CoreMLOptions(compression="int8-block"), EIGHT_BIT),
@@ -89,8 +89,8 @@ def test_every_option_agrees_with_pytorch(
     function = found.functions["main"]
     output = "image_embeddings" if options.projector else "image_features"
     assert function.outputs == [output]
-    assert found.picture_input == options.picture_input
-    image = golden["image"] * (255 if options.picture_input else 1)
+    assert found.image_input == options.image_input
+    image = golden["image"] * (255 if options.image_input else 1)
     wanted = golden["embeds" if options.projector else "features"]
     for mode in ("typed", "strict"):
         given = evaluate(function, {"images": image}, mode=mode)[output]

@@ -67,7 +67,7 @@ def test_conv_pads_as_asked():
         run("conv", x=x, weight=weight, dilations=(2, 2))
 
 
-def test_normalisations():
+def test_normalizations():
     x, gamma, beta = normal(1, 6, 4, 4, scale=3), normal(6), normal(6)
     given = run("layer_norm", x=x, axes=[1], epsilon=1e-5, gamma=gamma, beta=beta)
     tokens = mx.array(x.transpose(0, 2, 3, 1))

@@ -9,7 +9,7 @@ from fastvlm_mlx.convert.coreml.mil_weights import (
     Weights,
     pack_bits,
     palettise,
-    quantise,
+    quantize,
 )
 from fastvlm_mlx.convert.coreml.mlpackage import unpack_bits
 from fastvlm_mlx.coreml_encoder import import_coremltools
@@ -44,7 +44,7 @@ def test_bits_run_on_from_the_lowest():
 @pytest.mark.parametrize("block", [None, 32])
 def test_int8_is_within_half_a_step(block: int | None):
     array = kernel()
-    data, scale = quantise(array, block)
+    data, scale = quantize(array, block)
     assert scale.shape == (48, 64 // (block or 64), 1, 1)
     restored = OPERATIONS["constexpr_blockwise_shift_scale"](
         {"data": data, "scale": scale}, unrounded

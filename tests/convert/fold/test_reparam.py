@@ -8,7 +8,7 @@ import pytest
 from fastvlm_mlx.convert.fold import fold_encoder as folding
 from fastvlm_mlx.convert.fold import reparam
 from fastvlm_mlx.convert.fold.reparam import BatchNorm, Conv
-from fastvlm_mlx.convert.fold.tensor_tree import Part
+from fastvlm_mlx.convert.fold.tensor_tree import TensorReader
 from fastvlm_mlx.errors import CheckpointError
 from tests.support.closeness import assert_close
 from tests.support.unfolded import Unfolded
@@ -42,8 +42,8 @@ class Parts:
         self.put(f"{name}.conv.weight", *shape)
         return self.batch_norm(f"{name}.bn", shape[0])
 
-    def fold_side(self) -> Part:
-        return Part(self.timm, "part.")
+    def fold_side(self) -> TensorReader:
+        return TensorReader(self.timm, "part.")
 
     def unfolded(self) -> Unfolded:
         apple = {}
@@ -73,7 +73,7 @@ def apply_conv(x: mx.array, conv: Conv, stride: int = 1) -> mx.array:
     return mx.conv2d(x, weight, stride, padding, groups=groups) + conv.bias
 
 
-def picture(dim: int = DIM, seed: int = 9) -> mx.array:
+def image(dim: int = DIM, seed: int = 9) -> mx.array:
     shape = (2, 8, 8, dim)
     values = np.random.default_rng(seed).normal(0.3, 1, shape)
     return mx.array(values.astype(np.float32))
@@ -86,16 +86,16 @@ def test_batch_norm_folds_into_the_convolution_before(out: int, groups: int, bia
     shift = mx.random.normal((out,), key=mx.random.key(2)) if bias else None
     norm = batch_norm(out)
     plain = Conv(weight, mx.zeros(out) if shift is None else shift)
-    wanted = apply_norm(apply_conv(picture(), plain), norm)
+    wanted = apply_norm(apply_conv(image(), plain), norm)
     folded = reparam.fold_batch_norm(weight, norm, shift)
-    assert_close("conv+BN", apply_conv(picture(), folded), wanted, LIMIT)
+    assert_close("conv+BN", apply_conv(image(), folded), wanted, LIMIT)
 
 
 def test_batch_norm_survives_tiny_and_huge_variances():
     norm = batch_norm(DIM)._replace(running_var=mx.array([0, 1e-9, 1e-5, 1, 1e3, 1e4]))
     weight = mx.random.normal((DIM, 1, 3, 3), key=mx.random.key(1))
-    wanted = apply_norm(apply_conv(picture(), Conv(weight, mx.zeros(DIM))), norm)
-    folded = apply_conv(picture(), reparam.fold_batch_norm(weight, norm))
+    wanted = apply_norm(apply_conv(image(), Conv(weight, mx.zeros(DIM))), norm)
+    folded = apply_conv(image(), reparam.fold_batch_norm(weight, norm))
     for channel in range(DIM):
         name = f"channel {channel}"
         assert_close(name, folded[..., channel], wanted[..., channel], 1e-4)
@@ -104,15 +104,15 @@ def test_batch_norm_survives_tiny_and_huge_variances():
 @pytest.mark.parametrize("shape", [(DIM, 1, 3, 3), (DIM, DIM, 3, 3), (DIM, 2, 5, 5)])
 def test_identity_kernel_leaves_its_input(shape: tuple[int, ...]):
     kernel = Conv(reparam.identity_kernel(shape), mx.zeros(DIM))
-    assert mx.array_equal(apply_conv(picture(), kernel), picture())
+    assert mx.array_equal(apply_conv(image(), kernel), image())
 
 
 def test_skip_folds_into_a_kernel():
     norm = batch_norm(DIM)
     for inputs in (1, DIM):
         folded = reparam.fold_skip(norm, (DIM, inputs, 3, 3))
-        wanted = apply_norm(picture(), norm)
-        assert_close("skip", apply_conv(picture(), folded), wanted, LIMIT)
+        wanted = apply_norm(image(), norm)
+        assert_close("skip", apply_conv(image(), folded), wanted, LIMIT)
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -129,16 +129,16 @@ def test_mobile_one(skip: bool, scale: bool, branches: int, inputs: int, kernel:
         parts.batch_norm("identity")
     folded = folding._mobile_one(parts.fold_side())
     assert folded.weight.shape == (DIM, inputs, kernel, kernel)
-    wanted = parts.unfolded().mobile_one(picture(), "part")
-    assert_close("MobileOne", apply_conv(picture(), folded), wanted, LIMIT)
+    wanted = parts.unfolded().mobile_one(image(), "part")
+    assert_close("MobileOne", apply_conv(image(), folded), wanted, LIMIT)
 
 
 def test_mobile_one_of_stride_2_and_several_outputs_per_channel():
     parts = Parts().conv_norm("conv_kxk.0", 2 * DIM, 1, 3, 3)
     parts.conv_norm("conv_scale", 2 * DIM, 1, 1, 1)
     folded = folding._mobile_one(parts.fold_side())
-    wanted = parts.unfolded().mobile_one(picture(), "part", 2)
-    assert_close("stride 2", apply_conv(picture(), folded, 2), wanted, LIMIT)
+    wanted = parts.unfolded().mobile_one(image(), "part", 2)
+    assert_close("stride 2", apply_conv(image(), folded, 2), wanted, LIMIT)
 
 
 @pytest.mark.parametrize("layer_scale", [False, True])
@@ -149,8 +149,8 @@ def test_rep_mixer(layer_scale: bool):
     if layer_scale:
         parts.put("layer_scale.gamma", DIM, 1, 1)
     folded = folding._rep_mixer(parts.fold_side())
-    wanted = parts.unfolded().rep_mixer(picture(), "part")
-    assert_close("RepMixer", apply_conv(picture(), folded), wanted, LIMIT)
+    wanted = parts.unfolded().rep_mixer(image(), "part")
+    assert_close("RepMixer", apply_conv(image(), folded), wanted, LIMIT)
 
 
 @pytest.mark.parametrize("small", [None, 3, 5])
@@ -165,8 +165,8 @@ def test_large_kernel(small: int | None, multiplier: int):
         for name, value in parts.timm.items()
     }
     folded = folding._large_kernel(parts.fold_side())
-    wanted = parts.unfolded().large_kernel(picture(), "part")
-    assert_close("large kernel", apply_conv(picture(), folded, 2), wanted, LIMIT)
+    wanted = parts.unfolded().large_kernel(image(), "part")
+    assert_close("large kernel", apply_conv(image(), folded, 2), wanted, LIMIT)
 
 
 def test_position_encoding():
@@ -175,8 +175,8 @@ def test_position_encoding():
     parts.put("pos_enc.bias", DIM)
     folded = folding._position_encoding(parts.fold_side())
     conv = Conv(parts.timm["part.pos_enc.weight"], parts.timm["part.pos_enc.bias"])
-    wanted = picture() + apply_conv(picture(), conv)
-    assert_close("RepCPE", apply_conv(picture(), folded), wanted, LIMIT)
+    wanted = image() + apply_conv(image(), conv)
+    assert_close("RepCPE", apply_conv(image(), folded), wanted, LIMIT)
 
 
 @pytest.mark.parametrize("shape", [(DIM, 4), (DIM, 4, 1, 1)])
@@ -185,7 +185,7 @@ def test_layer_scale_folds_into_the_layer_before(shape: tuple[int, ...]):
     bias = mx.random.normal((DIM,), key=mx.random.key(4))
     scale = mx.random.normal((DIM, 1, 1), key=mx.random.key(5))
     folded = reparam.fold_layer_scale(weight, bias, scale)
-    x, flat = picture(4), (DIM, 4)
+    x, flat = image(4), (DIM, 4)
     wanted = scale.reshape(-1) * (x @ weight.reshape(flat).T + bias)
     given = x @ folded.weight.reshape(flat).T + folded.bias
     assert_close("layer scale", given, wanted, LIMIT)
@@ -199,15 +199,15 @@ def test_layer_norm_and_batch_norm_fold_into_qkv(bias: bool):
     norm = batch_norm(DIM)
 
     folded = reparam.fold_input_affine(weight, shift, *norm.affine())
-    wanted = apply_norm(picture(), norm) @ weight.T + after
-    given = picture() @ folded.weight.T + folded.bias
+    wanted = apply_norm(image(), norm) @ weight.T + after
+    given = image() @ folded.weight.T + folded.bias
     assert_close("BatchNorm into qkv", given, wanted, LIMIT)
 
     layer_norm = nn.LayerNorm(DIM, eps=1e-5)
     layer_norm.weight, layer_norm.bias = norm.weight, norm.bias
     folded = reparam.fold_input_affine(weight, shift, norm.weight, norm.bias)
-    wanted = layer_norm(picture()) @ weight.T + after
-    plain = mx.fast.layer_norm(picture(), None, None, 1e-5)
+    wanted = layer_norm(image()) @ weight.T + after
+    plain = mx.fast.layer_norm(image(), None, None, 1e-5)
     given = plain @ folded.weight.T + folded.bias
     assert_close("LayerNorm's affine into qkv", given, wanted, LIMIT)
 

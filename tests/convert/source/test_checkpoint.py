@@ -90,13 +90,13 @@ def test_a_bare_file(tmp_path: Path):
 def test_settings_of_single_layers_go_by_the_checkpoints_names(
     layer: str, key: str, tmp_path: Path
 ):
-    """mlx-vlm quantises the projector and the encoder's linear layers too, and lists
+    """mlx-vlm quantizes the projector and the encoder's linear layers too, and lists
     those that differ by their names in the checkpoint."""
     spec = Spec(layout="mlx-community", q_bits=4)
     stored = checkpoints.tensors(spec)
     qkv = "vision_tower.vision_model.network.7.0.token_mixer.qkv"
     for name, bits in ((layer, 8), (qkv, 6)):
-        stored = checkpoints.quantised(stored, bits, name)
+        stored = checkpoints.quantized(stored, bits, name)
     settings = {
         "group_size": 32,
         "bits": 4,
@@ -118,7 +118,7 @@ def test_settings_of_single_layers_go_by_the_checkpoints_names(
     }
     to_mlx.convert(source, tmp_path / "out")
     model = load(tmp_path / "out", dtype="float32")
-    # Both were dequantised: only the language model's settings are kept.
+    # Both were dequantized: only the language model's settings are kept.
     assert model.config.quantization == {"group_size": 32, "bits": 4}
     index = {"mm_projector.0": 0, "mm_projector.2": 1}[layer]
     assert model.projector is not None
@@ -169,7 +169,7 @@ SIZES: list[tuple[dict[str, Any], dict[str, Any] | None, int]] = [
 
 
 @pytest.mark.parametrize(("config", "preprocessor", "size"), SIZES)
-def test_picture_size(
+def test_image_size(
     config: dict[str, Any],
     preprocessor: dict[str, Any] | None,
     size: int,
