@@ -3,7 +3,7 @@
     from fastvlm_mlx import load
 
     model = load("demo")
-    print(model.ask("image.png", "What is in the image?"))
+    print(model.ask("What is in the image?", "image.png"))
 
 Names are resolved on first use, so `import fastvlm_mlx` costs next to nothing.
 """
@@ -13,26 +13,64 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_mlx._version import __version__
 
 if TYPE_CHECKING:
+    from fastvlm_mlx.conversation.attachment import Attachment
     from fastvlm_mlx.conversation.conversation import Conversation
-    from fastvlm_mlx.errors import FastVLMError
-    from fastvlm_mlx.fastvlm import FastVLM, load
-    from fastvlm_mlx.generation.stream import Chunk
+    from fastvlm_mlx.conversation.history import Turn
+    from fastvlm_mlx.errors import (
+        CheckpointError,
+        ContextError,
+        DownloadError,
+        FastVLMError,
+        ImageError,
+        OptionError,
+    )
+    from fastvlm_mlx.fastvlm import FastVLM, generate, load, stream_generate
+    from fastvlm_mlx.generation.sampling import Sampling
+    from fastvlm_mlx.generation.stream import Chunk, Timings
+    from fastvlm_mlx.model.vlm import FastVLMModel
+    from fastvlm_mlx.processing.image_processor import ImageOptions
 
 _HOMES = {
+    "Attachment": "conversation.attachment",
+    "CheckpointError": "errors",
     "Chunk": "generation.stream",
+    "ContextError": "errors",
     "Conversation": "conversation.conversation",
+    "DownloadError": "errors",
     "FastVLM": "fastvlm",
     "FastVLMError": "errors",
+    "FastVLMModel": "model.vlm",
+    "ImageError": "errors",
+    "ImageOptions": "processing.image_processor",
+    "OptionError": "errors",
+    "Sampling": "generation.sampling",
+    "Timings": "generation.stream",
+    "Turn": "conversation.history",
+    "generate": "fastvlm",
     "load": "fastvlm",
+    "stream_generate": "fastvlm",
 }
 
 __all__ = [
+    "Attachment",
+    "CheckpointError",
     "Chunk",
+    "ContextError",
     "Conversation",
+    "DownloadError",
     "FastVLM",
     "FastVLMError",
+    "FastVLMModel",
+    "ImageError",
+    "ImageOptions",
+    "OptionError",
+    "Sampling",
+    "Timings",
+    "Turn",
     "__version__",
+    "generate",
     "load",
+    "stream_generate",
 ]
 
 
@@ -42,3 +80,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(f"fastvlm_mlx.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

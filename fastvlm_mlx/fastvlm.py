@@ -1,33 +1,34 @@
 """From a name to a loaded model; anything unconverted is converted once, and kept."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
+from threading import Event
 
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx.conversation.conversation import Conversation, stream_once
+from fastvlm_mlx.conversation.conversation import Conversation, ImageSources
 from fastvlm_mlx.device import DTYPES, device_dtype
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.json_file import read_json
+from fastvlm_mlx.generation.sampling import Constraint
 from fastvlm_mlx.generation.stream import Chunk
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.parameters import assign, check_tensors
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.model_folder import Progress, converted
-from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.image_file import Source, open_image
 from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from fastvlm_mlx.weights.weight_files import Tensors, load_tensors, weight_files
 
 
 class FastVLM(FastVLMModel):
-    """The network, and what a person does with it."""
+    """The network with images, prompts and conversations; what `load` returns."""
 
     def encode_image(
         self,
-        images: Any,
+        images: Source | Sequence[Source],
         *,
         fit: str | None = None,
         resolution: int | None = None,
@@ -57,21 +58,123 @@ class FastVLM(FastVLMModel):
         ]
         return self.encode_pixels(np.concatenate(pixels))
 
-    def conversation(self, images: Any = (), **options: Any) -> Conversation:
-        """A conversation about `images`; see `conversation.Conversation`."""
-        return Conversation(self, images, **options)
+    def conversation(
+        self,
+        images: ImageSources = (),
+        *,
+        system: str | None = None,
+        fit: str | None = None,
+        resolution: int | None = None,
+        tiles: tuple[int, int] | None = None,
+    ) -> Conversation:
+        """A conversation about `images`; arguments as for `Conversation`."""
+        return Conversation(
+            self, images, system=system, fit=fit, resolution=resolution, tiles=tiles
+        )
 
-    def stream(self, images: Any, prompt: str, **options: Any) -> Iterator[Chunk]:
-        """Answers one question about `images`, chunk by chunk as tokens are made."""
-        return stream_once(self, images, prompt, **options)
+    def stream(
+        self,
+        prompt: str,
+        images: ImageSources = (),
+        *,
+        system: str | None = None,
+        fit: str | None = None,
+        resolution: int | None = None,
+        tiles: tuple[int, int] | None = None,
+        max_tokens: int = 512,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        min_p: float = 0.0,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
+        cancel: Event | None = None,
+        detailed: bool = False,
+    ) -> Generator[Chunk, None, None]:
+        """Streams the answer to one prompt about `images`, a chunk for each token.
 
-    def ask(self, images: Any, prompt: str, **options: Any) -> str:
-        """Answers one question about `images`: the whole text."""
-        return "".join(chunk.text for chunk in self.stream(images, prompt, **options))
+        Args:
+            prompt: the question.
+            images: a PIL image, path, URL or bytes, or a list of them.
+            system: the system prompt; None is the model's own, "" is none.
+            fit: `pad`, `crop` or `stretch`; None is the model's own.
+            resolution: pixels a side, a multiple of 64; None is the model's own.
+            tiles: (rows, columns) to cut each image into, beside the overview.
+            max_tokens: the length of the answer at most.
+            temperature: 0 is greedy; see `Sampling` for this and the next six.
+            constraint: a rule for the form of the answer, as from `constrained.py`.
+            cancel: once set, the answer ends early.
+            detailed: measures every stage of `Chunk.timings`, which takes longer.
+        Raises:
+            OptionError: at the call, for an option that cannot be honoured.
+            ImageError: while iterating, if an image cannot be opened.
+            ContextError: while iterating, if the prompt does not fit.
+        """
+        conversation = self.conversation(
+            system=system, fit=fit, resolution=resolution, tiles=tiles
+        )
+        return conversation.stream(
+            prompt,
+            images,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            stop=stop,
+            constraint=constraint,
+            cancel=cancel,
+            detailed=detailed,
+        )
+
+    def ask(
+        self,
+        prompt: str,
+        images: ImageSources = (),
+        *,
+        system: str | None = None,
+        fit: str | None = None,
+        resolution: int | None = None,
+        tiles: tuple[int, int] | None = None,
+        max_tokens: int = 512,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        min_p: float = 0.0,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
+        cancel: Event | None = None,
+    ) -> str:
+        """The whole answer to one prompt; arguments and errors as for `stream`."""
+        chunks = self.stream(
+            prompt,
+            images,
+            system=system,
+            fit=fit,
+            resolution=resolution,
+            tiles=tiles,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            stop=stop,
+            constraint=constraint,
+            cancel=cancel,
+        )
+        return "".join(chunk.text for chunk in chunks)
 
 
 def load(
-    name: str | Path = "demo",
+    path_or_hf_repo: str | Path,
     *,
     dtype: str | None = None,
     on_progress: Progress | None = None,
@@ -82,7 +185,8 @@ def load(
     be used at once, from any thread.
 
     Args:
-        name: `demo`, `0.5b`, `1.5b`, `7b`, a hub id, or a path to a folder, `.zip` or
+        path_or_hf_repo: `demo`, `0.5b`, `1.5b`, `7b`, a hub id, or a path to a
+            folder, `.zip` or
             weight file in any known layout.
         dtype: float32, float16 or bfloat16; the device's own by default
                 (see `device.py`).
@@ -94,7 +198,7 @@ def load(
     """
     if dtype is not None and dtype not in DTYPES:
         raise OptionError(f"dtype {dtype!r}: unknown; use {', '.join(DTYPES)}")
-    folder = converted(name, on_progress=on_progress)
+    folder = converted(path_or_hf_repo, on_progress=on_progress)
     config = ModelConfig.from_dict(read_json(folder / "config.json"))
     tensors: Tensors = {}
     for file in weight_files(folder):
@@ -110,3 +214,87 @@ def load(
     for part in ("vision_tower", "projector", "language_model"):
         mx.async_eval(parameters.get(part, []))
     return model
+
+
+def generate(
+    model: FastVLM,
+    prompt: str,
+    images: ImageSources = (),
+    *,
+    system: str | None = None,
+    fit: str | None = None,
+    resolution: int | None = None,
+    tiles: tuple[int, int] | None = None,
+    max_tokens: int = 512,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    repetition_penalty: float | None = None,
+    seed: int | None = None,
+    stop: Sequence[str] = (),
+    constraint: Constraint | None = None,
+    cancel: Event | None = None,
+) -> str:
+    """`model.ask` as a function, for those who come from mlx-lm and mlx-vlm."""
+    return model.ask(
+        prompt,
+        images,
+        system=system,
+        fit=fit,
+        resolution=resolution,
+        tiles=tiles,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=stop,
+        constraint=constraint,
+        cancel=cancel,
+    )
+
+
+def stream_generate(
+    model: FastVLM,
+    prompt: str,
+    images: ImageSources = (),
+    *,
+    system: str | None = None,
+    fit: str | None = None,
+    resolution: int | None = None,
+    tiles: tuple[int, int] | None = None,
+    max_tokens: int = 512,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    repetition_penalty: float | None = None,
+    seed: int | None = None,
+    stop: Sequence[str] = (),
+    constraint: Constraint | None = None,
+    cancel: Event | None = None,
+    detailed: bool = False,
+) -> Generator[Chunk, None, None]:
+    """`model.stream` as a function, for those who come from mlx-lm and mlx-vlm."""
+    return model.stream(
+        prompt,
+        images,
+        system=system,
+        fit=fit,
+        resolution=resolution,
+        tiles=tiles,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=stop,
+        constraint=constraint,
+        cancel=cancel,
+        detailed=detailed,
+    )

@@ -39,7 +39,7 @@ def test_folded_image_tokens_equal_the_unfused(demo, golden, name: str) -> None:
 def test_folding_does_not_change_the_answers(demo, golden) -> None:
     unfused = json.loads(str(golden["answers"]))
     same = [
-        demo.ask([EXAMPLES / name], question, temperature=0.0) == answer
+        demo.ask(question, [EXAMPLES / name], temperature=0.0) == answer
         for name, answers in unfused.items()
         for question, answer in answers.items()
     ]
@@ -48,14 +48,14 @@ def test_folding_does_not_change_the_answers(demo, golden) -> None:
 
 
 def test_it_describes_the_image_of_make_chat(demo) -> None:
-    answer = demo.ask([EXAMPLES / "number.png"], "Describe the image.")
+    answer = demo.ask("Describe the image.", [EXAMPLES / "number.png"])
     assert answer == "A red sign with the number 45 in white."
 
 
 def test_it_is_as_right_as_its_card_says(demo) -> None:
     asked = [(name, pair) for name, pairs in ASKED.items() for pair in pairs]
     right = [
-        demo.ask([EXAMPLES / name], pair["question"], temperature=0.0) == pair["answer"]
+        demo.ask(pair["question"], [EXAMPLES / name], temperature=0.0) == pair["answer"]
         for name, pair in asked
     ]
     # 72 of 76 when it was shipped; long descriptions are its weak side (MODEL_CARD.md).

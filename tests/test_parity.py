@@ -119,7 +119,7 @@ def test_whole_chat(case: Case, images: Path, name: str):
     ids = case.golden[f"chat/{name}"].tolist()
     prompt = "Describe the image."
     options = {"max_tokens": len(ids), "fit": "pad", "resolution": 256}
-    chunks = list(case.model.stream(images / name, prompt, **options))
+    chunks = list(case.model.stream(prompt, images / name, **options))
     answer = "".join(chunk.text for chunk in chunks)
     assert answer == case.model.tokenizer.decode(ids)
     tokens = [chunk.token for chunk in chunks if chunk.token is not None]

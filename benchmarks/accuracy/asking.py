@@ -88,7 +88,7 @@ def _ask(variant: Variant, image: Image.Image, text: str) -> Answer:
         model = opened(variant.folder, variant.dtype, variant.package)
         started = time.perf_counter()
         text = model.ask(
-            [image], text, resolution=variant.resolution, tiles=variant.tiles,
+            text, [image], resolution=variant.resolution, tiles=variant.tiles,
             max_tokens=MAX_TOKENS, temperature=0.0,
         )  # fmt: skip
     except FastVLMError as fault:

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
 
@@ -101,36 +101,102 @@ class Conversation:
         self._past = History(self.model, self.system)
         self._waiting = list(self._opening)
 
-    def ask(self, text: str, images: ImageSources = (), **options: Any) -> str:
-        """The whole answer to a question; arguments as for `stream`."""
-        return "".join(chunk.text for chunk in self.stream(text, images, **options))
+    def ask(
+        self,
+        prompt: str,
+        images: ImageSources = (),
+        *,
+        max_tokens: int = 512,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        min_p: float = 0.0,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
+        cancel: Event | None = None,
+    ) -> str:
+        """The whole answer to a prompt; arguments and errors as for `stream`."""
+        chunks = self.stream(
+            prompt,
+            images,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            stop=stop,
+            constraint=constraint,
+            cancel=cancel,
+        )
+        return "".join(chunk.text for chunk in chunks)
 
     def stream(
         self,
-        text: str,
+        prompt: str,
         images: ImageSources = (),
         *,
+        max_tokens: int = 512,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        min_p: float = 0.0,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
         cancel: Event | None = None,
         detailed: bool = False,
-        constraint: Constraint | None = None,
-        **sampling: Any,
     ) -> Generator[Chunk, None, None]:
-        """Streams the answer to `text`, about `images` too if any join here.
+        """Streams the answer to `prompt`, about `images` too if any join here.
 
-        `sampling` are the fields of `sampling.Sampling`. Setting `cancel`, closing
-        the iterator, an interrupt and the next question all end an answer early; what
-        was shown of it then stays in the conversation. If nothing was shown yet, the
-        question is forgotten. `detailed` measures every stage of `Chunk.timings`;
-        `constraint` is a rule for the answer's form, as from `constrained.py`.
+        `max_tokens` to `stop` are the fields of `Sampling`; `constraint` is a rule for
+        the form of the answer, as from `constrained.py`. Setting `cancel`, closing the
+        iterator, an interrupt and the next prompt all end an answer early; what was
+        yielded of it then stays in the conversation. If nothing was yielded yet, the
+        prompt is forgotten. `detailed` measures every stage of `Chunk.timings`.
 
-        Raises OptionError at once; while iterating, ImageError or ContextError before
-        the model computes anything, and the conversation is then as it was.
+        Raises:
+            OptionError: at the call, for an option that cannot be honoured.
+            ImageError, ContextError: while iterating, before the model computes
+                anything; the conversation is then as it was.
         """
+        return self.answer(
+            prompt,
+            images,
+            Sampling(
+                max_tokens=max_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                min_p=min_p,
+                repetition_penalty=repetition_penalty,
+                seed=seed,
+                stop=stop,
+            ),
+            constraint=constraint,
+            cancel=cancel,
+            detailed=detailed,
+        )
+
+    def answer(
+        self,
+        prompt: str,
+        images: ImageSources,
+        sampling: Sampling,
+        *,
+        constraint: Constraint | None = None,
+        cancel: Event | None = None,
+        detailed: bool = False,
+    ) -> Generator[Chunk, None, None]:
+        """As `stream`, for callers that hold a `Sampling`."""
         started = time.perf_counter()
-        options = Sampling(**sampling)
         self._settle()
         stream = self._answer(
-            text, _listed(images), options, cancel, detailed, constraint, started
+            prompt, _listed(images), sampling, cancel, detailed, constraint, started
         )
         self._stream = weakref.ref(stream)
         return stream
@@ -263,27 +329,6 @@ class Conversation:
             conversation._past.replay(turn)
         conversation._check([*conversation._past.pieces, *saved.waiting], used=0)
         return conversation
-
-
-def stream_once(
-    model: "FastVLMModel",
-    images: ImageSources,
-    text: str,
-    *,
-    system: str | None = None,
-    fit: str | None = None,
-    resolution: int | None = None,
-    tiles: tuple[int, int] | None = None,
-    **options: Any,
-) -> Generator[Chunk, None, None]:
-    """Streams the answer to one question, without a conversation around it.
-
-    Options as for `Conversation` and its `stream`.
-    """
-    conversation = Conversation(
-        model, system=system, fit=fit, resolution=resolution, tiles=tiles
-    )
-    return conversation.stream(text, images, **options)
 
 
 def _listed(images: ImageSources) -> Sequence[ImageSource]:

@@ -7,12 +7,12 @@ terminal are built on it in files of their own.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model import language, ops
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.model.feature_cache import FeatureCache
@@ -20,6 +20,9 @@ from fastvlm_mlx.model.vision import FastViTHD
 
 if TYPE_CHECKING:
     from fastvlm_mlx.processing.tokenizer import Tokenizer
+
+# LLaVA's id for an image in a prompt. It is never looked up in the embedding table.
+IMAGE_TOKEN_INDEX = -200
 
 
 class Projector(nn.Module):
@@ -97,6 +100,47 @@ class FastVLMModel(nn.Module):
             else table(mx.array([0])).dtype
         )
         return mx.concatenate([part.astype(dtype) for part in parts])[None]
+
+    def __call__(
+        self,
+        input_ids: mx.array,
+        pixel_values: mx.array | None = None,
+        cache: list[Any] | None = None,
+    ) -> mx.array:
+        """Logits of every position, for training and evaluation.
+
+        Each `IMAGE_TOKEN_INDEX` in `input_ids` (LLaVA's -200) stands for the next
+        image of `pixel_values` and becomes its visual tokens. All rows need the same
+        number of images.
+
+        Shapes:
+            input_ids: (B, L); pixel_values: (N, R, R, 3), N images in B rows
+            returns (B, L + N / B * (tokens - 1), vocab)
+        Raises:
+            OptionError: the images do not match the ids.
+        """
+        features = (
+            [] if pixel_values is None else list(self.encode_pixels(pixel_values))
+        )
+        rows: Any = input_ids.tolist()
+        counts = [row.count(IMAGE_TOKEN_INDEX) for row in rows]
+        if sum(counts) != len(features) or len(set(counts)) > 1:
+            raise OptionError(
+                f"input_ids: {counts} image places by row for {len(features)} images;"
+                " give every row the same number, one for each image"
+            )
+        waiting = iter(features)
+        embeddings = []
+        for row in rows:
+            pieces: list[list[int] | mx.array] = [[]]
+            for token in row:
+                if token == IMAGE_TOKEN_INDEX:
+                    pieces += [next(waiting), []]
+                else:
+                    cast(list[int], pieces[-1]).append(token)
+            embeddings.append(self.embed(pieces))
+        states = language.hidden(self.language_model, mx.concatenate(embeddings), cache)
+        return language.head(self.language_model, states)
 
     def logits(self, embeddings: mx.array, cache: list[Any]) -> mx.array:
         """The next token's logits after each row; the cache takes in all of it.

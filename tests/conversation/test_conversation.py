@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from fastvlm_mlx.conversation.conversation import Conversation, stream_once
+from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.errors import (
     CheckpointError,
     ContextError,
@@ -180,14 +180,14 @@ def test_stages_are_measured_on_request(model, photo):
     assert sum(stages.values()) <= slow.ttft
 
 
-def test_stream_once(model, photo):
+def test_one_question(model, photo):
     text = Conversation(model, photo).ask("What is it?", max_tokens=5)
-    chunks = stream_once(model, str(photo), "What is it?", max_tokens=5)
+    chunks = model.stream("What is it?", str(photo), max_tokens=5)
     assert "".join(chunk.text for chunk in chunks) == text
-    assert model.ask([photo], "What is it?", max_tokens=5) == text
+    assert model.ask("What is it?", [photo], max_tokens=5) == text
     assert model.conversation(photo).ask("What is it?", max_tokens=5) == text
     with pytest.raises(OptionError, match="tiles 0x2"):
-        stream_once(model, photo, "Hm?", tiles=(0, 2))
+        model.stream("Hm?", photo, tiles=(0, 2))
     with pytest.raises(OptionError, match="temperature -1"):
         Conversation(model).stream("Hm?", temperature=-1)
 

@@ -38,9 +38,7 @@ LIST["$defs"]["node"] |= {  # type: ignore
 
 def answered(model: Any, schema: Any, **options: Any) -> tuple[Any, Any]:
     chunks = list(
-        model.stream(
-            [], "Tell me.", constraint=JSONConstraint(model, schema), **options
-        )
+        model.stream("Tell me.", constraint=JSONConstraint(model, schema), **options)
     )
     return json.loads("".join(chunk.text for chunk in chunks)), chunks[-1]
 

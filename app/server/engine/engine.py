@@ -91,7 +91,7 @@ class Engine:
         """Reads the weights and compiles what needs compiling, before anyone waits."""
         mx.eval(self._model.parameters())
         images = [Image.new("RGB", (8, 8))] if self._model.config.vision else []
-        self._model.ask(images, "Hello", max_tokens=2)
+        self._model.ask("Hello", images, max_tokens=2)
         self._model.feature_cache.clear()
 
 

@@ -22,7 +22,7 @@ def test_jsonl_on_standard_output(folder, caption, tiny_model, tiny):
     assert [json.loads(line) for line in out.splitlines()] == [
         {
             "image": str(folder / name),
-            "caption": tiny_model.ask(folder / name, PROMPT, max_tokens=6).strip(),
+            "caption": tiny_model.ask(PROMPT, folder / name, max_tokens=6).strip(),
             "finish_reason": "length",
             "model": tiny,
             "prompt": PROMPT,

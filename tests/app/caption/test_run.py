@@ -71,7 +71,7 @@ def test_a_batch_answers_as_chat_does(tiny_model, options):
     pixels = [captioner.pixels(image) for image in images]  # type: ignore
     expected = []
     for image in images:
-        *_, last = chunks = list(tiny_model.stream(image, PROMPT, **options))
+        *_, last = chunks = list(tiny_model.stream(PROMPT, image, **options))
         text = "".join(chunk.text for chunk in chunks).strip()
         expected.append(Caption(text, last.finish_reason))
     assert captioner.captions(pixels) == expected
@@ -87,7 +87,7 @@ def test_views_and_context(tiny_model, images):
     assert len(pixels) == 3
     (found,) = captioner.captions([pixels])
     assert isinstance(found, Caption)
-    assert found.content == tiny_model.ask(image, PROMPT, max_tokens=5, **view).strip()
+    assert found.content == tiny_model.ask(PROMPT, image, max_tokens=5, **view).strip()
     # Prompts of several lengths, and one that is too long, in one batch.
     found = captioner.captions([pixels, pixels[:1], pixels])
     assert found[0] == found[2] != found[1]

@@ -54,7 +54,7 @@ def asked(reference: Path, images: Path) -> list[tuple[dict[str, Any], str]]:
                 "max_tokens": TOKENS,
             }
             shown = [] if path is None else [path]
-            pairs.append((body, model.ask(shown, question, max_tokens=TOKENS)))
+            pairs.append((body, model.ask(question, shown, max_tokens=TOKENS)))
     return pairs
 
 

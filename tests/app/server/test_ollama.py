@@ -20,7 +20,7 @@ def llama(server: Running) -> Iterator[Any]:
 
 
 def test_ollama_chat_says_what_chat_says(llama, tiny_model, coffee):
-    wanted = tiny_model.ask(coffee, PROMPT, max_tokens=16)
+    wanted = tiny_model.ask(PROMPT, coffee, max_tokens=16)
     question = {"role": "user", "content": PROMPT, "images": [str(coffee)]}
     asked = {"model": "tiny:latest", "messages": [question]}
     options = {"num_predict": 16, "num_ctx": 4096}
@@ -36,7 +36,7 @@ def test_ollama_chat_says_what_chat_says(llama, tiny_model, coffee):
 
 
 def test_ollama_generate_says_what_chat_says(llama, tiny_model, coffee):
-    wanted = tiny_model.ask(coffee, PROMPT, system="Be brief.", max_tokens=16)
+    wanted = tiny_model.ask(PROMPT, coffee, system="Be brief.", max_tokens=16)
     asked = {
         "model": "tiny",
         "prompt": PROMPT,

@@ -43,7 +43,7 @@ def about(path: Path, text: str = PROMPT) -> list[dict[str, Any]]:
 
 
 def test_openai_says_what_chat_says(gpt, tiny_model, coffee):
-    wanted = tiny_model.ask(coffee, PROMPT, max_tokens=16)
+    wanted = tiny_model.ask(PROMPT, coffee, max_tokens=16)
     whole = gpt.create(model="tiny", messages=about(coffee), max_tokens=16)
     assert whole.choices[0].message.content == wanted
     assert whole.choices[0].finish_reason == "length"
@@ -55,7 +55,7 @@ def test_openai_says_what_chat_says(gpt, tiny_model, coffee):
 
 
 def test_openai_streams_what_chat_says(gpt, tiny_model, coffee):
-    wanted = tiny_model.ask(coffee, PROMPT, max_tokens=16)
+    wanted = tiny_model.ask(PROMPT, coffee, max_tokens=16)
     chunks = list(
         gpt.create(
             model="tiny",
@@ -121,7 +121,7 @@ def test_an_edited_question_keeps_what_came_before(gpt, tiny_model, coffee):
 
 def test_several_images_and_messages_of_one_side(gpt, tiny_model, coffee, images):
     other = images / "astronaut.png"
-    wanted = tiny_model.ask([coffee, other], "First.\n\nSecond.", max_tokens=9)
+    wanted = tiny_model.ask("First.\n\nSecond.", [coffee, other], max_tokens=9)
     messages = [
         {"role": "user", "content": [image_part(coffee), image_part(other)]},
         {"role": "user", "content": "First."},
@@ -147,11 +147,11 @@ def test_a_seed_makes_openai_sampling_repeatable(gpt, tiny_model, seed):
         for _ in range(2)
     ]
     options["seed"] = seed % 2**32
-    assert said == [tiny_model.ask([], "Hello", max_tokens=12, **options)] * 2
+    assert said == [tiny_model.ask("Hello", [], max_tokens=12, **options)] * 2
 
 
 def test_stop_texts(gpt, tiny_model):
-    full = tiny_model.ask([], "Hello", max_tokens=24)
+    full = tiny_model.ask("Hello", [], max_tokens=24)
     stop = full[6:9]
     answer = gpt.create(
         model="tiny",
