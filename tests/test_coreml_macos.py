@@ -128,7 +128,7 @@ def test_every_unit_is_measured(mac, package: Path, monkeypatch):
     reports = coreml.measure(package, pixels, runs=2)
     assert [report.compute_units for report in reports] == list(coreml.COMPUTE_UNITS)
     assert all(report.operations == {"NeuralEngine": 2} for report in reports)
-    assert all(report.features.shape == (1, 1, 256) for report in reports)
+    assert all(report.features.shape == (1, 1, 128) for report in reports)
 
 
 class MLNeuralEngineComputeDevice:

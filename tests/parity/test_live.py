@@ -26,7 +26,7 @@ from tests.support.reference_models import FastVlm, Llava, Sizes  # noqa: E402
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]
 LIMIT = 1e-3
-STEPS = 24
+STEPS = 12
 SMALL = Sizes()
 UNFUSED = replace(SMALL, fused=False)
 LARGER = Sizes(
