@@ -1,15 +1,24 @@
-# Two commands are all it takes: `make chat` and `make test`.
+# Two commands are all it takes: `make chat` and `make test`. `make parity` compares
+# with PyTorch, in an environment of its own.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PARITY := .venv-parity
+# Options for pip there, as `make parity PARITY_PIP="--constraint FILE"`. On Linux PyPI's
+# torch brings CUDA with it (5 GB); PyTorch's own index has a build without:
+# PARITY_PIP="--extra-index-url https://download.pytorch.org/whl/cpu"
+PARITY_PIP ?=
 
-.PHONY: chat test lint format clean
+.PHONY: chat test parity lint format clean
 
 chat: $(VENV)/installed
 	$(BIN)/fastvlm-mlx chat examples/number.png -p "Describe the image." --model demo
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+parity: $(PARITY)/installed
+	$(PARITY)/bin/python -m pytest -m parity -rP
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -33,5 +42,12 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev --editable '.[coreml,serve]'
 	touch $@
 
+$(PARITY)/installed: pyproject.toml
+	$(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check $(PARITY_PIP) --group dev --group parity --editable '.[coreml,serve]'
+	$(PARITY)/bin/python -c "import timm, torch, transformers"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(PARITY) build dist *.egg-info

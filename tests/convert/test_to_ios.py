@@ -90,7 +90,7 @@ def test_config_decodes(made):
     for key, kind in REQUIRED.items():
         assert type(config[key]) is kind, key
     assert config["model_type"] == "llava_qwen2"  # the type the app registers
-    assert config["mm_hidden_size"] == 256
+    assert config["mm_hidden_size"] == 128
     assert config["quantization"] == {"group_size": 32, "bits": 8}
     # Given, it would have to hold an mrope_section.
     assert "rope_scaling" not in config
@@ -140,7 +140,7 @@ def test_tensors_are_the_modules_of_the_app(made, reference: Path):
     assert set(tensors) == names | projector
     # The projector is never quantized: the app's layers are plain.
     assert all(tensors[name].dtype == mx.float16 for name in projector)
-    assert tensors["multi_modal_projector.linear_0.weight"].shape == (64, 256)
+    assert tensors["multi_modal_projector.linear_0.weight"].shape == (64, 128)
     assert tensors["multi_modal_projector.linear_2.weight"].shape == (64, 64)
 
 

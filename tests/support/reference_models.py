@@ -145,6 +145,15 @@ class FastVlm:
         tower = self.model.model.vision_tower.timm_model
         tower.load_state_dict(encoder(sizes, seed).state_dict())
 
+    def config(self) -> dict[str, Any]:
+        """config.json, as `save_pretrained` writes it."""
+        config = self.model.config.to_diff_dict()
+        config["text_config"] |= {"bos_token_id": 1536, "eos_token_id": 1538}
+        return config | {
+            "architectures": [type(self.model).__name__],
+            "dtype": "float32",
+        }
+
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         out = self.model.get_image_features(pixels)
         return out.last_hidden_state.flatten(2).transpose(1, 2)

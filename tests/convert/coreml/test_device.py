@@ -131,7 +131,7 @@ def test_every_unit_is_measured(mac, package: Path, monkeypatch):
         coreml_encoder.COMPUTE_UNITS
     )
     assert all(report.operations == {"NeuralEngine": 2} for report in reports)
-    assert all(report.features.shape == (1, 1, 256) for report in reports)
+    assert all(report.features.shape == (1, 1, 128) for report in reports)
 
 
 class MLNeuralEngineComputeDevice:
