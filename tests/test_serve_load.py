@@ -53,8 +53,8 @@ def asked(reference: Path, images: Path) -> list[tuple[dict[str, Any], str]]:
                 "messages": [{"role": "user", "content": parts}],
                 "max_tokens": TOKENS,
             }
-            images = [] if path is None else [path]
-            pairs.append((body, model.ask(images, question, max_tokens=TOKENS)))
+            about = [] if path is None else [path]
+            pairs.append((body, model.ask(about, question, max_tokens=TOKENS)))
     return pairs
 
 
