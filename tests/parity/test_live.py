@@ -4,7 +4,6 @@ Unlike the goldens these are of any size and of unrounded weights, and the refer
 asked at once. Run by `make parity`, which shows the largest difference of each.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from tests.support.reference_models import FastVlm, Llava, Sizes  # noqa: E402
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]
 LIMIT = 1e-3
-STEPS = 12
+STEPS = 16
 SMALL = Sizes()
 UNFUSED = replace(SMALL, fused=False)
 LARGER = Sizes(
@@ -107,12 +106,6 @@ def written(layout: str, sizes: Sizes, folder: Path) -> Any:
         tensors = reference_layouts.llava(encoder, projector, language_model)
     files.write(folder, {"model": tensors}, config, dtype=dtype)
     return model
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
