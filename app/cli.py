@@ -12,11 +12,26 @@ from typer.core import TyperGroup
 
 from fastvlm_mlx._version import __version__
 from fastvlm_mlx.app import terminal
-from fastvlm_mlx.app.commands import bench, caption, chat, convert, info, serve
+from fastvlm_mlx.app.commands import (
+    bench,
+    caption,
+    chat,
+    convert,
+    export,
+    info,
+    serve,
+    verify,
+)
+
+# In the order in which they are met.
+COMMANDS = ["chat", "caption", "convert", "export", "verify", "info", "bench", "serve"]
 
 
 class Program(TyperGroup):
     """The program itself, quick to show its help."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=COMMANDS.index)
 
     def get_params(self, ctx: Any) -> list[Any]:
         parameters = super().get_params(ctx)
@@ -66,13 +81,14 @@ def overview(
 for command in (
     chat.chat,
     convert.convert,
-    convert.verify,
+    verify.verify,
     info.info,
     bench.bench,
     caption.caption,
     serve.serve,
 ):
     app.command()(command)
+app.add_typer(export.export)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -44,19 +44,19 @@ def read_model(source: Path | str, target: str) -> tuple[Path, ModelConfig, Tens
     text = config.text
     if config.vision is None or config.projector is None or text is None:
         raise CheckpointError(
-            f"{source}: --target {target} needs an encoder, a projector and a language"
+            f"{source}: export {target} needs an encoder, a projector and a language"
             " model; give a whole FastVLM checkpoint"
         )
     if text["model_type"] != "qwen2":
         raise CheckpointError(
-            f"{source}: --target {target} is read as Qwen2, and this language model is"
-            f" {text['model_type']}; leave out --target"
+            f"{source}: export {target} is read as Qwen2, and this language model is"
+            f" {text['model_type']}; use `convert` for a folder of ours"
         )
     head_dim = text["hidden_size"] // text["num_attention_heads"]
     if text.get("head_dim", head_dim) != head_dim or text.get("rope_scaling"):
         raise CheckpointError(
-            f"{source}: --target {target} knows neither head_dim nor rope_scaling,"
-            " which this language model sets; leave out --target"
+            f"{source}: export {target} knows neither head_dim nor rope_scaling,"
+            " which this language model sets; use `convert` for a folder of ours"
         )
     tensors: Tensors = {}
     for file in weight_files(folder):

@@ -1,4 +1,4 @@
-"""The folder that Apple's iOS app reads: `convert SRC OUT --target ios`.
+"""The folder that Apple's iOS app reads: `fastvlm-mlx export ios SRC OUT`.
 
 Drop it into the app of apple/ml-fastvlm as `app/FastVLM/model`. Read by
 https://github.com/apple/ml-fastvlm/blob/592b4add/app/FastVLM/FastVLM.swift
@@ -79,8 +79,8 @@ def export(
     if options.image_input or options.projector:
         option = "--image-input" if options.image_input else "--projector"
         raise OptionError(
-            f"--target ios {option}: Apple's app passes floats and projects itself;"
-            f" leave out {option}, or use --coreml"
+            f"export ios {option}: Apple's app passes floats and projects itself;"
+            f" leave out {option}, or use export coreml"
         )
     import_coremltools()
     folder, config, tensors = llava_files.read_model(source, "ios")
@@ -132,8 +132,9 @@ def app_tensors(tensors: Tensors, config: ModelConfig) -> Tensors:
     assert projector and text  # read_model saw to it
     if len(projector.dims) != 3 or projector.dims[1:] != (text["hidden_size"],) * 2:
         raise CheckpointError(
-            f"--target ios: the app has a projector of two layers as wide as the"
-            f" language model, and this one is {projector.dims}; leave out --target"
+            f"export ios: the app has a projector of two layers as wide as the"
+            f" language model, and this one is {projector.dims}; use `convert`"
+            " for a folder of ours"
         )
     named: Tensors = {}
     for name, array in tensors.items():

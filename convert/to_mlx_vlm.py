@@ -1,4 +1,4 @@
-"""mlx-community's layout: `convert SRC OUT --target mlx-vlm`.
+"""mlx-community's layout: `fastvlm-mlx export mlx-vlm SRC OUT`.
 
 Read by mlx-vlm (Python) and mlx-swift-lm (Swift), which hold the encoder as published:
 a BatchNorm behind each FFN convolution, LayerNorm's affine, layer scales. Our folded
@@ -147,8 +147,8 @@ def _check(vision: VisionConfig) -> None:
     ):
         if found:
             raise CheckpointError(
-                f"--target mlx-vlm: its encoder has no {cause}, and this checkpoint"
-                " does; leave out --target"
+                f"export mlx-vlm: its encoder has no {cause}, and this checkpoint"
+                " does; use `convert` for a folder of ours"
             )
 
 
@@ -227,8 +227,8 @@ def _norm_and_qkv(tensors: Tensors, block: str, name: str) -> Tensors:
     off = np.abs(matrix @ shift - wanted).max()
     if off > 1e-3 * max(np.abs(wanted).max(), 1e-3):
         raise CheckpointError(
-            f"--target mlx-vlm: {block} has a bias on qkv ({off:.2g} of it beyond its"
-            " norm), which mlx-vlm's encoder lacks; leave out --target"
+            f"export mlx-vlm: {block} has a bias on qkv ({off:.2g} of it beyond its"
+            " norm), which mlx-vlm's encoder lacks; use `convert` for a folder of ours"
         )
     return {
         f"{name}.norm.weight": mx.ones((weight.shape[1],)),

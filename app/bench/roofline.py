@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastvlm_mlx.model.config import ModelConfig
 
 # Share of the peak that good matrix products reach on Apple's GPUs.
+SHORTEST_STEP = 1e-3  # seconds a token
 EFFICIENCY = 0.7
 
 
@@ -146,13 +147,19 @@ def limits(
 
 
 def predictions(work: dict[str, Work]) -> list[dict[str, Any]]:
-    """What GPUs of M1 to M4 class should need, in seconds: never a measurement."""
+    """What GPUs of M1 to M4 class should need, in seconds: never a measurement.
+
+    A chip that would decode a token in less than `SHORTEST_STEP` is left out: there
+    the time to launch kernels rules, which a roofline does not count.
+    """
     found = []
     for chip in CHIPS:
         real = Speed(chip.name, EFFICIENCY * chip.flops, chip.bytes)
         seconds = {name: real.seconds(stage) for name, stage in work.items()}
         parts = [seconds[n] for n in ("encode", "project", "prefill") if n in seconds]
         step = seconds.get("decode_token")
+        if step is not None and step < SHORTEST_STEP:
+            continue
         found.append(
             {
                 "chip": chip.name,

@@ -44,14 +44,12 @@ class Request:
 
 
 def run(request: Request) -> None:
-    """Measure, then print; draw an image if asked."""
+    """Measures, then prints a table or one line of JSON; draws a chart if asked."""
     from fastvlm_mlx.app.bench import table
 
     _check(request)
     report = gather(request)
-    if not request.as_json:
-        print(table.table(report), end="\n\n")
-    print(json.dumps(report))
+    print(json.dumps(report) if request.as_json else table.table(report))
     if request.plot is not None:
         from fastvlm_mlx.app.bench import plot
 
@@ -127,9 +125,8 @@ def gather(request: Request) -> dict[str, Any]:
     speeds = [roofline.measure(dtype)]
     image, kind = _image(request.image)
     results, missing = [], {"energy": machine.energy()}
-    rounds = (request.runs + request.warmup + request.cold * COLD_RUNS) * len(
-        resolutions
-    )
+    cold_runs = COLD_RUNS if request.cold else 0
+    rounds = (request.runs + request.warmup + cold_runs) * len(resolutions)
     with tempfile.TemporaryDirectory() as folder, _bar(rounds) as step:
         files = stages.variants(image, Path(folder), kind)
         for encoder in request.encoders or ("mlx",):
@@ -178,6 +175,11 @@ def gather(request: Request) -> dict[str, Any]:
                 2,
                 images=images,
             )
+        )
+    if not all(result["predictions"] for result in results):
+        missing["predictions"] = (
+            "the model is so small that a GPU would spend its time launching kernels,"
+            " which they do not count"
         )
     return {
         "format": FORMAT,

@@ -63,9 +63,11 @@ def _block(result: dict[str, Any]) -> list[str]:
             f"peak memory: {format_size(result['peak_memory'])} for a whole process, "
             f"{format_size(result['peak_mlx'])} of it in MLX arrays"
         )
-    lines.append(
-        "prediction (not a measurement: 70% of the GPU's 16-bit peak, no idle time):"
-    )
+    if result["predictions"]:
+        lines.append(
+            "prediction (not a measurement: 70% of the GPU's 16-bit peak, no idle"
+            " time):"
+        )
     for chip in result["predictions"]:
         rate = chip["generation_tps"]
         lines.append(

@@ -13,14 +13,14 @@ def bench(
     resolutions: Annotated[
         list[int] | None,
         typer.Option(
-            "--resolution", help="Side of the image; repeatable. Else the model's."
+            "--resolution", help="Pixels a side; repeatable (default: the model's)."
         ),
     ] = None,
     encoders: Annotated[
         list[str] | None,
         typer.Option(
             "--encoder",
-            help="mlx, or coreml-all, -ane, -gpu, -cpu; repeatable.",
+            help="mlx, coreml-all, coreml-ane, coreml-gpu or coreml-cpu; repeatable.",
         ),
     ] = None,
     tiles: Annotated[
@@ -34,33 +34,40 @@ def bench(
         str, typer.Option("--prompt", "-p", help="The question.")
     ] = "Describe the image.",
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", help="Tokens of each answer; all are made.")
+        int,
+        typer.Option(
+            "--max-tokens", help="Tokens to generate per run (stop tokens are ignored)."
+        ),
     ] = 32,
     runs: Annotated[int, typer.Option("--runs", "-n", help="Measured runs.")] = 5,
     warmup: Annotated[
-        int, typer.Option("--warmup", help="Runs before them that do not count.")
+        int, typer.Option("--warmup", help="Runs before them that are not measured.")
     ] = 1,
     cold: Annotated[
-        bool, typer.Option(help="Measure new processes too, memory with them.")
+        bool,
+        typer.Option(help="Also measure cold start and peak memory in new processes."),
     ] = True,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the JSON line alone.")
+        bool,
+        typer.Option("--json", help="Print one line of JSON instead of the table."),
     ] = False,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE", help="Draw the stages: .png or .jpg."),
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw the stages as a chart: .png or .jpg."
+        ),
     ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
-            "--compare", metavar="A B", help="Measure nothing: compare two reports."
+            "--compare", metavar="A B", help="Compare two reports instead of measuring."
         ),
     ] = None,
 ) -> None:
     """Measure how fast a model is here, stage by stage.
 
-    Prints a table, then the same as one line of JSON. Save it (`--json > a.json`) to
-    compare it later: `bench --compare a.json b.json`.
+    Prints a table. To compare two measurements, save each with `--json > a.json`,
+    then run `bench --compare a.json b.json`.
     """
     from fastvlm_mlx.app.bench import run
 

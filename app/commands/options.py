@@ -74,3 +74,22 @@ Schema = Annotated[
         "--schema", metavar="FILE", help="Answer in JSON of this JSON schema."
     ),
 ]
+
+# Of what is written.
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SRC", help="A checkpoint: folder, file, zip, hub id or name."
+    ),
+]
+QBits = Annotated[
+    Literal["4", "8"] | None,
+    typer.Option("--q-bits", help="Quantize the language model to this."),
+]
+QGroupSize = Annotated[
+    int | None,
+    typer.Option("--q-group-size", help="Weights that share a scale: 32, 64 or 128."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace OUT if it exists.")
+]

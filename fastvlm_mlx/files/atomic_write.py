@@ -115,6 +115,17 @@ def _staged(
                 parent.rmdir()
 
 
+def check_output(out: str | Path, *, overwrite: bool) -> None:
+    """Refuses an `out` that `staged_folder` would refuse, before any work is done.
+
+    Raises:
+        OptionError: it exists and `overwrite` is not set, or may not be replaced.
+    """
+    place = Path(out).expanduser()
+    if place.exists():
+        _check_replaceable(out, place.resolve(), overwrite, folder=True)
+
+
 def _check_apart(out: str | Path, place: Path, source: Path, folder: bool) -> None:
     if place == source:
         raise OptionError(f"{out}: is the source itself; name another output")

@@ -1,4 +1,4 @@
-"""The folder of `--target ios` holds what FastVLM.swift decodes, and nothing else.
+"""The folder of `export ios` holds what FastVLM.swift decodes, and nothing else.
 
 The keys below are the `CodingKeys` and `@ModuleInfo` names of apple/ml-fastvlm's
 app/FastVLM/FastVLM.swift; optional ones are those it decodes with a default.
@@ -175,7 +175,7 @@ def test_refusals(reference: Path, tmp_path: Path):
         (CoreMLOptions(image_input=True), "--image-input"),
         (CoreMLOptions(projector=True), "--projector"),
     ):
-        with pytest.raises(OptionError, match=f"^--target ios {option}: Apple's app"):
+        with pytest.raises(OptionError, match=f"^export ios {option}: Apple's app"):
             to_ios.export(source, tmp_path / "x", options)
     with pytest.raises(OptionError, match="^--q-bits 3 --q-group-size 64: use 4 or 8"):
         to_ios.export(source, tmp_path / "x", q_bits=3)

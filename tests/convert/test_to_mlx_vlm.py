@@ -1,4 +1,4 @@
-"""The folder of `--target mlx-vlm`: converts back to the same model, and loads in
+"""The folder of `export mlx-vlm`: converts back to the same model, and loads in
 mlx-vlm itself where a Python with mlx-vlm is named by FASTVLM_MLX_VLM_PYTHON."""
 
 import json

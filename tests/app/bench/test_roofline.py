@@ -85,3 +85,10 @@ def test_predictions_name_chips_and_stay_below_their_peak():
 def test_this_machine_has_a_speed():
     found = roofline.measure(mx.float32)
     assert 1e8 < found.flops < 1e16 and 1e8 < found.bytes < 1e14
+
+
+def test_predictions_leave_out_what_kernel_launches_would_rule():
+    small = ModelConfig(VisionConfig(), ProjectorConfig(), text(0.004))
+    assert roofline.predictions(roofline.stages(small, 256, 30, 2)) == []
+    encoder = ModelConfig(VisionConfig())
+    assert roofline.predictions(roofline.stages(encoder, 256, 30, 2)) != []

@@ -1,0 +1,174 @@
+"""The signatures of `fastvlm-mlx export coreml`, `export ios` and `export mlx-vlm`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fastvlm_mlx.app.commands import options
+
+Precision = Annotated[
+    Literal["float16", "float32"],
+    typer.Option(
+        "--precision",
+        help="Of weights and arithmetic. float32 runs on CPU and GPU only.",
+    ),
+]
+Resolutions = Annotated[
+    str | None,
+    typer.Option(
+        "--resolution",
+        metavar="R[,R...]",
+        help="Pixels a side; several share their weights (default: the model's).",
+    ),
+]
+Compress = Annotated[
+    Literal["int8", "int8-block", "palette8", "palette6"] | None,
+    typer.Option("--compress", help="Compress the weights of the 1x1 convolutions."),
+]
+Attention = Annotated[
+    Literal["batched", "per-head"],
+    typer.Option(
+        "--attention",
+        help="Attention layout: batched (CPU, GPU) or per-head (Neural Engine).",
+    ),
+]
+QueryChunk = Annotated[
+    int | None,
+    typer.Option(
+        "--query-chunk", help="Attend this many queries at a time (per-head only)."
+    ),
+]
+NormPrescale = Annotated[
+    int,
+    typer.Option(
+        "--norm-prescale",
+        help="Divide the input of LayerNorm by this power of two.",
+    ),
+]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--image",
+        metavar="PATH",
+        help="Compare with the MLX encoder on this image; repeatable.",
+    ),
+]
+
+export = typer.Typer(
+    name="export",
+    help="Write the model in the format of another program.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
+
+@export.command()
+def coreml(
+    source: options.Source,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The package to write: OUT.mlpackage.")
+    ],
+    precision: Precision = "float16",
+    resolution: Resolutions = None,
+    compress: Compress = None,
+    image_input: Annotated[
+        bool,
+        typer.Option("--image-input", help="Take a pixel buffer instead of floats."),
+    ] = False,
+    projector: Annotated[
+        bool,
+        typer.Option(
+            "--projector",
+            help="Include the projector: output language-model embeddings.",
+        ),
+    ] = False,
+    attention: Attention = "batched",
+    query_chunk: QueryChunk = None,
+    norm_prescale: NormPrescale = 16,
+    images: Images = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write the vision encoder as a Core ML package."""
+    from fastvlm_mlx.app.export import coreml
+
+    coreml.run(
+        source,
+        coreml.package_path(out),
+        coreml.encoder_options(
+            precision=precision,
+            resolution=resolution,
+            compression=compress,
+            image_input=image_input,
+            projector=projector,
+            attention=attention,
+            query_chunk=query_chunk,
+            norm_prescale=norm_prescale,
+        ),
+        images=images or (),
+        overwrite=overwrite,
+    )
+
+
+@export.command()
+def ios(
+    source: options.Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    q_bits: Annotated[
+        Literal["4", "8", "none"],
+        typer.Option("--q-bits", help="Quantize the language model to this."),
+    ] = "8",
+    q_group_size: options.QGroupSize = None,
+    precision: Precision = "float16",
+    resolution: Resolutions = None,
+    compress: Compress = None,
+    attention: Attention = "batched",
+    query_chunk: QueryChunk = None,
+    norm_prescale: NormPrescale = 16,
+    images: Images = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write the model folder that Apple's FastVLM app reads."""
+    from fastvlm_mlx.app.export import coreml, ios
+
+    ios.run(
+        source,
+        out,
+        coreml.encoder_options(
+            precision=precision,
+            resolution=resolution,
+            compression=compress,
+            attention=attention,
+            query_chunk=query_chunk,
+            norm_prescale=norm_prescale,
+        ),
+        q_bits=None if q_bits == "none" else int(q_bits),
+        q_group_size=q_group_size or 64,
+        images=images or (),
+        overwrite=overwrite,
+    )
+
+
+@export.command("mlx-vlm")
+def mlx_vlm(
+    source: options.Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    q_bits: options.QBits = None,
+    q_group_size: options.QGroupSize = None,
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"],
+        typer.Option("--dtype", help="dtype of unquantized weights."),
+    ] = "bfloat16",
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write the folder that mlx-vlm and mlx-swift-lm read."""
+    from fastvlm_mlx.app.export import mlx_vlm
+
+    mlx_vlm.run(
+        source,
+        out,
+        dtype=dtype,
+        q_bits=None if q_bits is None else int(q_bits),
+        q_group_size=q_group_size or 64,
+        overwrite=overwrite,
+    )

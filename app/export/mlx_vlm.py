@@ -1,0 +1,37 @@
+"""`fastvlm-mlx export mlx-vlm`: the folder that mlx-vlm and mlx-swift-lm read."""
+
+from pathlib import Path
+
+from fastvlm_mlx.app import terminal
+from fastvlm_mlx.convert import to_mlx_vlm
+from fastvlm_mlx.files.atomic_write import check_output
+from fastvlm_mlx.files.disk_space import format_size
+
+
+def run(
+    source: str,
+    out: Path,
+    *,
+    dtype: str,
+    q_bits: int | None,
+    q_group_size: int,
+    overwrite: bool,
+) -> None:
+    """Writes `out` and prints its size.
+
+    Raises:
+        CheckpointError: the encoder is not of the form that mlx-vlm knows.
+        OptionError: an option cannot be honoured.
+    """
+    check_output(out, overwrite=overwrite)
+    report = to_mlx_vlm.export(
+        source,
+        out,
+        dtype=dtype,
+        q_bits=q_bits,
+        q_group_size=q_group_size,
+        overwrite=overwrite,
+    )
+    print(f"{report.out}: {format_size(report.bytes)}")
+    for line in report.warnings:
+        terminal.note(f"warning: {line}")

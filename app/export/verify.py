@@ -1,0 +1,33 @@
+"""`fastvlm-mlx verify`: a stored Core ML package beside the MLX encoder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastvlm_mlx import coreml_encoder
+from fastvlm_mlx.app.export.report import print_verdicts
+from fastvlm_mlx.convert.coreml import device as on_device
+from fastvlm_mlx.convert.coreml import mlpackage, verify
+from fastvlm_mlx.fastvlm import load
+
+
+def run(
+    package: Path, model: str, images: Sequence[Path], *, strict: bool, device: bool
+) -> None:
+    """Prints how well `package` agrees with `model`.
+
+    Raises:
+        OptionError: it agrees too little, or `device` elsewhere than on a Mac.
+    """
+    if device:
+        coreml_encoder.require_macos()
+    stored = mlpackage.read(package)
+    reference = verify.Reference(
+        load(model, dtype="float32"), [str(path) for path in images]
+    )
+    verdicts = verify.judge(stored, reference, strict=strict)
+    print_verdicts(verdicts)
+    consequence = f"it does not hold the encoder of {model}, or drifts from it"
+    verify.require(verdicts, str(package), consequence)
+    if device:
+        for verdict in on_device.judge_on_device(stored, reference):
+            print(verdict)
