@@ -88,7 +88,11 @@ def test_this_machine_has_a_speed():
 
 
 def test_predictions_leave_out_what_kernel_launches_would_rule():
-    small = ModelConfig(VisionConfig(), ProjectorConfig(), text(0.004))
+    small = ModelConfig(
+        VisionConfig(),
+        ProjectorConfig(),
+        {**text(0.5), "num_hidden_layers": 1, "vocab_size": 2000},
+    )
     assert roofline.predictions(roofline.stages(small, 256, 30, 2)) == []
     encoder = ModelConfig(VisionConfig())
     assert roofline.predictions(roofline.stages(encoder, 256, 30, 2)) != []
