@@ -1,6 +1,6 @@
 """docs/cli.md shows `--help` of every command as the program prints it.
 
-`python -m tests.app.test_help` writes the page anew. A new command needs no change here.
+`python -m tests.app.test_help` writes the page anew.
 """
 
 import io

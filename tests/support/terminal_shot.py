@@ -2,9 +2,9 @@
 
     python -m tests.support.terminal_shot
 
-writes docs/images/terminal.png. Every command runs on a pseudo-terminal; rich draws what
-it printed as an SVG, and a headless Chromium makes a PNG of that, since an SVG in a page
-on GitHub cannot load rich's font.
+writes docs/images/terminal.png. Every command runs on a pseudo-terminal; rich draws
+what it printed as an SVG, and a headless Chromium makes a PNG of that, since an SVG in
+a page on GitHub cannot load rich's font.
 """
 
 import io
