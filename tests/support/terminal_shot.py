@@ -36,7 +36,8 @@ def spawn(command: str) -> pexpect.spawn:
         str(Path(sys.executable).with_name(program)),
         arguments,
         cwd=ROOT,
-        env={**os.environ, "TERM": "dumb"},
+        # OpenBLAS' threads spin, so on a busy machine two are slower than one.
+        env={**os.environ, "TERM": "dumb", "OPENBLAS_NUM_THREADS": "1"},
         encoding="utf-8",
         timeout=60,
         dimensions=(40, COLUMNS),
