@@ -9,7 +9,7 @@ PARITY := .venv-parity
 # PARITY_PIP="--extra-index-url https://download.pytorch.org/whl/cpu"
 PARITY_PIP ?=
 
-.PHONY: chat test parity lint format clean
+.PHONY: chat test parity lint format docs clean
 
 chat: $(VENV)/installed
 	$(BIN)/fastvlm-mlx chat examples/number.png -p "Describe the image." --model demo
@@ -29,6 +29,11 @@ lint: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The generated pages: docs/cli.md from --help, docs/api.md from the docstrings.
+docs: $(VENV)/installed-dev
+	$(BIN)/python -m tests.app.test_help
+	$(BIN)/python -m tests.support.make_api_page
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

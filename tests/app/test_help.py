@@ -1,13 +1,12 @@
-"""The README shows `--help` as it is.
+"""docs/cli.md shows `--help` of every command as the program prints it.
 
-A line `<!-- help: chat -->` is followed by a fenced block with the help of that
-command; `<!-- help -->` is the program's own. `python -m tests.app.test_help` rewrites
-the blocks in place.
+`python -m tests.app.test_help` writes the page anew.
 """
 
 import io
 import os
 import re
+from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from unittest import mock
 
@@ -17,13 +16,26 @@ import typer
 from fastvlm_mlx.app import cli
 from tests.support.paths import ROOT
 
-README = ROOT / "README.md"
-BLOCK = re.compile(
-    r"(?P<marker><!-- help:? *(?P<command>[\w ]*?) *-->\n+```\w*\n)"
-    r"(?P<text>.*?)(?P<end>^```)",
-    re.DOTALL | re.MULTILINE,
-)
-COMMANDS = ["", *vars(typer.main.get_command(cli.app))["commands"]]
+PAGE = ROOT / "docs" / "cli.md"
+HEAD = """# Command line
+
+Written by `python -m tests.app.test_help` from `--help`. Do not edit.
+
+The answer goes to standard output, everything else to standard error. The exit code is
+0, 1 after an error (one line on standard error), 2 for a command line that cannot be
+parsed, 130 after Ctrl-C.
+"""
+
+
+def commands(group: object = None, path: str = "") -> Iterator[str]:
+    """Every command and group, `""` being the program, in the order of `--help`."""
+    yield path
+    found = typer.main.get_command(cli.app) if group is None else group
+    for name, command in getattr(found, "commands", {}).items():
+        yield from commands(command, f"{path} {name}".strip())
+
+
+COMMANDS = list(commands())
 
 
 def help_of(command: str) -> str:
@@ -35,26 +47,33 @@ def help_of(command: str) -> str:
     return shown.getvalue()
 
 
-def renewed(text: str) -> str:
-    """`text` with every marked block as the program prints it now."""
-    return BLOCK.sub(
-        lambda block: block["marker"] + help_of(block["command"]) + block["end"], text
+def page() -> str:
+    """The whole page: a heading and a block for each command."""
+    sections = (
+        f"\n## {' '.join(('fastvlm-mlx', command)).strip()}\n"
+        f"\n```text\n{help_of(command)}```\n"
+        for command in COMMANDS
     )
+    return HEAD + "".join(sections)
 
 
-def test_the_readme_shows_the_help():
-    if not README.exists():
-        pytest.skip("no README here")
-    text = README.read_text(encoding="utf-8")
-    assert text == renewed(text), "run `python -m tests.app.test_help`"
+def test_the_page_is_current():
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `make docs`"
 
 
-def test_blocks_are_found_and_rewritten():
-    text = "# X\n<!-- help: info -->\n```\nold\n```\nrest\n```\nkept\n```\n"
-    new = renewed(text)
-    assert new.startswith("# X\n<!-- help: info -->\n```\nUsage: fastvlm-mlx info")
-    assert new.endswith("\n```\nrest\n```\nkept\n```\n")
-    assert renewed(new) == new
+def test_groups_are_walked():
+    outer, inner = typer.Typer(), typer.Typer()
+    for app, name in ((outer, "one"), (inner, "two"), (inner, "three")):
+        app.command(name)(lambda: None)
+    outer.add_typer(inner, name="group")
+    found = set(commands(typer.main.get_command(outer)))
+    assert found == {"", "one", "group", "group two", "group three"}
+
+
+def test_the_page_has_every_command():
+    found = re.findall(r"^## fastvlm-mlx ?(.*)$", page(), re.MULTILINE)
+    assert found == COMMANDS
+    assert len(found) > 5
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -65,4 +84,4 @@ def test_help_is_plain_and_narrow(command):
 
 
 if __name__ == "__main__":
-    README.write_text(renewed(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")

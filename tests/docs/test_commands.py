@@ -1,0 +1,277 @@
+"""The commands in README.md and docs/*.md run as printed, or at least parse.
+
+A page's commands run one after the other in one temporary folder, which holds copies of
+`examples/` and a folder `photos`; `0.5b` comes from a stand-in hub that serves a small
+checkpoint. What runs for minutes, changes the machine or needs a Mac is listed in
+`PARSED_ONLY` with its reason: those are parsed by the program's own parser.
+"""
+
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import typer
+
+from fastvlm_mlx.app import cli
+from tests.support.doc_blocks import Block, blocks, existing, programs
+from tests.support.hub_server import Hub, Repository
+from tests.support.paths import EXAMPLES, REFERENCES, ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# A command's beginning, as a regular expression: why it is not run here.
+PARSED_ONLY = {
+    r"make ": "sets up an environment of its own",
+    r"pip install |uv tool install |uvx ": "installs from the network",
+    r"fastvlm-mlx bench": "half a minute; tests/app/bench runs it",
+    r"fastvlm-mlx export (coreml|ios) ": "ten seconds; tests/convert/coreml does it",
+    r"fastvlm-mlx verify ": "needs the package of such an export",
+    r"fastvlm-mlx chat .*--encoder coreml": "needs a Mac",
+    r"python -m (benchmarks|training)\.": "minutes to hours",
+    r"python -m pytest ": "the tests are run already",
+    r".* (SRC|FOLDER)\b": "names a checkpoint or a folder that the reader has",
+}
+BLOCKS = blocks()
+SHELL = [block for block in BLOCKS if block.is_shell]
+COMMANDS = [(str(block), command) for block in SHELL for command in block.commands]
+# docs/api.md shows signatures; docs/server.md shows clients of a running server.
+PYTHON = [b for b in BLOCKS if b.language == "python" and b.page == "README.md"]
+CLIENTS = [b for b in BLOCKS if b.language == "python" and b.page == "docs/server.md"]
+PROGRAM = typer.main.get_command(cli.app)
+
+
+def reason(command: str) -> str | None:
+    """Why a command is only parsed; None if it runs."""
+    found = (why for start, why in PARSED_ONLY.items() if re.match(start, command))
+    return next(found, None)
+
+
+def parse(words: list[str]) -> None:
+    """Parses one call as its program would.
+
+    Raises:
+        Exception: the program would refuse it, or it is unknown.
+    """
+    match words:
+        case ["fastvlm-mlx", *arguments]:
+            parse_ours(arguments)
+        case ["make", target, *_]:
+            makefile = (ROOT / "Makefile").read_text("utf-8")
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+        case ["pip" | "uv", *arguments]:
+            assert "install" in arguments
+            check_extras(arguments[-1])
+        case ["uvx", "--from", _, *rest]:
+            parse(rest)
+        case ["python", "-m", "pytest", *arguments]:
+            paths = [one for one in arguments if one.startswith("tests")]
+            assert all(existing(path) for path in paths), paths
+        case ["python", "-m", module, *arguments]:
+            parse_module(module, arguments)
+        case ["cat", file]:
+            assert existing(file)
+        case _:
+            raise AssertionError(f"{words[0]}: no parser is known")
+
+
+def parse_ours(arguments: list[str]) -> None:
+    """Parses the arguments of `fastvlm-mlx`, down to the command of a group."""
+    command, name = PROGRAM, "fastvlm-mlx"
+    while children := getattr(command, "commands", None):
+        name, *arguments = arguments
+        assert name in children, f"{name}: there is no such command"
+        command = children[name]
+    command.make_context(name, arguments)
+
+
+class Parsed(Exception):
+    """The module has parsed its arguments."""
+
+
+def parse_module(module: str, arguments: list[str]) -> None:
+    """Parses the arguments of a module with its own `argparse` parser, and stops it."""
+    from argparse import ArgumentParser
+
+    path = ROOT / module.replace(".", "/")
+    assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+    if module.startswith("training.") or not arguments:
+        return  # training imports PyTorch, which is not installed here
+    original = ArgumentParser.parse_args
+
+    def parse_args(self: ArgumentParser, *args: object) -> None:
+        original(self, *args)  # type: ignore[arg-type]
+        raise Parsed
+
+    with (
+        mock.patch.object(sys, "argv", [module, *arguments]),
+        mock.patch.object(ArgumentParser, "parse_args", parse_args),
+        pytest.raises(Parsed),
+    ):
+        runpy.run_module(module, run_name="__main__")
+
+
+def check_extras(requirement: str) -> None:
+    """Every extra named in a requirement is one of pyproject's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    if found := re.search(r"\[(.*)\]", requirement):
+        extras = set(found[1].split(","))
+        assert extras <= set(project["optional-dependencies"]), requirement
+
+
+@pytest.mark.parametrize(("where", "command"), COMMANDS)
+def test_command_parses(where: str, command: str):
+    for words in programs(command):
+        parse(words)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "fastvlm-mlx paint examples/number.png",
+        "fastvlm-mlx chat --colour red",
+        "make coffee",
+        "pip install '.[gold]'",
+        "python -m benchmarks.nothing",
+        "python -m benchmarks.peers --nothing",
+        "python -m pytest tests/test_nothing.py",
+        "paint examples/number.png",
+    ],
+)
+def test_a_wrong_command_does_not_parse(command: str):
+    with pytest.raises((Exception, SystemExit)):
+        for words in programs(command):
+            parse(words)
+
+
+@pytest.mark.parametrize("start", PARSED_ONLY)
+def test_an_exception_is_still_needed(start: str):
+    assert any(re.match(start, command) for _, command in COMMANDS)
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    """A hub that has one small checkpoint as Apple's 0.5B model."""
+    files = {
+        path.relative_to(REFERENCES / "llava-mini").as_posix(): path.read_bytes()
+        for path in (REFERENCES / "llava-mini").rglob("*")
+        if path.is_file()
+    }
+    with Hub({"apple/FastVLM-0.5B": [Repository(files)]}) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def environment(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Caches and a home of its own, and nothing but the stand-in hub."""
+    home = tmp_path_factory.mktemp("home")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "XDG_", "FASTVLM_"))
+        and not name.lower().endswith("_proxy")
+    }
+    scripts = Path(sys.executable).parent
+    return kept | {
+        "HOME": str(home),
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "FASTVLM_CACHE": str(home / "cache"),
+        "HF_HOME": str(home / "hf"),
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the commands run."""
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    shutil.copy(EXAMPLES / "number.png", tmp_path / "photos")
+    shutil.copy(EXAMPLES / "word.png", tmp_path / "photos" / "more")
+    return tmp_path
+
+
+def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
+    """Runs a program, which must succeed without a traceback."""
+    done = subprocess.run(
+        arguments,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{arguments[-1]}\n{done.stdout}{done.stderr}"
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip() or done.stderr.strip()
+
+
+def serve(command: str, folder: Path, environment: dict[str, str]) -> None:
+    """Runs `serve` at a free port until it has answered, then interrupts it."""
+    with subprocess.Popen(
+        ["sh", "-c", f"exec {command} --port 0"],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stderr is not None
+        try:
+            said = ""
+            while not (found := re.search(r"http://127\.0\.0\.1:\d+", said)):
+                line = server.stderr.readline()
+                assert line, said
+                said += line
+            with urllib.request.urlopen(f"{found[0]}/health", timeout=20) as answer:
+                assert answer.status == 200
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.stderr.read()
+
+
+@pytest.mark.parametrize("page", sorted({block.page for block in SHELL}))
+def test_page_runs(page: str, folder: Path, environment: dict[str, str]):
+    for block in BLOCKS:
+        if block.page != page:
+            continue
+        if block in PYTHON:
+            run([sys.executable, "-W", "error", "-c", block.text], folder, environment)
+        for command in block.commands if block.is_shell else ():
+            if reason(command):
+                continue
+            if command.startswith("fastvlm-mlx serve"):
+                serve(command, folder, environment)
+            else:
+                run(["sh", "-e", "-c", command], folder, environment)
+
+
+@pytest.mark.parametrize("block", CLIENTS, ids=str)
+def test_client_is_python(block: Block):
+    compile(block.text, str(block), "exec")
+
+
+def test_make_chat_is_the_first_example():
+    """`make chat` and the README's first question are the same."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    first = next(c for _, c in COMMANDS if c.startswith("fastvlm-mlx chat"))
+    assert first in makefile.replace("$(BIN)/", "")
+
+
+def test_images_and_links_exist():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
+            if not target.startswith(("http:", "https:")):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
