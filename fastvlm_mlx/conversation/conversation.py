@@ -16,9 +16,9 @@ from fastvlm_mlx.conversation.attachment import Attachment, Pieces, attach
 from fastvlm_mlx.conversation.history import History, Turn
 from fastvlm_mlx.conversation.transcript import Transcript
 from fastvlm_mlx.errors import CheckpointError, ContextError, FastVLMError
-from fastvlm_mlx.generation import stream
+from fastvlm_mlx.generation import decode
 from fastvlm_mlx.generation.sampling import Constraint, Sampling
-from fastvlm_mlx.generation.stream import Chunk, Timings
+from fastvlm_mlx.generation.stream import Chunk, Timings, stream_generate
 from fastvlm_mlx.processing.image_file import Source
 from fastvlm_mlx.processing.image_processor import ImageOptions
 
@@ -226,12 +226,12 @@ class Conversation:
         if detailed:
             mx.eval(features)
             timings = replace(timings, encode=time.perf_counter() - before)
-        fresh = stream.cache_length(past.cache) == 0
+        fresh = decode.cache_length(past.cache) == 0
         shown: list[Chunk] = []
         try:
             if fresh:
                 shared_prefix.recall(memory, pieces, past.cache)
-            chunks = stream.stream_generate(
+            chunks = stream_generate(
                 self.model,
                 past.missing(pieces),
                 past.cache,
@@ -254,7 +254,7 @@ class Conversation:
                 past.keep(Turn("user", text, tuple(joining)), pieces, shown)
                 self._waiting = []
             else:
-                stream.trim_cache(past.cache, self.context_used)
+                decode.trim_cache(past.cache, self.context_used)
 
     def _check(self, pieces: Pieces, used: int | None = None) -> int:
         """Positions left for an answer to `pieces`; ContextError if there are none.

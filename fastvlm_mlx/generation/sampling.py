@@ -62,6 +62,11 @@ class Sampling:
         if self.seed is not None:
             self._check("seed", int, 0, 2**32 - 1, "any whole number there will do")
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the token with the largest logit is always taken."""
+        return self.temperature == 0 and self.repetition_penalty in (None, 1)
+
     def _check(
         self,
         name: str,
