@@ -81,7 +81,8 @@ def batch_generate(
         for index in range(count)
     ]
     # All rows at once where no row has a state of its own.
-    plain = sampling.is_greedy and not constraints
+    penalized = sampling.repetition_penalty not in (None, 1)
+    plain = sampling.is_greedy and not penalized and not constraints
 
     def choose(logits: mx.array) -> mx.array:
         if plain:

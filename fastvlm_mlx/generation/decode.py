@@ -95,7 +95,7 @@ class AnswerReader:
         self.tokens: list[int] = []
         self.finish_reason: str | None = None
         self._matcher = StopSequenceMatcher(tokenizer.stream(), tuple(sampling.stop))
-        self._stop_ids = tokenizer.stop_ids
+        self._stop_ids = () if sampling.ignore_eos else tokenizer.stop_ids
         self._max_tokens = sampling.max_tokens
 
     def push(self, token: int) -> str:

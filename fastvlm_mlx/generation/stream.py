@@ -50,16 +50,19 @@ class Chunk:
     - `token`: its id; None in a last chunk that only ends the answer.
     - `prompt_tokens`: positions of the whole prompt, `cached_tokens` of which were
       in the KV cache already; `visual_tokens` are those of this turn's images.
+    - `prompt_tps`: positions a second of the prompt that were not cached, from the
+      first step to the first token; encoding counts too, unless `detailed`.
     - `generation_tokens`: of the answer so far; the stop token does not count.
     - `ttft`: seconds from the call to the first chunk.
     - `generation_tps`: of the steps after the first; 0 until there is one.
-    - `peak_memory`: bytes, of the whole process since it started.
+    - `peak_memory`: MLX's, in bytes (mlx-lm's is in GB), since the process started.
     - `finish_reason`: None, or in the last chunk "stop", "length" or "cancelled".
     """
 
     text: str
     token: int | None
     prompt_tokens: int
+    prompt_tps: float
     visual_tokens: int
     cached_tokens: int
     generation_tokens: int
@@ -100,7 +103,7 @@ def stream_generate(
     choose = make_sampler(sampling, constraint)
     cached = cache_length(cache)
     prompt = cached + embeddings.shape[1]
-    ttft = first = 0.0
+    prefill_started = ttft = first = 0.0
 
     def chunk(text: str, token: int | None, steps: int, finish: str | None) -> Chunk:
         seconds = time.perf_counter() - first
@@ -108,6 +111,7 @@ def stream_generate(
             text=text,
             token=token,
             prompt_tokens=prompt,
+            prompt_tps=(prompt - cached) / (first - prefill_started),
             visual_tokens=visual_tokens,
             cached_tokens=cached,
             generation_tokens=len(reader.tokens),
@@ -119,7 +123,7 @@ def stream_generate(
         )
 
     try:
-        before = time.perf_counter()
+        prefill_started = before = time.perf_counter()
         logits = decoder.prefill(embeddings)
         if detailed:
             mx.eval(logits)

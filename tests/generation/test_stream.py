@@ -57,6 +57,14 @@ def test_both_stop_tokens_end_an_answer(stop):
     assert said(list(start(model))) == "cat"
 
 
+def test_stop_tokens_can_be_ignored():
+    model = scripted("It is")
+    chunks = list(start(model, max_tokens=9, ignore_eos=True))
+    assert said(chunks) == "It is"
+    assert chunks[-1].finish_reason == "length"
+    assert chunks[-1].generation_tokens == 9
+
+
 def test_numbers_of_a_chunk():
     model = scripted("one two three")
     chunks = list(start(model))
@@ -66,6 +74,8 @@ def test_numbers_of_a_chunk():
     assert {chunk.prompt_tokens for chunk in chunks} == {3}
     assert {chunk.cached_tokens for chunk in chunks} == {0}
     assert len({chunk.ttft for chunk in chunks}) == 1 and chunks[0].ttft > 0
+    assert len({chunk.prompt_tps for chunk in chunks}) == 1
+    assert chunks[0].prompt_tps > 3 / chunks[0].ttft
     assert chunks[0].generation_tps == 0 < chunks[-1].generation_tps
     assert chunks[0].peak_memory > 0
     assert chunks[0].timings == Timings()
