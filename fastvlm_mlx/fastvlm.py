@@ -89,6 +89,7 @@ class FastVLM(FastVLMModel):
         repetition_penalty: float | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        ignore_eos: bool = False,
         constraint: Constraint | None = None,
         cancel: Event | None = None,
         detailed: bool = False,
@@ -103,7 +104,7 @@ class FastVLM(FastVLMModel):
             resolution: pixels a side, a multiple of 64; None is the model's own.
             tiles: (rows, columns) to cut each image into, beside the overview.
             max_tokens: the length of the answer at most.
-            temperature: 0 is greedy; see `Sampling` for this and the next six.
+            temperature: 0 is greedy; see `Sampling` for this and the next seven.
             constraint: a rule for the form of the answer, as from `constrained.py`.
             cancel: once set, the answer ends early.
             detailed: measures every stage of `Chunk.timings`, which takes longer.
@@ -126,6 +127,7 @@ class FastVLM(FastVLMModel):
             repetition_penalty=repetition_penalty,
             seed=seed,
             stop=stop,
+            ignore_eos=ignore_eos,
             constraint=constraint,
             cancel=cancel,
             detailed=detailed,
@@ -148,6 +150,7 @@ class FastVLM(FastVLMModel):
         repetition_penalty: float | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        ignore_eos: bool = False,
         constraint: Constraint | None = None,
         cancel: Event | None = None,
     ) -> str:
@@ -167,6 +170,7 @@ class FastVLM(FastVLMModel):
             repetition_penalty=repetition_penalty,
             seed=seed,
             stop=stop,
+            ignore_eos=ignore_eos,
             constraint=constraint,
             cancel=cancel,
         )
@@ -233,6 +237,7 @@ def generate(
     repetition_penalty: float | None = None,
     seed: int | None = None,
     stop: Sequence[str] = (),
+    ignore_eos: bool = False,
     constraint: Constraint | None = None,
     cancel: Event | None = None,
 ) -> str:
@@ -252,6 +257,7 @@ def generate(
         repetition_penalty=repetition_penalty,
         seed=seed,
         stop=stop,
+        ignore_eos=ignore_eos,
         constraint=constraint,
         cancel=cancel,
     )
@@ -274,6 +280,7 @@ def stream_generate(
     repetition_penalty: float | None = None,
     seed: int | None = None,
     stop: Sequence[str] = (),
+    ignore_eos: bool = False,
     constraint: Constraint | None = None,
     cancel: Event | None = None,
     detailed: bool = False,
@@ -294,6 +301,7 @@ def stream_generate(
         repetition_penalty=repetition_penalty,
         seed=seed,
         stop=stop,
+        ignore_eos=ignore_eos,
         constraint=constraint,
         cancel=cancel,
         detailed=detailed,

@@ -52,18 +52,6 @@ class Case:
     warmup: int
 
 
-class Endless:
-    """A tokenizer under which no token ends an answer, so that all runs are as long."""
-
-    stop_ids: tuple[int, ...] = ()
-
-    def __init__(self, tokenizer: Any):
-        self._tokenizer = tokenizer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenizer, name)
-
-
 def measure(
     model: "FastVLM", case: Case, files: Iterator[Path], step: Callable[[], None]
 ) -> dict[str, Any]:
@@ -75,18 +63,14 @@ def measure(
     """
     seconds: dict[str, list[float]] = {}
     found: dict[str, Any] = {}
-    tokenizer, model.tokenizer = model.tokenizer, Endless(model.tokenizer)  # type: ignore
     mx.reset_peak_memory()
-    try:
-        for run in range(case.warmup + case.runs):
-            whole, found = _undisturbed(model, case, next(files))
-            parts = _staged(model, case, next(files))
-            if run >= case.warmup:
-                for name, value in {**whole, **parts}.items():
-                    seconds.setdefault(name, []).append(value)
-            step()
-    finally:
-        model.tokenizer = tokenizer
+    for run in range(case.warmup + case.runs):
+        whole, found = _undisturbed(model, case, next(files))
+        parts = _staged(model, case, next(files))
+        if run >= case.warmup:
+            for name, value in {**whole, **parts}.items():
+                seconds.setdefault(name, []).append(value)
+        step()
     return {**found, "seconds": seconds, "peak_mlx": mx.get_peak_memory()}
 
 
@@ -98,10 +82,12 @@ def _undisturbed(model: "FastVLM", case: Case, file: Path) -> tuple[dict, dict]:
     """TTFT, decoding and a follow-up as a user gets them."""
     conversation = _conversation(model, case)
     first = last = None
-    options = {"max_tokens": case.max_tokens, "temperature": 0.0}
-    for last in conversation.stream(case.prompt, [file], **options):
+    # All runs are equally long: no stop token ends an answer.
+    for last in conversation.stream(
+        case.prompt, [file], max_tokens=case.max_tokens, ignore_eos=True
+    ):
         first = first or last
-    again = next(iter(conversation.stream(FOLLOW_UP, max_tokens=1)))
+    again = next(iter(conversation.stream(FOLLOW_UP, max_tokens=1, ignore_eos=True)))
     assert first is not None and last is not None
     seconds = {"ttft": first.ttft, "follow_up_ttft": again.ttft}
     if last.generation_tps:
@@ -145,7 +131,7 @@ def _staged(model: "FastVLM", case: Case, file: Path) -> dict[str, float]:
     # The conversation finds its features ready, and times the rest.
     model.feature_cache.put(content_hash(pixels), [visual])
     stream = _conversation(model, case).stream(
-        case.prompt, [file], max_tokens=1, detailed=True
+        case.prompt, [file], max_tokens=1, ignore_eos=True, detailed=True
     )
     timings = next(iter(stream)).timings
     seconds = clock.seconds

@@ -1,21 +1,20 @@
-"""Captions of several images at once, each what `chat` would answer.
+"""Captions of several images at once; each is what `chat` would answer.
 
-All prompts of a run differ in the image alone, so they are of one length and share
-an ordinary KV cache with a row for each. A row whose answer ended is taken out.
+All prompts of a run differ in the image alone, so they are of one length and
+`batch_generate` can answer them together.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx.errors import ContextError, FastVLMError
-from fastvlm_mlx.generation import stream
-from fastvlm_mlx.generation.sampling import Sampler, Sampling, make_sampler
-from fastvlm_mlx.model import language
+from fastvlm_mlx.generation.batch import Completion, batch_generate
+from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing import chat_template
 from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_processor import preprocess
@@ -33,14 +32,6 @@ class Caption:
 
     content: Any
     finish_reason: str
-
-
-@dataclass
-class _Row:
-    index: int
-    choose: Sampler | None
-    ids: list[int] = field(default_factory=list)
-    text: str | None = None  # once a stop text has cut it
 
 
 class Captioner:
@@ -106,50 +97,18 @@ class Captioner:
         sampling = replace(
             self.sampling, max_tokens=min(self.sampling.max_tokens, left)
         )
-        rows = [_Row(index, self._chooser(sampling)) for index in indices]
-        return self._decoded(rows, embeddings, sampling)
+        constraints = []
+        if self._schema is not None:
+            from fastvlm_mlx.generation.constrained import JSONConstraint
 
-    def _decoded(
-        self, rows: list[_Row], embeddings: mx.array, sampling: Sampling
-    ) -> dict[int, Caption | FastVLMError]:
-        cache = language.mlx_lm_module("models.cache").make_prompt_cache(
-            self.model.language_model
+            constraints = [JSONConstraint(self.model, self._schema) for _ in pixels]
+        completions = batch_generate(
+            self.model, embeddings, sampling, constraints=constraints
         )
-        while embeddings.shape[1] > stream.PREFILL_STEP:
-            self.model.logits(embeddings[:, : stream.PREFILL_STEP], cache)
-            mx.eval([layer.state for layer in cache])
-            embeddings = embeddings[:, stream.PREFILL_STEP :]
-        tokens = _choose(rows, self.model.logits(embeddings, cache))
-        embed = self.model.language_model.model.embed_tokens
-        captions: dict[int, Caption | FastVLMError] = {}
-        for step in range(1, sampling.max_tokens + 1):
-            if step % 256 == 0:
-                mx.clear_cache()
-            # The next tokens are under way before these are looked at.
-            following = tokens
-            if step < sampling.max_tokens:
-                following = _choose(
-                    rows, self.model.logits(embed(tokens[:, None]), cache)
-                )
-            going: list[int] = []
-            for at, token in enumerate(tokens.tolist()):  # type: ignore
-                row = rows[at]
-                if self._takes(row, token):
-                    captions[row.index] = self._caption(row, "stop")
-                elif step == sampling.max_tokens:
-                    captions[row.index] = self._caption(row, "length")
-                else:
-                    going.append(at)
-            if not going:
-                break
-            tokens = following
-            if len(going) < len(rows):
-                rows = [rows[at] for at in going]
-                kept = mx.array(going)
-                tokens = following[kept]
-                for layer in cache:
-                    layer.keys, layer.values = layer.keys[kept], layer.values[kept]
-        return captions
+        return {
+            index: self._caption(completion)
+            for index, completion in zip(indices, completions, strict=True)
+        }
 
     def _embedded(self, pixels: np.ndarray) -> mx.array:
         # One image after the other: a batch fills no device better, and takes more
@@ -162,52 +121,11 @@ class Captioner:
             ]
         )
 
-    def _chooser(self, sampling: Sampling) -> Sampler | None:
-        """How a row chooses; None where the likeliest token is always taken."""
-        constraint = None
-        if self._schema is not None:
-            from fastvlm_mlx.generation.constrained import JSONConstraint
-
-            constraint = JSONConstraint(self.model, self._schema)
-        plain = sampling.temperature == 0 and sampling.repetition_penalty in (None, 1)
-        return None if plain and not constraint else make_sampler(sampling, constraint)
-
-    def _takes(self, row: _Row, token: int) -> bool:
-        """Adds a token to a row; True if the answer ends there."""
-        if token in self.model.tokenizer.stop_ids:
-            return True
-        row.ids.append(token)
-        if self.sampling.stop:
-            text = self.model.tokenizer.decode(row.ids)
-            cuts = [at for stop in self.sampling.stop if (at := text.find(stop)) >= 0]
-            row.text = text[: min(cuts)] if cuts else None
-        return row.text is not None
-
-    def _caption(self, row: _Row, finish: str) -> Caption | FastVLMError:
-        text = row.text
-        if text is None:
-            text = self.model.tokenizer.decode(row.ids)
+    def _caption(self, completion: Completion) -> Caption | FastVLMError:
         if self._schema is None:
-            return Caption(text.strip(), finish)
+            return Caption(completion.text.strip(), completion.finish_reason)
         try:
-            return Caption(json.loads(text), finish)
+            return Caption(json.loads(completion.text), completion.finish_reason)
         except ValueError:
-            return FastVLMError(
-                f"no whole JSON in {len(row.ids)} tokens; raise --max-tokens"
-            )
-
-
-def _choose(rows: list[_Row], logits: mx.array) -> mx.array:
-    """(B, vocab) to (B,), under way."""
-    if rows[0].choose is None:
-        tokens = mx.argmax(logits, axis=-1)
-    else:
-        tokens = mx.concatenate(
-            [
-                row.choose(logits[at : at + 1])
-                for at, row in enumerate(rows)
-                if row.choose
-            ]
-        )
-    mx.async_eval(tokens)
-    return tokens
+            count = len(completion.tokens)
+            return FastVLMError(f"no whole JSON in {count} tokens; raise --max-tokens")

@@ -29,6 +29,7 @@ def record(last: "Chunk") -> dict[str, Any]:
     return {
         "finish_reason": last.finish_reason,
         "prompt_tokens": last.prompt_tokens,
+        "prompt_tps": last.prompt_tps,
         "visual_tokens": last.visual_tokens,
         "cached_tokens": last.cached_tokens,
         "generation_tokens": last.generation_tokens,

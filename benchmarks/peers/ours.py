@@ -14,10 +14,8 @@ class Ours:
 
     def __init__(self, model: str, resolution: int):
         from fastvlm_mlx import load
-        from fastvlm_mlx.app.bench.stages import Endless
 
         self.model: Any = load(model)
-        self.model.tokenizer = Endless(self.model.tokenizer)
         mx.eval(self.model.parameters())
         self.resolution = resolution
         self.conversation: Any = None
@@ -45,7 +43,7 @@ class Ours:
     ) -> dict[str, Any]:
         stamps, ids, chunk = [], [], None
         for chunk in self.conversation.stream(
-            prompt, images, max_tokens=tokens, temperature=0.0
+            prompt, images, max_tokens=tokens, ignore_eos=True
         ):
             stamps.append(time.perf_counter())
             ids.append(chunk.token)

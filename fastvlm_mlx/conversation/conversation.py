@@ -16,9 +16,9 @@ from fastvlm_mlx.conversation.attachment import Attachment, Pieces, attach
 from fastvlm_mlx.conversation.history import History, Turn
 from fastvlm_mlx.conversation.transcript import Transcript
 from fastvlm_mlx.errors import CheckpointError, ContextError, FastVLMError
-from fastvlm_mlx.generation import stream
+from fastvlm_mlx.generation import decode
 from fastvlm_mlx.generation.sampling import Constraint, Sampling
-from fastvlm_mlx.generation.stream import Chunk, Timings
+from fastvlm_mlx.generation.stream import Chunk, Timings, stream_generate
 from fastvlm_mlx.processing.image_file import Source
 from fastvlm_mlx.processing.image_processor import ImageOptions
 
@@ -114,6 +114,7 @@ class Conversation:
         repetition_penalty: float | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        ignore_eos: bool = False,
         constraint: Constraint | None = None,
         cancel: Event | None = None,
     ) -> str:
@@ -129,6 +130,7 @@ class Conversation:
             repetition_penalty=repetition_penalty,
             seed=seed,
             stop=stop,
+            ignore_eos=ignore_eos,
             constraint=constraint,
             cancel=cancel,
         )
@@ -147,18 +149,25 @@ class Conversation:
         repetition_penalty: float | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        ignore_eos: bool = False,
         constraint: Constraint | None = None,
         cancel: Event | None = None,
         detailed: bool = False,
     ) -> Generator[Chunk, None, None]:
         """Streams the answer to `prompt`, about `images` too if any join here.
 
-        `max_tokens` to `stop` are the fields of `Sampling`; `constraint` is a rule for
-        the form of the answer, as from `constrained.py`. Setting `cancel`, closing the
-        iterator, an interrupt and the next prompt all end an answer early; what was
-        yielded of it then stays in the conversation. If nothing was yielded yet, the
-        prompt is forgotten. `detailed` measures every stage of `Chunk.timings`.
+        Setting `cancel`, closing the iterator, an interrupt and the next prompt all end
+        an answer early; what was yielded of it then stays in the conversation. If
+        nothing was yielded yet, the prompt is forgotten.
 
+        Args:
+            prompt: the question.
+            images: those that join here: a PIL image, path, URL or bytes, or a list.
+            max_tokens: the length of the answer at most.
+            temperature: 0 is greedy; see `Sampling` for this and the next seven.
+            constraint: a rule for the form of the answer, as from `constrained.py`.
+            cancel: once set, the answer ends early.
+            detailed: measures every stage of `Chunk.timings`, which takes longer.
         Raises:
             OptionError: at the call, for an option that cannot be honoured.
             ImageError, ContextError: while iterating, before the model computes
@@ -176,6 +185,7 @@ class Conversation:
                 repetition_penalty=repetition_penalty,
                 seed=seed,
                 stop=stop,
+                ignore_eos=ignore_eos,
             ),
             constraint=constraint,
             cancel=cancel,
@@ -226,12 +236,12 @@ class Conversation:
         if detailed:
             mx.eval(features)
             timings = replace(timings, encode=time.perf_counter() - before)
-        fresh = stream.cache_length(past.cache) == 0
+        fresh = decode.cache_length(past.cache) == 0
         shown: list[Chunk] = []
         try:
             if fresh:
                 shared_prefix.recall(memory, pieces, past.cache)
-            chunks = stream.stream_generate(
+            chunks = stream_generate(
                 self.model,
                 past.missing(pieces),
                 past.cache,
@@ -254,7 +264,7 @@ class Conversation:
                 past.keep(Turn("user", text, tuple(joining)), pieces, shown)
                 self._waiting = []
             else:
-                stream.trim_cache(past.cache, self.context_used)
+                decode.trim_cache(past.cache, self.context_used)
 
     def _check(self, pieces: Pieces, used: int | None = None) -> int:
         """Positions left for an answer to `pieces`; ContextError if there are none.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from fastvlm_mlx.conversation.attachment import Attachment, Pieces, length
-from fastvlm_mlx.generation import stream
+from fastvlm_mlx.generation import decode
 from fastvlm_mlx.generation.stream import Chunk
 from fastvlm_mlx.model import language
 from fastvlm_mlx.processing import chat_template
@@ -44,7 +44,7 @@ class History:
     def __init__(self, model: "FastVLMModel", system: str | None):
         self.turns: list[Turn] = []
         self.pieces: Pieces = []
-        self.cache: stream.KVCache = language.mlx_lm_module(
+        self.cache: decode.KVCache = language.mlx_lm_module(
             "models.cache"
         ).make_prompt_cache(model.language_model)
         self._model = model
@@ -72,7 +72,7 @@ class History:
 
     def missing(self, pieces: Pieces) -> mx.array:
         """Embeddings of what the cache lacks of `pieces`, `(1, L, hidden)`."""
-        skip = stream.cache_length(self.cache)
+        skip = decode.cache_length(self.cache)
         parts: list[list[int] | mx.array] = []
         for piece in pieces:
             size = length([piece])
@@ -89,16 +89,32 @@ class History:
         text = "".join(chunk.text for chunk in shown)
         ids = [chunk.token for chunk in shown if chunk.token is not None]
         finish = shown[-1].finish_reason or "cancelled"
-        # A stop text or an interrupt can cut a token in two, or leave some unshown.
-        decode, kept = self._model.tokenizer.decode, len(ids)
-        while not text.startswith(known := decode(ids[:kept])):
-            kept -= 1
-        stream.trim_cache(self.cache, length(pieces) + kept)
-        ids = ids[:kept]
-        if rest := text[len(known) :]:
-            ids += self._model.tokenizer.encode(rest)
-        self.pieces = [*pieces, ids]
-        self.turns += [question, Turn("assistant", text, (), tuple(ids), finish)]
+        kept = ids[: self._count_shown(ids, text)]
+        decode.trim_cache(self.cache, length(pieces) + len(kept))
+        tokenizer = self._model.tokenizer
+        if rest := text[len(tokenizer.decode(kept)) :]:
+            kept += tokenizer.encode(rest)
+        self.pieces = [*pieces, kept]
+        self.turns += [question, Turn("assistant", text, (), tuple(kept), finish)]
+
+    def _count_shown(self, ids: list[int], text: str) -> int:
+        """How many of `ids` decode to a beginning of `text`.
+
+        A stop sequence or an interrupt can cut a token in two, or leave some unshown.
+        """
+        tokenizer = self._model.tokenizer
+        if text.startswith(tokenizer.decode(ids)):
+            return len(ids)
+        stream, known, count = tokenizer.stream(), "", 0
+        for token in ids:
+            known += stream.push(token)
+            if not text.startswith(known):
+                break
+            count += 1
+        # The stream holds back half a character, which is not part of the text.
+        while not text.startswith(tokenizer.decode(ids[:count])):
+            count -= 1
+        return count
 
     def replay(self, turn: Turn):
         """Adds a turn that was said elsewhere; nothing is computed."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_mlx.conversation.attachment import Attachment, Pieces
 from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.conversation.history import History, Turn
-from fastvlm_mlx.generation import stream
+from fastvlm_mlx.generation import decode
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
@@ -30,7 +30,7 @@ class _Entry:
     said: tuple[_Said, ...]
     tokens: tuple[tuple[int, ...], ...]  # of each turn
     places: tuple[_Place, ...]
-    cache: stream.KVCache
+    cache: decode.KVCache
 
     @property
     def nbytes(self) -> int:
@@ -94,7 +94,7 @@ class LRUPromptCache:
             places=tuple(_places(past.pieces)),
             cache=past.cache,
         )
-        if not said or not stream.cache_length(past.cache):
+        if not said or not decode.cache_length(past.cache):
             return
         self._entries = [
             old
@@ -146,7 +146,7 @@ def _adopt(past: History, entry: _Entry):
     places = _places(past.pieces)
     same = places[: _shared(places, entry.places)]
     size = sum(1 if isinstance(place, int) else place[1] for place in same)
-    size = min(size, stream.cache_length(entry.cache))
+    size = min(size, decode.cache_length(entry.cache))
     for mine, theirs in zip(past.cache, entry.cache, strict=True):
         # New arrays: a cache writes into its own in place.
         mine.state = (theirs.keys[..., :size, :], theirs.values[..., :size, :], size)

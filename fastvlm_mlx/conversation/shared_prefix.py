@@ -5,11 +5,11 @@ from collections.abc import Hashable, Iterator
 import mlx.core as mx
 
 from fastvlm_mlx.conversation.attachment import Attachment, Pieces, length
-from fastvlm_mlx.generation import stream
+from fastvlm_mlx.generation import decode
 from fastvlm_mlx.model.feature_cache import FeatureCache
 
 
-def remember(memory: FeatureCache, pieces: Pieces, cache: stream.KVCache):
+def remember(memory: FeatureCache, pieces: Pieces, cache: decode.KVCache):
     """Keeps the keys and values of the beginnings that others may share."""
     for key, size in _beginnings(pieces):
         if memory.get(key) is None:
@@ -24,7 +24,7 @@ def remember(memory: FeatureCache, pieces: Pieces, cache: stream.KVCache):
             )
 
 
-def recall(memory: FeatureCache, pieces: Pieces, cache: stream.KVCache):
+def recall(memory: FeatureCache, pieces: Pieces, cache: decode.KVCache):
     """Fills an empty `cache` with the longest known beginning of `pieces`."""
     for key, size in _beginnings(pieces):
         if (known := memory.get(key)) is not None:

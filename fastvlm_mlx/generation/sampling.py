@@ -13,22 +13,27 @@ from fastvlm_mlx.errors import OptionError
 # How many of the answer's last tokens the repetition penalty looks at. The prompt
 # does not count: as in the reference, it is embeddings and has no ids.
 REPETITION_CONTEXT_SIZE = 64
+# A float32 logit divided by a smaller temperature may be infinite: greedy instead.
+MIN_TEMPERATURE = 1e-3
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is chosen and when an answer ends.
 
-    - `temperature`: 0 is greedy; the other choices then have no effect.
-    - `top_p`: keep the likeliest tokens up to this probability; 1 is off.
+    - `temperature`: 0 is greedy, as is anything below 0.001 (logits divided by it
+      could overflow); the other choices but `repetition_penalty` then have no effect.
+    - `top_p`: keep the likeliest tokens up to this probability; 1 is off, 0 is greedy.
     - `top_k`: keep this many of the likeliest tokens; 0 is off.
     - `min_p`: keep tokens at least this likely relative to the likeliest; 0 is off.
     - `repetition_penalty`: divides the logits of recent tokens; None or 1 is off.
     - `seed`: 0 to 2**32 - 1 makes sampling repeatable; None draws one.
     - `max_tokens`: an answer's length at most.
     - `stop`: texts that end the answer and are not part of it.
+    - `ignore_eos`: stop tokens do not end the answer; for benchmarks.
 
-    Raises OptionError for a value that cannot be honoured.
+    Raises:
+        OptionError: a value cannot be honoured.
     """
 
     temperature: float = 0.0
@@ -39,6 +44,7 @@ class Sampling:
     seed: int | None = None
     max_tokens: int = 512
     stop: Sequence[str] = ()
+    ignore_eos: bool = False
 
     def __post_init__(self):
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
@@ -51,7 +57,7 @@ class Sampling:
                 f"stop {list(self.stop)!r}: give texts that are not empty"
             )
         self._check("temperature", float, 0, math.inf, "0 is greedy, 0.7 is lively")
-        self._check("top_p", float, 0, 1, "1 is off", above=True)
+        self._check("top_p", float, 0, 1, "1 is off")
         self._check("top_k", int, 0, math.inf, "0 is off")
         self._check("min_p", float, 0, 1, "0 is off")
         self._check("max_tokens", int, 1, math.inf, "512 is usual")
@@ -61,6 +67,13 @@ class Sampling:
             )
         if self.seed is not None:
             self._check("seed", int, 0, 2**32 - 1, "any whole number there will do")
+        if not isinstance(self.ignore_eos, bool):
+            raise OptionError(f"ignore_eos {self.ignore_eos!r}: must be True or False")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the token with the largest logit is always taken."""
+        return self.temperature < MIN_TEMPERATURE or self.top_p == 0
 
     def _check(
         self,
@@ -132,7 +145,7 @@ def make_sampler(sampling: Sampling, constraint: Constraint | None = None) -> Sa
 
 
 def _make_draw(sampling: Sampling) -> Sampler:
-    if sampling.temperature == 0:
+    if sampling.is_greedy:
         # No log-probabilities: the largest logit is the same without them.
         return lambda logits: mx.argmax(logits, axis=-1)
     seed = sampling.seed

@@ -1,8 +1,7 @@
 """One answer as a stream of frozen chunks, which chat, server and benchmark all read.
 
-The next token is computed while the last one is shown: a step is handed to MLX
-before the token it continues is looked at. So the KV cache runs one token ahead of
-what was yielded, and `generate` trims it when the answer ends, however it ends.
+The KV cache runs one token ahead of what was yielded (see `decode.py`), so
+`stream_generate` trims it when the answer ends, however it ends.
 """
 
 import dataclasses
@@ -10,20 +9,21 @@ import threading
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
 
+from fastvlm_mlx.generation.decode import (
+    AnswerReader,
+    Decoder,
+    KVCache,
+    cache_length,
+    trim_cache,
+)
 from fastvlm_mlx.generation.sampling import Constraint, Sampling, make_sampler
-from fastvlm_mlx.generation.stop_sequences import StopSequenceMatcher
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
-
-# Longer prompts are prefilled in pieces of this many positions, to bound memory.
-PREFILL_STEP = 2048
-
-KVCache = list[Any]  # one mlx_lm KVCache per layer
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,19 @@ class Chunk:
     - `token`: its id; None in a last chunk that only ends the answer.
     - `prompt_tokens`: positions of the whole prompt, `cached_tokens` of which were
       in the KV cache already; `visual_tokens` are those of this turn's images.
+    - `prompt_tps`: positions a second of the prompt that were not cached, from the
+      first step to the first token; encoding counts too, unless `detailed`.
     - `generation_tokens`: of the answer so far; the stop token does not count.
     - `ttft`: seconds from the call to the first chunk.
     - `generation_tps`: of the steps after the first; 0 until there is one.
-    - `peak_memory`: bytes, of the whole process since it started.
+    - `peak_memory`: MLX's, in bytes (mlx-lm's is in GB), since the process started.
     - `finish_reason`: None, or in the last chunk "stop", "length" or "cancelled".
     """
 
     text: str
     token: int | None
     prompt_tokens: int
+    prompt_tps: float
     visual_tokens: int
     cached_tokens: int
     generation_tokens: int
@@ -95,29 +98,23 @@ def stream_generate(
     """
     started = time.perf_counter() if started is None else started
     stages = timings or Timings()
-    held = cache_length(cache)  # -1 while a step may have changed some layers only
-    cached, prompt = held, held + embeddings.shape[1]
-    yielded = 0
+    decoder = Decoder(model, cache)
+    reader = AnswerReader(model.tokenizer, sampling)
     choose = make_sampler(sampling, constraint)
-    text = StopSequenceMatcher(model.tokenizer.stream(), tuple(sampling.stop))
-    ttft = first = 0.0
+    cached = cache_length(cache)
+    prompt = cached + embeddings.shape[1]
+    prefill_started = ttft = first = 0.0
 
-    def step(inputs: mx.array) -> mx.array:
-        nonlocal held
-        before, held = held, -1
-        logits = model.logits(inputs, cache)
-        held = before + inputs.shape[1]
-        return logits
-
-    def chunk(shown: str, token: int | None, steps: int, finish: str | None) -> Chunk:
+    def chunk(text: str, token: int | None, steps: int, finish: str | None) -> Chunk:
         seconds = time.perf_counter() - first
         return Chunk(
-            text=shown,
+            text=text,
             token=token,
             prompt_tokens=prompt,
+            prompt_tps=(prompt - cached) / (first - prefill_started),
             visual_tokens=visual_tokens,
             cached_tokens=cached,
-            generation_tokens=yielded,
+            generation_tokens=len(reader.tokens),
             ttft=ttft,
             generation_tps=(steps - 1) / seconds if steps > 1 else 0.0,
             peak_memory=mx.get_peak_memory(),
@@ -126,69 +123,35 @@ def stream_generate(
         )
 
     try:
-        before = time.perf_counter()
-        while embeddings.shape[1] > PREFILL_STEP:
-            step(embeddings[:, :PREFILL_STEP])  # these logits are never computed
-            mx.eval([layer.state for layer in cache])
-            mx.clear_cache()
-            embeddings = embeddings[:, PREFILL_STEP:]
-        logits = step(embeddings)
+        prefill_started = before = time.perf_counter()
+        logits = decoder.prefill(embeddings)
         if detailed:
             mx.eval(logits)
             prefilled = time.perf_counter()
             stages = dataclasses.replace(stages, prefill=prefilled - before)
             before = prefilled
-        pending = choose(logits)
-
-        for steps in range(1, sampling.max_tokens + 1):
-            current, last = pending, steps == sampling.max_tokens
-            if not last:
-                pending = choose(step(_embed(model, current)))
-            token = cast(int, current.item())
+        answer = decoder.tokens(logits, choose, sampling.max_tokens)
+        for steps, tokens in enumerate(answer, start=1):
+            token = cast(int, tokens.item())
             if steps == 1:
                 first = time.perf_counter()
                 ttft = first - started
                 if detailed:
                     stages = dataclasses.replace(stages, first_token=first - before)
-            if token in model.tokenizer.stop_ids:
-                yield chunk(text.finish(), None, steps, "stop")
+            known = len(reader.tokens)
+            text = reader.push(token)
+            finish = reader.finish_reason
+            if finish is None and cancel is not None and cancel.is_set():
+                finish = "cancelled"
+            shown = token if len(reader.tokens) > known else None
+            yield chunk(text, shown, steps, finish)
+            if finish:
                 return
-            shown = text.push(token)
-            if last and not text.stopped:
-                shown += text.finish()
-            finish = "stop" if text.stopped else "length" if last else None
-            cancelled = not finish and cancel is not None and cancel.is_set()
-            yielded += 1
-            yield chunk(shown, token, steps, "cancelled" if cancelled else finish)
-            if finish or cancelled:
-                return
-            if steps % 256 == 0:
-                mx.clear_cache()
     finally:
-        _trim(cache, held, prompt + yielded)
-
-
-def cache_length(cache: KVCache) -> int:
-    """How many positions `cache` holds."""
-    return cache[0].offset
-
-
-def trim_cache(cache: KVCache, length: int):
-    """Forgets everything in `cache` after its first `length` positions."""
-    for layer in cache:
-        layer.trim(max(layer.offset - length, 0))
-
-
-def _trim(cache: KVCache, held: int, wanted: int):
-    if held >= 0:
-        trim_cache(cache, wanted)
-        return
-    # Interrupted between two layers, or between two lines of one: which tensors that
-    # left behind cannot be known, so none is kept.
-    for layer in cache:
-        layer.state = (None, None, 0)
-
-
-def _embed(model: "FastVLMModel", token: mx.array) -> mx.array:
-    # (1,) -> (1, 1, hidden), from an id that may not have been computed yet
-    return model.language_model.model.embed_tokens(token[None])
+        if decoder.cached >= 0:
+            trim_cache(cache, prompt + len(reader.tokens))
+        else:
+            # Interrupted between two layers, or between two lines of one: which
+            # tensors that left behind cannot be known, so none is kept.
+            for layer in cache:
+                layer.state = (None, None, 0)

@@ -26,11 +26,18 @@ def test_seed_makes_sampling_repeatable(model):
 
 def test_strict_filters_leave_only_the_best(model):
     best = sample(model, temperature=0)
-    assert sample(model, top_k=1) == best
-    assert sample(model, top_p=1e-6) == best
-    assert sample(model, min_p=1) == best
-    assert sample(model, temperature=1e-4) == best
-    assert len(sample(model, top_k=10**6)) == 12
+    assert sample(model, seed=1, top_k=1) == best
+    assert sample(model, seed=1, top_p=1e-6) == best
+    assert sample(model, seed=1, min_p=1) == best
+    # The smallest lead of a token here is 0.01, six times the temperature.
+    assert sample(model, seed=1, temperature=2e-3) == best
+    assert len(sample(model, seed=1, top_k=10**6)) == 12
+
+
+@pytest.mark.parametrize("options", [{"temperature": 1e-30}, {"top_p": 0}])
+def test_the_least_values_are_greedy(model, options):
+    assert Sampling(**options).is_greedy
+    assert sample(model, **options) == sample(model, temperature=0)
 
 
 def test_filters_agree_with_mlx_lm():
@@ -63,8 +70,9 @@ def test_filters_agree_with_mlx_lm():
             {"temperature": float("nan")},
             "temperature nan: must be a number at least 0; 0 is greedy, 0.7 is lively",
         ),
-        ({"top_p": 0}, "top_p 0: must be a number above 0, at most 1; 1 is off"),
-        ({"top_p": 2}, "top_p 2: must be a number above 0, at most 1; 1 is off"),
+        ({"top_p": -1}, "top_p -1: must be a number at least 0, at most 1; 1 is off"),
+        ({"top_p": 2}, "top_p 2: must be a number at least 0, at most 1; 1 is off"),
+        ({"ignore_eos": 1}, "ignore_eos 1: must be True or False"),
         ({"top_k": 1.5}, "top_k 1.5: must be a whole number at least 0; 0 is off"),
         (
             {"min_p": "a"},

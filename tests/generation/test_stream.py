@@ -8,9 +8,9 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx.fastvlm import FastVLM
-from fastvlm_mlx.generation import stream
+from fastvlm_mlx.generation import decode
 from fastvlm_mlx.generation.sampling import Sampling
-from fastvlm_mlx.generation.stream import Chunk, stream_generate
+from fastvlm_mlx.generation.stream import Chunk, Timings, stream_generate
 from fastvlm_mlx.model.language import mlx_lm_module
 from tests.support.mock_model import HIDDEN, VOCABULARY, ScriptedModel, greedy, sample
 
@@ -57,6 +57,14 @@ def test_both_stop_tokens_end_an_answer(stop):
     assert said(list(start(model))) == "cat"
 
 
+def test_stop_tokens_can_be_ignored():
+    model = scripted("It is")
+    chunks = list(start(model, max_tokens=9, ignore_eos=True))
+    assert said(chunks) == "It is"
+    assert chunks[-1].finish_reason == "length"
+    assert chunks[-1].generation_tokens == 9
+
+
 def test_numbers_of_a_chunk():
     model = scripted("one two three")
     chunks = list(start(model))
@@ -66,9 +74,11 @@ def test_numbers_of_a_chunk():
     assert {chunk.prompt_tokens for chunk in chunks} == {3}
     assert {chunk.cached_tokens for chunk in chunks} == {0}
     assert len({chunk.ttft for chunk in chunks}) == 1 and chunks[0].ttft > 0
+    assert len({chunk.prompt_tps for chunk in chunks}) == 1
+    assert chunks[0].prompt_tps > 3 / chunks[0].ttft
     assert chunks[0].generation_tps == 0 < chunks[-1].generation_tps
     assert chunks[0].peak_memory > 0
-    assert chunks[0].timings == stream.Timings()
+    assert chunks[0].timings == Timings()
 
 
 def test_max_tokens_ends_an_answer():
@@ -203,7 +213,7 @@ def test_long_prompts_go_in_pieces(model, monkeypatch):
         return logits(self, inputs, cache)
 
     monkeypatch.setattr(type(model), "logits", watched)
-    monkeypatch.setattr(stream, "PREFILL_STEP", 16)
+    monkeypatch.setattr(decode, "PREFILL_STEP", 16)
     assert answer() == whole
     assert lengths[:5] == [16, 16, 16, 2, 1]
 

@@ -153,9 +153,12 @@ def plain(conversation: Conversation) -> str:
 
 
 def sample(model: FastVLM, **options: Any) -> list[int | None]:
-    """The ids of a sampled answer."""
+    """The ids of a sampled answer.
+
+    Stop tokens do not end it: one answer of 300 with another seed has one.
+    """
     cache = mlx_lm_module("models.cache").make_prompt_cache(model.language_model)
-    options = {"max_tokens": 12, "temperature": 1.0, **options}
+    options = {"max_tokens": 12, "temperature": 1.0, "ignore_eos": True, **options}
     stream = stream_generate(
         model, model.embed([[10, 20, 30]]), cache, Sampling(**options)
     )

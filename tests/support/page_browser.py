@@ -64,7 +64,18 @@ class Script:
             finish = "stop" if last else "cancelled" if cancel.is_set() else None
             text = word if last else f"{word} "
             yield Chunk(
-                *(text, 1, 290, 256, 0, at + 1, self.ttft, 61.0 if at else 0.0, 1),
+                *(
+                    text,
+                    1,
+                    290,
+                    100.0,
+                    256,
+                    0,
+                    at + 1,
+                    self.ttft,
+                    61.0 if at else 0.0,
+                    1,
+                ),
                 timings=Timings(),
                 finish_reason=finish,
             )

@@ -8,7 +8,6 @@ from typing import Any
 
 from fastvlm_mlx.app.server.api import ollama_schema as schema
 from fastvlm_mlx.app.server.api.chat_request import merge_turns
-from fastvlm_mlx.app.server.api.openai import sampling
 from fastvlm_mlx.app.server.engine.answer_stream import StreamEvent
 from fastvlm_mlx.app.server.engine.images import from_base64
 from fastvlm_mlx.app.server.engine.request import (
@@ -82,7 +81,7 @@ def _sampling(options: schema.Options) -> dict[str, Any]:
         values["max_tokens"] = 2**31 if endless else options.num_predict
     if options.seed is not None and options.seed >= 0:
         values["seed"] = options.seed % 2**32
-    return sampling(values)
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _form(format: str | dict[str, Any] | None) -> ResponseFormat | None:

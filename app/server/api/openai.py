@@ -18,9 +18,6 @@ from fastvlm_mlx.app.server.engine.request import (
 from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.app.server.http.limits import Limits
 
-# Below this a float32 logit divided by it may be infinite.
-GREEDY = 1e-3
-
 
 async def question_of(request: schema.ChatRequest, limits: Limits) -> GenerationRequest:
     """The question that `request` asks.
@@ -75,17 +72,7 @@ def _sampling(request: schema.ChatRequest) -> dict[str, Any]:
         "seed": None if request.seed is None else request.seed % 2**32,
         "stop": request.stop,
     }
-    return sampling(values)
-
-
-def sampling(values: dict[str, Any]) -> dict[str, Any]:
-    """Fields of `sampling.Sampling`, those that are given, within its range."""
-    values = {name: value for name, value in values.items() if value is not None}
-    if values.get("temperature", 1) < GREEDY:
-        values["temperature"] = 0.0
-    if values.get("top_p") == 0:
-        values["top_p"] = 1e-9  # the likeliest alone
-    return values
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _form(request: schema.ChatRequest) -> ResponseFormat | None:

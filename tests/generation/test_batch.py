@@ -1,0 +1,124 @@
+"""`batch_generate`: each row is what `stream_generate` answers alone."""
+
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.generation import decode
+from fastvlm_mlx.generation.batch import Completion, batch_generate
+from fastvlm_mlx.generation.constrained import JSONConstraint
+from fastvlm_mlx.generation.sampling import Constraint, Sampling
+from fastvlm_mlx.generation.stream import stream_generate
+from fastvlm_mlx.model.language import mlx_lm_module
+from tests.support.mock_model import MockModel
+
+PROMPTS = [[10, 20, 30], [40, 50, 60], [10, 20, 31], [9, 9, 9], [300, 2, 7]]
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def embedded(model: MockModel, prompts: list[list[int]] = PROMPTS) -> mx.array:
+    return mx.concatenate([model.embed([prompt]) for prompt in prompts])
+
+
+def one_by_one(
+    model: MockModel, sampling: Sampling, schema: Any = None
+) -> list[Completion]:
+    completions: list[Completion] = []
+    for prompt in PROMPTS:
+        cache = mlx_lm_module("models.cache").make_prompt_cache(model.language_model)
+        constraint = JSONConstraint(model, schema) if schema else None
+        chunks = list(
+            stream_generate(
+                model, model.embed([prompt]), cache, sampling, constraint=constraint
+            )
+        )
+        completions.append(
+            Completion(
+                "".join(chunk.text for chunk in chunks),
+                tuple(chunk.token for chunk in chunks if chunk.token is not None),
+                chunks[-1].finish_reason or "",
+            )
+        )
+    return completions
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_tokens": 1},
+        {"temperature": 0.9, "seed": 5, "top_p": 0.9},
+        {"repetition_penalty": 1.4},
+        {"stop": ["e", "a"]},
+    ],
+)
+def test_each_row_is_what_it_would_be_alone(model, options):
+    sampling = Sampling(**{"max_tokens": 14, **options})
+    found = batch_generate(model, embedded(model), sampling)
+    assert found == one_by_one(model, sampling)
+
+
+def test_stop_sequences_and_stop_tokens_end_rows_apart(model):
+    whole = one_by_one(model, Sampling(max_tokens=14))
+    # A text of the first row alone, and the third token of the second.
+    stop = [whole[0].text[4:8]]
+    model.tokenizer.stop_ids |= {whole[1].tokens[2]}
+    try:
+        sampling = Sampling(max_tokens=14, stop=stop)
+        found = batch_generate(model, embedded(model), sampling)
+        assert found == one_by_one(model, sampling)
+    finally:
+        model.tokenizer.stop_ids -= {whole[1].tokens[2]}
+    assert (found[0].text, found[0].finish_reason) == (whole[0].text[:4], "stop")
+    assert found[1].tokens == whole[1].tokens[:2]
+    assert {len(each.tokens) for each in found} > {2}
+
+
+def test_rows_that_ended_leave_the_cache(model, monkeypatch):
+    whole = one_by_one(model, Sampling(max_tokens=8))
+    seen: list[int] = []
+    logits = type(model).logits
+
+    def watched(self: MockModel, embeddings: mx.array, cache: Any) -> mx.array:
+        seen.append(len(embeddings))
+        return logits(self, embeddings, cache)
+
+    monkeypatch.setattr(type(model), "logits", watched)
+    ends = frozenset({whole[0].tokens[1], *model.tokenizer.stop_ids})
+    monkeypatch.setattr(model.tokenizer, "stop_ids", ends)
+    batch_generate(model, embedded(model), Sampling(max_tokens=8))
+    assert seen[:3] == [5, 5, 5] and seen[-1] < 5
+
+
+def test_a_constraint_for_each_row(model):
+    sampling = Sampling(max_tokens=30)
+    constraints: list[Constraint] = [JSONConstraint(model, SCHEMA) for _ in PROMPTS]
+    found = batch_generate(model, embedded(model), sampling, constraints=constraints)
+    assert found == one_by_one(model, sampling, SCHEMA)
+    with pytest.raises(OptionError) as caught:
+        batch_generate(model, embedded(model), sampling, constraints=constraints[:2])
+    assert str(caught.value) == (
+        "constraints: 2 for 5 prompts; give none, or one for each"
+    )
+
+
+def test_long_prompts_are_prefilled_in_steps(model, monkeypatch):
+    prompts = [list(range(start, start + 50)) for start in (10, 200, 900)]
+    sampling = Sampling(max_tokens=6)
+    whole = batch_generate(model, embedded(model, prompts), sampling)
+    monkeypatch.setattr(decode, "PREFILL_STEP", 16)
+    assert batch_generate(model, embedded(model, prompts), sampling) == whole
+
+
+def test_unused_buffers_are_freed(model, monkeypatch):
+    calls: list[int] = []
+    monkeypatch.setattr(decode, "CLEAR_CACHE_EVERY", 4)
+    monkeypatch.setattr(mx, "clear_cache", lambda: calls.append(1))
+    batch_generate(model, embedded(model), Sampling(max_tokens=9))
+    assert len(calls) == 2
+
+
+def test_no_prompts(model):
+    assert batch_generate(model, mx.zeros((0, 3, 32)), Sampling()) == []
