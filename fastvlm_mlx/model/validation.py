@@ -43,6 +43,15 @@ def check_number(name: str, value: Any, highest: float = 1e300):
         )
 
 
+def check_bool(name: str, value: Any):
+    """Refuses what is not true or false; the string "false" would count as true."""
+    if not isinstance(value, bool):
+        raise CheckpointError(
+            f"config.json: {name} is {value!r:.200} where true or false is needed;"
+            " get the right config.json"
+        )
+
+
 def check_choice(name: str, value: Any, choices: tuple[str, ...]):
     if not isinstance(value, str) or value not in choices:
         raise CheckpointError(
@@ -66,8 +75,7 @@ def check_text(text: dict[str, Any]):
         if text.get(name) is not None:
             check_count(name, text[name], 1, 1 << 31)
     for name in ("tie_word_embeddings", "attention_bias", "mlp_bias"):
-        if type(text.get(name, False)) is not bool:
-            check_choice(name, text[name], ("true", "false"))
+        check_bool(name, text.get(name, False))
     heads, groups = text["num_attention_heads"], text["num_key_value_heads"]
     if heads % groups or (text["hidden_size"] % heads and not text.get("head_dim")):
         raise CheckpointError(
