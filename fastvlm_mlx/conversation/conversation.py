@@ -65,8 +65,7 @@ class Conversation:
             resolution=config.image_size if resolution is None else resolution,
             tiles=tiles,
         )
-        limit = (config.text or {}).get("max_position_embeddings")
-        self.context_size = min(config.context_length, limit or config.context_length)
+        self.context_size = config.context_size
         self._stream: weakref.ref[Generator[Chunk, None, None]] | None = None
         self._past = History(model, system)
         self._waiting: list[Attachment] = []

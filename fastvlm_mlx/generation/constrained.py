@@ -159,10 +159,11 @@ def llguidance_tokenizer(model: "FastVLMModel") -> Any:
     llguidance = import_llguidance()
     with _LOCK:
         if "llguidance" not in vars(model):
-            tokenizer = model.tokenizer
+            tokenizer, text = model.tokenizer, model.config.text
+            assert text is not None  # a model that generates text has one
             vars(model)["llguidance"] = llguidance.LLTokenizer(
                 tokenizer.to_json(),
-                n_vocab=int((model.config.text or {})["vocab_size"]),
+                n_vocab=text.vocab_size,
                 eos_token=sorted(tokenizer.stop_ids),
                 slices=llguidance.LLTokenizer.json_slices(),
             )

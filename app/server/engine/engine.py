@@ -40,14 +40,13 @@ class Engine:
         """What clients may know about the model."""
         config = self._model.config
         bits = (config.quantization or {}).get("bits")
-        text = config.text or {}
         parameters = cast(
             list[tuple[str, mx.array]], tree_flatten(self._model.parameters())
         )
         return {
             "name": self._name,
-            "context_length": self._model.conversation().context_size,
-            "family": str(text.get("model_type", "qwen2")),
+            "context_length": config.context_size,
+            "family": config.text.model_type if config.text else "qwen2",
             "parameters": sum(_count(array, bits) for _, array in parameters),
             "bytes": sum(array.nbytes for _, array in parameters),
             "quantization": bits,
