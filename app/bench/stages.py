@@ -123,17 +123,10 @@ def _staged(model: "FastVLM", case: Case, file: Path) -> dict[str, float]:
         [image], size=case.resolution, fit=model.config.fit, tiles=case.tiles
     )
     clock.lap("preprocess")
-    tower, projector = model.vision_tower, model.projector
-    assert tower is not None and projector is not None
-    # A Core ML package that stands in for the tower; see coreml.attach.
-    package = getattr(model, "coreml_encoder", None)
-    if package is None:
-        features = tower(mx.array(pixels).astype(tower.stem.conv.weight.dtype))
-    else:
-        features = package(pixels)
+    features = model.encode_features(pixels)
     mx.eval(features)
     clock.lap("encode")
-    visual = projector(features).flatten(0, 1)
+    visual = model.project(features).flatten(0, 1)
     mx.eval(visual)
     clock.lap("project")
     cache = language.mlx_lm_module("models.cache").make_prompt_cache(
