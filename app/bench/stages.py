@@ -31,7 +31,11 @@ from PIL import Image
 
 from fastvlm_mlx.model import language
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import content_hash, to_pixels
+from fastvlm_mlx.processing.image_processor import (
+    ImageOptions,
+    content_hash,
+    preprocess,
+)
 
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation.conversation import Conversation
@@ -119,9 +123,10 @@ def _staged(model: "FastVLM", case: Case, file: Path) -> dict[str, float]:
     clock = Clock()
     image = open_image(str(file))
     clock.lap("decode")
-    pixels = to_pixels(
-        [image], size=case.resolution, fit=model.config.fit, tiles=case.tiles
+    options = ImageOptions.of(
+        model.config, resolution=case.resolution, tiles=case.tiles
     )
+    pixels = preprocess(image, options, model.config.grid_pinpoints)
     clock.lap("preprocess")
     features = model.encode_features(pixels)
     mx.eval(features)

@@ -60,11 +60,7 @@ class Conversation:
             )
         self.model = model
         self.system = system
-        self.view = ImageOptions(
-            fit=config.fit if fit is None else fit,
-            resolution=config.image_size if resolution is None else resolution,
-            tiles=tiles,
-        )
+        self.view = ImageOptions.of(config, fit, resolution, tiles)
         self.context_size = config.context_size
         self._stream: weakref.ref[Generator[Chunk, None, None]] | None = None
         self._past = History(model, system)

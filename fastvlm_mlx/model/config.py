@@ -16,13 +16,13 @@ from fastvlm_mlx.model.validation import (
     check_counts,
 )
 from fastvlm_mlx.model.vision_config import VisionConfig
+from fastvlm_mlx.processing.image_processor import FITS
 
 # Marks a folder written by our converter. Raised when old folders cannot be read.
 FORMAT = "fastvlm-mlx"
 FORMAT_VERSION = 1
 
 PROJECTORS = ("identity", "linear", "mlp")
-FITS = ("pad", "crop", "stretch")
 TEMPLATES = ("qwen2", "vicuna")
 
 
