@@ -99,8 +99,7 @@ def estimate(
     # The first attention stage stands one or more halvings before the last.
     first = 2 ** (len(heads) - 2) * side if len(heads) > 1 else side // 2
     attention = 2 * 2 * heads[0] * first**4 if heads else 0
-    head_dim = text["hidden_size"] // text["num_attention_heads"]
-    width = text.get("num_key_value_heads", text["num_attention_heads"]) * head_dim
+    width = text.num_key_value_heads * text.head_dim
     tokens = vision.tokens(resolution) + CONVERSATION
-    cache = 2 * 2 * text["num_hidden_layers"] * width * tokens
+    cache = 2 * 2 * text.num_hidden_layers * width * tokens
     return Estimate(text_bytes, package_bytes, max(maps, attention), cache)

@@ -47,13 +47,13 @@ def read_model(source: Path | str, target: str) -> tuple[Path, ModelConfig, Tens
             f"{source}: export {target} needs an encoder, a projector and a language"
             " model; give a whole FastVLM checkpoint"
         )
-    if text["model_type"] != "qwen2":
+    if text.model_type != "qwen2":
         raise CheckpointError(
             f"{source}: export {target} is read as Qwen2, and this language model is"
-            f" {text['model_type']}; use `convert` for a folder of ours"
+            f" {text.model_type}; use `convert` for a folder of ours"
         )
-    head_dim = text["hidden_size"] // text["num_attention_heads"]
-    if text.get("head_dim", head_dim) != head_dim or text.get("rope_scaling"):
+    head_dim = text.hidden_size // text.num_attention_heads
+    if text.head_dim != head_dim or text.rope_scaling:
         raise CheckpointError(
             f"{source}: export {target} knows neither head_dim nor rope_scaling,"
             " which this language model sets; use `convert` for a folder of ours"
@@ -95,7 +95,7 @@ def config_of(config: ModelConfig, stop_id: int) -> dict[str, Any]:
         "architectures": ["LlavaQwen2ForCausalLM"],
         "hidden_act": "silu",
         "use_cache": True,
-        **text,
+        **text.to_dict(),
         "model_type": "llava_qwen2",
         "eos_token_id": stop_id,
         "image_aspect_ratio": "pad" if config.fit == "pad" else "square",

@@ -130,7 +130,7 @@ def app_tensors(tensors: Tensors, config: ModelConfig) -> Tensors:
     """
     projector, text = config.projector, config.text
     assert projector and text  # read_model saw to it
-    if len(projector.dims) != 3 or projector.dims[1:] != (text["hidden_size"],) * 2:
+    if len(projector.dims) != 3 or projector.dims[1:] != (text.hidden_size,) * 2:
         raise CheckpointError(
             f"export ios: the app has a projector of two layers as wide as the"
             f" language model, and this one is {projector.dims}; use `convert`"

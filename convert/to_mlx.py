@@ -107,7 +107,7 @@ def convert(
         # What is saved is let go at once; nothing else may hold on to it.
         read.tensors.clear()
         if config.text is not None:
-            _check_tokenizer(read.folder, config.text["vocab_size"])
+            _check_tokenizer(read.folder, config.text.vocab_size)
         agreement = None
         with staged_folder(
             out, overwrite=overwrite, source=source, first_wins=first_wins

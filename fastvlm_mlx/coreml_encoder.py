@@ -144,28 +144,19 @@ def attach(
         CheckpointError: the model has no projector and the package neither.
     """
     encoder = CoreMLEncoder(package, compute_units)
-    projector = model.projector
-    if projector is None and not encoder.projected:
+    if model.projector is None and not encoder.projected:
         raise CheckpointError(
             f"{package}: gives features, and this model has no projector;"
             " export the package with --projector"
         )
 
-    def encode_pixels(pixels: Any) -> mx.array:
-        features = encoder(pixels)
-        if encoder.projected or projector is None:
-            return features
-        return projector(features.astype(projector.layers[0].weight.dtype))
-
-    model.encode_pixels = encode_pixels
-    model.coreml_encoder = encoder
+    model.encoder = encoder
     return encoder
 
 
 def detach(model: FastVLMModel) -> None:
-    """Gives `model` its MLX encoder back."""
-    if getattr(model, "coreml_encoder", None) is not None:
-        del model.encode_pixels, model.coreml_encoder
+    """Makes `model` encode images with its MLX encoder again."""
+    model.encoder = None
 
 
 def compiled(package: Path) -> Path:

@@ -3,6 +3,7 @@
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -46,15 +47,13 @@ class FastVLM(FastVLMModel):
             ImageError: an image cannot be opened.
             OptionError: an option cannot be honoured.
         """
-        view = ImageOptions(
-            fit or self.config.fit, resolution or self.config.image_size, tiles
-        )
-        sources = images if isinstance(images, list | tuple) else [images]
+        options = ImageOptions.of(self.config, fit, resolution, tiles)
+        sources: Any = images if isinstance(images, list | tuple) else [images]
         if not sources:
             raise OptionError("images: an empty list; give at least one image")
         opened = [open_image(source) for source in sources]
         pixels = [
-            preprocess(image, view, self.config.grid_pinpoints) for image in opened
+            preprocess(image, options, self.config.grid_pinpoints) for image in opened
         ]
         return self.encode_pixels(np.concatenate(pixels))
 

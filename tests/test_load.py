@@ -76,14 +76,22 @@ def config(**values: Any) -> Callable[[Path], None]:
     return spoil
 
 
-def vision(**values: Any) -> Callable[[Path], None]:
+def part(name: str, values: dict[str, Any]) -> Callable[[Path], None]:
     def spoil(folder: Path):
         path = folder / "config.json"
         whole = json.loads(path.read_text())
-        whole["vision"] |= values
+        whole[name] |= values
         path.write_text(json.dumps(whole))
 
     return spoil
+
+
+def vision(**values: Any) -> Callable[[Path], None]:
+    return part("vision", values)
+
+
+def text(**values: Any) -> Callable[[Path], None]:
+    return part("text", values)
 
 
 def rename(folder: Path):
@@ -119,6 +127,8 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "widths strings": (vision(embed_dims=["a"]), r"embed_dims\[0\] is 'a'"),
     "widths nothing": (vision(embed_dims=[]), "the number of vision stages is 0"),
     "mixer unknown": (vision(token_mixers=["x"] * 5), "token_mixers 'x' is unknown"),
+    "layer_norm a string": (vision(layer_norm="false"), "layer_norm is 'false' where"),
+    "tied a string": (text(tie_word_embeddings="true"), "embeddings is 'true' where"),
     "eps NaN": (vision(layer_norm_eps=float("nan")), "layer_norm_eps is nan"),
     "heads do not divide": (vision(head_dim=7), "which heads of 7 do not divide"),
     "tensors cut": (cut, "damaged or incomplete"),

@@ -16,7 +16,8 @@ import pytest
 from fastvlm_mlx import load
 from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.model.language import mlx_lm_module
-from fastvlm_mlx.processing.image_processor import to_pixels
+from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
 from tests.support.closeness import assert_close
 
 LAYOUTS = (
@@ -69,7 +70,8 @@ def test_pixels(images: Path):
     with np.load(images / "preprocess_pad_256.npz") as golden:
         assert sorted(golden.files) == sorted(IMAGES)
         for name in golden.files:
-            [pixels] = to_pixels([images / name], size=256)
+            image = open_image(images / name)
+            [pixels] = preprocess(image, ImageOptions("pad", 256))
             assert np.array_equal(pixels, golden[name].astype(np.float32) / 255), name
 
 

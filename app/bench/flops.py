@@ -7,9 +7,9 @@ output of each convolution and product once (bias, GELU and skip ride along).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from fastvlm_mlx.model.config import ProjectorConfig
+from fastvlm_mlx.model.text_config import TextConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
 
 
@@ -96,17 +96,14 @@ def projector(config: ProjectorConfig, tokens: int, itemsize: int) -> Work:
     return total
 
 
-def prefill(
-    text: dict[str, Any], tokens: int, itemsize: int, *, cached: int = 0
-) -> Work:
+def prefill(text: TextConfig, tokens: int, itemsize: int, *, cached: int = 0) -> Work:
     """`tokens` new positions after `cached` ones, and the logits of the last.
 
-    With `tokens` 1 this is one step of decoding. `text` is a language model's config.
+    With `tokens` 1 this is one step of decoding.
     """
-    hidden, inner = text["hidden_size"], text["intermediate_size"]
-    heads = text["num_attention_heads"]
-    head_dim = text.get("head_dim") or hidden // heads
-    kv_dim = text.get("num_key_value_heads", heads) * head_dim
+    hidden, inner = text.hidden_size, text.intermediate_size
+    heads, head_dim = text.num_attention_heads, text.head_dim
+    kv_dim = text.num_key_value_heads * head_dim
     layer = linear(tokens, hidden, heads * head_dim + 2 * kv_dim, itemsize)
     layer += linear(tokens, heads * head_dim, hidden, itemsize)
     layer += linear(tokens, hidden, 2 * inner, itemsize)
@@ -117,6 +114,4 @@ def prefill(
         4 * tokens * keys * heads * head_dim,
         2 * (cached + tokens) * kv_dim * itemsize,
     )
-    return layer * text["num_hidden_layers"] + linear(
-        1, hidden, text["vocab_size"], itemsize
-    )
+    return layer * text.num_hidden_layers + linear(1, hidden, text.vocab_size, itemsize)

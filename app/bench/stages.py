@@ -31,7 +31,11 @@ from PIL import Image
 
 from fastvlm_mlx.model import language
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import content_hash, to_pixels
+from fastvlm_mlx.processing.image_processor import (
+    ImageOptions,
+    content_hash,
+    preprocess,
+)
 
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation.conversation import Conversation
@@ -105,21 +109,15 @@ def _staged(model: "FastVLM", case: Case, file: Path) -> dict[str, float]:
     clock = Clock()
     image = open_image(str(file))
     clock.lap("decode")
-    pixels = to_pixels(
-        [image], size=case.resolution, fit=model.config.fit, tiles=case.tiles
+    options = ImageOptions.of(
+        model.config, resolution=case.resolution, tiles=case.tiles
     )
+    pixels = preprocess(image, options, model.config.grid_pinpoints)
     clock.lap("preprocess")
-    tower, projector = model.vision_tower, model.projector
-    assert tower is not None and projector is not None
-    # A Core ML package that stands in for the tower; see coreml.attach.
-    package = getattr(model, "coreml_encoder", None)
-    if package is None:
-        features = tower(mx.array(pixels).astype(tower.stem.conv.weight.dtype))
-    else:
-        features = package(pixels)
+    features = model.encode_features(pixels)
     mx.eval(features)
     clock.lap("encode")
-    visual = projector(features).flatten(0, 1)
+    visual = model.project(features).flatten(0, 1)
     mx.eval(visual)
     clock.lap("project")
     cache = language.mlx_lm_module("models.cache").make_prompt_cache(

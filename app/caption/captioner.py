@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx.errors import ContextError, FastVLMError
+from fastvlm_mlx.errors import CheckpointError, ContextError, FastVLMError
 from fastvlm_mlx.generation.batch import Completion, batch_generate
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing import chat_template
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import preprocess
+from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
 
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
@@ -50,17 +50,23 @@ class Captioner:
         sampling: Sampling,
         schema: Any = None,
     ):
-        conversation = model.conversation(**view)
+        if model.language_model is None:
+            raise CheckpointError(
+                "this checkpoint is an encoder alone and cannot caption;"
+                " give a whole FastVLM checkpoint"
+            )
+        options = dict(view)
+        system = options.pop("system", None)
         self.model = model
         self.sampling = sampling
-        self._view = conversation.view
-        self._context_size = conversation.context_size
+        self._view = ImageOptions.of(model.config, **options)
+        self._context_size = model.config.context_size
         self._schema = schema
         self._pieces = chat_template.encode_turn(
             model.tokenizer,
             question,
             [0],
-            system=conversation.system,
+            system=system,
             template=model.config.template,
         )
 

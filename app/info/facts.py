@@ -80,13 +80,13 @@ def sizes(config: "ModelConfig") -> dict[str, Any]:
         and {"type": projector.type, "widths": list(projector.dims)},
         "language": text
         and {
-            "type": text["model_type"],
-            "layers": text["num_hidden_layers"],
-            "width": text["hidden_size"],
-            "heads": text["num_attention_heads"],
-            "kv_heads": text["num_key_value_heads"],
-            "vocabulary": text["vocab_size"],
-            "tied_embeddings": text["tie_word_embeddings"],
+            "type": text.model_type,
+            "layers": text.num_hidden_layers,
+            "width": text.hidden_size,
+            "heads": text.num_attention_heads,
+            "kv_heads": text.num_key_value_heads,
+            "vocabulary": text.vocab_size,
+            "tied_embeddings": text.tie_word_embeddings,
             "context": config.context_length,
         },
         "quantization": config.quantization
@@ -133,14 +133,11 @@ def memory(tensors: "Tensors", config: "ModelConfig") -> dict[str, Any]:
             else array.nbytes
             for array in tensors.values()
         )
-    text = config.text or {}
+    text = config.text
     per_token = 0
     if text:
-        width = text.get("head_dim") or (
-            text["hidden_size"] // text["num_attention_heads"]
-        )
-        heads = 2 * text["num_hidden_layers"] * text["num_key_value_heads"]
-        per_token = heads * width * dtype.size
+        heads = 2 * text.num_hidden_layers * text.num_key_value_heads
+        per_token = heads * text.head_dim * dtype.size
     return {
         "weights": held,
         "context_token": per_token,

@@ -85,29 +85,28 @@ def opened(folder: str, dtype: str | None, package: str | None) -> FastVLM:
     """The model of a variant, loaded once in each process."""
     model = load(folder, dtype=dtype)
     if package is not None:
-        _encode_with(model, Path(package))
+        model.encoder = _EvaluatedEncoder(Path(package))
     return model
 
 
-def _encode_with(model: FastVLM, package: Path) -> None:
-    """As `coreml.attach`, but evaluated here, on any machine.
+class _EvaluatedEncoder:
+    """A Core ML package without a projector, evaluated here, on any machine.
 
     Every intermediate is rounded to float16, also the sums inside an operation: the
     harshest of the evaluator's modes.
     """
-    function = mlpackage.read(package).functions["main"]
-    (given,), (output,) = function.inputs, function.outputs
-    projector = model.projector
-    assert projector is not None  # a model without one was refused when exported
 
-    def encode_pixels(pixels: Any) -> mx.array:
+    projected = False
+
+    def __init__(self, package: Path):
+        self._function = mlpackage.read(package).functions["main"]
+
+    def __call__(self, pixels: Any) -> mx.array:
+        (given,), (output,) = self._function.inputs, self._function.outputs
         # [N, R, R, 3] -> [N, 1, 3, R, R]
         images = np.asarray(pixels, np.float32).transpose(0, 3, 1, 2)[:, None]
         features = [
-            evaluate(function, {given.name: image}, mode="strict")[output]
+            evaluate(self._function, {given.name: image}, mode="strict")[output]
             for image in images
         ]
-        dtype = projector.layers[0].weight.dtype
-        return projector(mx.array(np.concatenate(features)).astype(dtype))
-
-    model.encode_pixels = encode_pixels
+        return mx.array(np.concatenate(features))

@@ -16,6 +16,7 @@ import mlx.nn as nn
 from fastvlm_mlx.app.bench import flops
 from fastvlm_mlx.app.bench.flops import Work
 from fastvlm_mlx.model import ops
+from fastvlm_mlx.model.text_config import TextConfig
 from fastvlm_mlx.model.vision import DepthwiseConv, FastViTHD
 from fastvlm_mlx.model.vision_config import VisionConfig
 
@@ -259,18 +260,18 @@ _TEXT = {
     "Vicuna-7B": (4096, 32, 32, 32, 11008, 32000),
 }
 LANGUAGE_MODELS = {
-    name: {
-        "model_type": "llama" if name == "Vicuna-7B" else "qwen2",
-        "hidden_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "intermediate_size": inner,
-        "vocab_size": vocabulary,
-        "rms_norm_eps": 1e-6,
-        "tie_word_embeddings": name in ("Qwen2-0.5B", "Qwen2-1.5B"),
-        "max_position_embeddings": 32768,
-        "rope_theta": 1000000.0,
-    }
+    name: TextConfig(
+        model_type="llama" if name == "Vicuna-7B" else "qwen2",
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        intermediate_size=inner,
+        vocab_size=vocabulary,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=name in ("Qwen2-0.5B", "Qwen2-1.5B"),
+        max_position_embeddings=32768,
+        rope_theta=1000000.0,
+    )
     for name, (hidden, layers, heads, kv_heads, inner, vocabulary) in _TEXT.items()
 }

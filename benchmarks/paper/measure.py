@@ -130,7 +130,7 @@ class Bench:
             self._models = {name: language.build(config)}
             randomize(self._models[name], self.dtype)
         model = self._models[name]
-        shape = (1, tokens, config["hidden_size"])
+        shape = (1, tokens, config.hidden_size)
         embeddings = mx.random.normal(shape).astype(self.dtype)
         mx.eval(embeddings)
         return lambda: prefill(model, embeddings)

@@ -55,8 +55,9 @@ class Ours:
         from fastvlm_mlx.model import language
 
         text = self.model.config.text
-        model: Any = language.mlx_lm_module(f"models.{text['model_type']}")
-        model = model.Model(model.ModelArgs.from_dict(text))
+        assert text is not None
+        model: Any = language.mlx_lm_module(f"models.{text.model_type}")
+        model = model.Model(model.ModelArgs.from_dict(text.to_dict()))
         model.update(self.model.language_model.parameters())
         cache = language.mlx_lm_module("models.cache").make_prompt_cache(model)
         started = time.perf_counter()

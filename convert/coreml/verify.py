@@ -21,7 +21,7 @@ from fastvlm_mlx.convert.coreml.neural_engine import Finding
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import to_pixels
+from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
 
 # The least that is written, in dB; ml-stable-diffusion's and whisperkittools' 35.
 LEAST_PSNR = 35.0
@@ -97,9 +97,9 @@ class Reference:
     def pixels(self, resolution: int) -> np.ndarray:
         """(N, R, R, 3) floats in 0..1; fewer images where they are large."""
         count = max(1, PIXEL_BUDGET // resolution**2)
-        return to_pixels(
-            self.images[:count], size=resolution, fit=self.model.config.fit
-        )
+        options = ImageOptions.of(self.model.config, resolution=resolution)
+        images = [preprocess(image, options) for image in self.images[:count]]
+        return np.concatenate(images)
 
     def answers(
         self, resolution: int, projected: bool

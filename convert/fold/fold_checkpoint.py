@@ -42,10 +42,8 @@ def fold_checkpoint(read: Checkpoint) -> tuple[Tensors, ModelConfig]:
         projector=projector,
         text=text,
         **image_settings(read.config, read.folder, vision),
-        template="vicuna" if text and text["model_type"] == "llama" else "qwen2",
-        context_length=model_config.context_length(
-            read.config, read.folder, text or {}
-        ),
+        template="vicuna" if text and text.model_type == "llama" else "qwen2",
+        context_length=model_config.context_length(read.config, read.folder, text),
         coreml_encoder=read.coreml_encoder.name if read.coreml_encoder else None,
         quantization=_kept(settings, tensors),
         source={

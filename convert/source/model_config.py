@@ -13,7 +13,8 @@ import mlx.core as mx
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.model.config import ProjectorConfig
-from fastvlm_mlx.model.validation import MAX_LAYERS, check_choice, check_text
+from fastvlm_mlx.model.text_config import TextConfig
+from fastvlm_mlx.model.validation import MAX_LAYERS, check_choice
 from fastvlm_mlx.model.vision_config import MULTI_SCALE
 from fastvlm_mlx.weights.weight_files import Tensors
 
@@ -56,7 +57,7 @@ ARCHITECTURES = {
 }
 
 
-def text_config(config: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
+def text_config(config: dict[str, Any], tensors: Tensors) -> TextConfig:
     """The arguments of the mlx-lm model that holds `language_model.*` tensors.
 
     Args:
@@ -92,8 +93,7 @@ def text_config(config: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
                 f" holds {there}; the two do not belong together"
             )
     found["tie_word_embeddings"] = "language_model.lm_head.weight" not in tensors
-    check_text(found)
-    return found
+    return TextConfig.from_dict(found)
 
 
 def _text_model(config: dict[str, Any]) -> str:
@@ -232,10 +232,12 @@ def multi_scale(config: dict[str, Any]) -> tuple[str | None, tuple[int, ...]]:
     return kind, tuple(stages)
 
 
-def context_length(config: dict[str, Any], folder: Path, text: dict[str, Any]) -> int:
+def context_length(
+    config: dict[str, Any], folder: Path, text: TextConfig | None
+) -> int:
     """Tokens that a conversation may hold: the smaller of what the language model was
     built for and what the checkpoint was tuned with."""
-    limits = [text.get("max_position_embeddings")]
+    limits: list[Any] = [text and text.max_position_embeddings]
     limits.append(config.get("tokenizer_model_max_length"))
     tokenizer = read_json(folder / "tokenizer_config.json", optional=True)
     limits.append(tokenizer.get("model_max_length"))

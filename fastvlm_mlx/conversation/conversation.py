@@ -60,13 +60,8 @@ class Conversation:
             )
         self.model = model
         self.system = system
-        self.view = ImageOptions(
-            fit=config.fit if fit is None else fit,
-            resolution=config.image_size if resolution is None else resolution,
-            tiles=tiles,
-        )
-        limit = (config.text or {}).get("max_position_embeddings")
-        self.context_size = min(config.context_length, limit or config.context_length)
+        self.view = ImageOptions.of(config, fit, resolution, tiles)
+        self.context_size = config.context_size
         self._stream: weakref.ref[Generator[Chunk, None, None]] | None = None
         self._past = History(model, system)
         self._waiting: list[Attachment] = []

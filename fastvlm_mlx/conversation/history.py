@@ -122,7 +122,8 @@ class History:
             self.pieces = self.with_question(turn.text, turn.images)
         else:
             # Ids of another tokenizer, or beyond the vocabulary, cannot be taken over.
-            vocabulary = (self._model.config.text or {}).get("vocab_size", 0)
+            text = self._model.config.text
+            vocabulary = text.vocab_size if text else 0
             tokenizer, ids = self._model.tokenizer, list(turn.tokens)
             known = all(0 <= token < vocabulary for token in ids)
             if not known or tokenizer.decode(ids) != turn.text:

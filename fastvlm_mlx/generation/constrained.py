@@ -158,15 +158,16 @@ def llguidance_tokenizer(model: "FastVLMModel") -> Any:
     """
     llguidance = import_llguidance()
     with _LOCK:
-        if "llguidance" not in vars(model):
-            tokenizer = model.tokenizer
-            vars(model)["llguidance"] = llguidance.LLTokenizer(
+        if model.llguidance_tokenizer is None:
+            tokenizer, text = model.tokenizer, model.config.text
+            assert text is not None  # a model that generates text has one
+            model.llguidance_tokenizer = llguidance.LLTokenizer(
                 tokenizer.to_json(),
-                n_vocab=int((model.config.text or {})["vocab_size"]),
+                n_vocab=text.vocab_size,
                 eos_token=sorted(tokenizer.stop_ids),
                 slices=llguidance.LLTokenizer.json_slices(),
             )
-        return vars(model)["llguidance"]
+        return model.llguidance_tokenizer
 
 
 def _bits(mask: bytes) -> np.ndarray:

@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.model.text_config import TextConfig
 from fastvlm_mlx.model.validation import (
     check_choice,
     check_count,
     check_counts,
-    check_text,
 )
 from fastvlm_mlx.model.vision_config import VisionConfig
+from fastvlm_mlx.processing.image_processor import FITS
 
 # Marks a folder written by our converter. Raised when old folders cannot be read.
 FORMAT = "fastvlm-mlx"
 FORMAT_VERSION = 1
 
 PROJECTORS = ("identity", "linear", "mlp")
-FITS = ("pad", "crop", "stretch")
 TEMPLATES = ("qwen2", "vicuna")
 
 
@@ -47,7 +47,7 @@ class ModelConfig:
 
     vision: VisionConfig | None = None
     projector: ProjectorConfig | None = None
-    text: dict[str, Any] | None = None
+    text: TextConfig | None = None
     image_size: int = 1024
     fit: str = "pad"
     grid_pinpoints: tuple[tuple[int, int], ...] = ()
@@ -60,12 +60,20 @@ class ModelConfig:
     def __post_init__(self):
         check_model(self)
 
+    @property
+    def context_size(self) -> int:
+        """Tokens that a conversation may hold: `context_length`, or the positions the
+        language model was built for if they are fewer."""
+        positions = self.text and self.text.max_position_embeddings
+        return min(self.context_length, positions or self.context_length)
+
     def to_dict(self) -> dict[str, Any]:
         """The content of a converted folder's `config.json`."""
         return {
             "model_type": FORMAT,
             "format_version": FORMAT_VERSION,
             **dataclasses.asdict(self),
+            "text": self.text and self.text.to_dict(),
         }
 
     @classmethod
@@ -88,6 +96,8 @@ class ModelConfig:
             ):
                 if known.get(name) is not None:
                     known[name] = kind(**_known(kind, known[name]))
+            if known.get("text") is not None:
+                known["text"] = TextConfig.from_dict(_object("text", known["text"]))
             known["grid_pinpoints"] = tuple(
                 tuple(pair) for pair in known.get("grid_pinpoints", ())
             )
@@ -98,12 +108,17 @@ class ModelConfig:
             ) from fault
 
 
-def _known(kind: type, values: Any) -> dict[str, Any]:
-    if not isinstance(values, dict):
+def _object(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
         raise CheckpointError(
-            f"config.json: {kind.__name__} is {values!r:.200}, not an object;"
+            f"config.json: {name} is {value!r:.200}, not an object;"
             " convert the checkpoint again"
         )
+    return value
+
+
+def _known(kind: type, values: Any) -> dict[str, Any]:
+    values = _object(kind.__name__, values)
     names = {f.name for f in dataclasses.fields(kind)}
     return {
         name: tuple(value) if isinstance(value, list) else value
@@ -126,15 +141,9 @@ def check_projector(config: ProjectorConfig):
 
 def check_model(config: ModelConfig):
     """The parts must fit each other: visual width, projector, language model."""
-    for name in ("text", "quantization", "source"):
-        value = getattr(config, name)
-        if value is not None and not isinstance(value, dict):
-            raise CheckpointError(
-                f"config.json: {name} is {value!r:.200}, not an object;"
-                " convert the checkpoint again"
-            )
-    if config.text is not None:
-        check_text(config.text)
+    for name in ("quantization", "source"):
+        if getattr(config, name) is not None:
+            _object(name, getattr(config, name))
     check_count("image_size", config.image_size, 1, 1 << 16)
     check_count("context_length", config.context_length, 1, 1 << 31)
     check_choice("fit", config.fit, FITS)
@@ -173,7 +182,7 @@ def _check_joints(config: ModelConfig):
             )
         width, source = config.projector.dims[-1], "the projector's tokens"
     if config.projector is not None and config.text is not None:
-        hidden = config.text["hidden_size"]
+        hidden = config.text.hidden_size
         if width not in (None, hidden):
             raise CheckpointError(
                 f"{source} are {width} wide, but the language model's embeddings"

@@ -18,7 +18,7 @@ import mlx.nn as nn
 
 from fastvlm_mlx.cpu.mlx_lm_patch import use_cpu_kernels
 from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.model.validation import TEXT_MODELS
+from fastvlm_mlx.model.text_config import TextConfig
 
 _lock = RLock()
 _ours: dict[str, ModuleType] = {}
@@ -50,27 +50,20 @@ def _bare_parent() -> ModuleType:
     return parent
 
 
-def build(config: dict[str, Any]) -> nn.Module:
+def build(config: TextConfig) -> nn.Module:
     """An mlx-lm model of `config`'s sizes, its weights not yet loaded.
 
     It is called with token ids (B, L), or with `input_embeddings` (B, L, hidden) and
     any ids, and a `cache`; it gives logits (B, L, vocab).
 
     Raises:
-        CheckpointError: a `model_type` other than qwen2 and llama, or sizes that
-            do not fit each other.
+        CheckpointError: mlx-lm refuses a value, as of `rope_scaling`.
     """
-    model_type = config.get("model_type")
-    if model_type not in TEXT_MODELS:
-        raise CheckpointError(
-            f"config.json: language model {model_type!r} is not supported;"
-            f" use one of {', '.join(TEXT_MODELS)}"
-        )
-    module = mlx_lm_module(f"models.{model_type}")
+    module = mlx_lm_module(f"models.{config.model_type}")
     if _ours.get(module.__name__) is module:
         use_cpu_kernels(module)
     try:
-        return module.Model(module.ModelArgs.from_dict(config))
+        return module.Model(module.ModelArgs.from_dict(config.to_dict()))
     # Whatever a config can make mlx-lm's constructors stumble over (rope_scaling).
     except (
         ArithmeticError,
@@ -80,7 +73,7 @@ def build(config: dict[str, Any]) -> nn.Module:
         ValueError,
     ) as fault:
         raise CheckpointError(
-            f"config.json: mlx-lm cannot build this {model_type} ({fault})"
+            f"config.json: mlx-lm cannot build this {config.model_type} ({fault})"
         ) from fault
 
 

@@ -6,6 +6,7 @@ from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model.validation import (
     MAX_LAYERS,
     MAX_WIDTH,
+    check_bool,
     check_choice,
     check_count,
     check_counts,
@@ -98,8 +99,7 @@ def check_vision(config: VisionConfig):
     for name in ("head_dim", "out_dim", "out_se_dim"):
         check_count(f"vision.{name}", getattr(config, name))
     check_number("vision.layer_norm_eps", config.layer_norm_eps, 1)
-    if not isinstance(config.layer_norm, bool):
-        check_choice("vision.layer_norm", config.layer_norm, ("true", "false"))
+    check_bool("vision.layer_norm", config.layer_norm)
     _check_widths(config)
     _check_multi_scale(config)
 

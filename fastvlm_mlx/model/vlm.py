@@ -7,7 +7,7 @@ terminal are built on it in files of their own.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -42,11 +42,30 @@ class Projector(nn.Module):
         return features
 
 
+class Encoder(Protocol):
+    """What may encode images in place of the vision tower, as `CoreMLEncoder` does.
+
+    With `projected`, it returns the projector's output, not its input.
+    """
+
+    projected: bool
+
+    def __call__(self, pixels: Any) -> mx.array:
+        """(N, R, R, 3) floats in 0..1 to (N, tokens, width)."""
+        ...
+
+
 class FastVLMModel(nn.Module):
     """A vision tower, a projector and a language model, any of which a partial
-    checkpoint may lack (the attribute is then None)."""
+    checkpoint may lack (the attribute is then None).
+
+    `encoder` is None while the vision tower encodes images. `llguidance_tokenizer` is
+    made on first use by `generation.constrained`, in seconds, and kept.
+    """
 
     tokenizer: "Tokenizer"
+    encoder: Encoder | None
+    llguidance_tokenizer: Any
     vision_tower: FastViTHD | None
     projector: Projector | None
     language_model: Any
@@ -55,7 +74,9 @@ class FastVLMModel(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
+        self.encoder = None
         self.feature_cache = FeatureCache()
+        self.llguidance_tokenizer = None
         self.vision_tower = FastViTHD(config.vision) if config.vision else None
         self.projector = Projector(config.projector) if config.projector else None
         self.language_model = language.build(config.text) if config.text else None
@@ -66,19 +87,45 @@ class FastVLMModel(nn.Module):
         Shapes:
             pixels: (N, R, R, 3), floats in 0..1, R a multiple of the stride (64)
             returns (N, (R / 64)^2, hidden)
+        Raises:
+            CheckpointError: the model has no vision encoder or no projector.
         """
+        return self.project(self.encode_features(pixels))
+
+    def encode_features(self, pixels: Any) -> mx.array:
+        """The output of `encoder` or of the vision tower, for `project`.
+
+        Shapes:
+            pixels: (N, R, R, 3), floats in 0..1
+            returns (N, (R / 64)^2, width)
+        Raises:
+            CheckpointError: the model has neither.
+        """
+        if self.encoder is not None:
+            return self.encoder(pixels)
         if self.vision_tower is None:
             raise CheckpointError(
                 "this model has no vision encoder; convert it with --encoder-from"
                 " and a checkpoint that has one"
             )
+        dtype = self.vision_tower.stem.conv.weight.dtype
+        return self.vision_tower(mx.array(pixels).astype(dtype))
+
+    def project(self, features: mx.array) -> mx.array:
+        """Features to embeddings: (N, tokens, width) to (N, tokens, hidden).
+
+        Raises:
+            CheckpointError: the model has no projector, and `encoder` none inside.
+        """
+        if self.encoder is not None and self.encoder.projected:
+            return features
         if self.projector is None:
             raise CheckpointError(
                 "this checkpoint is an encoder alone and cannot chat;"
                 " give a whole FastVLM checkpoint"
             )
-        dtype = self.vision_tower.stem.conv.weight.dtype
-        features = self.vision_tower(mx.array(pixels).astype(dtype))
+        if self.encoder is not None and self.projector.layers:
+            features = features.astype(self.projector.layers[0].weight.dtype)
         return self.projector(features)
 
     def embed(self, pieces: Sequence[list[int] | mx.array]) -> mx.array:

@@ -1,8 +1,7 @@
-"""From images to the encoder's pixels: fit, tile, scale to 0..1.
+"""Image preprocessing: fit to a square, cut into tiles, scale to 0..1.
 
 The checkpoints were trained on images padded to a black square and resized with
-Pillow's bicubic filter; `resize_to_square(..., "pad")` gives the same bytes. Nothing
-here knows the model: an image becomes (resolution / 64)^2 tokens elsewhere.
+Pillow's bicubic filter; `resize_to_square(..., "pad")` gives the same bytes.
 """
 
 import ast
@@ -11,12 +10,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.processing.image_file import Source, open_image
 
 FITS = ("pad", "crop", "stretch")
 MAX_RESOLUTION = 4096
@@ -26,32 +25,83 @@ _BICUBIC = Image.Resampling.BICUBIC
 _STRIP_PIXELS = 1 << 22  # 16 MB: what one strip of `_pad` may take
 
 
-def to_pixels(
-    images: Sequence[Source],
-    *,
-    size: int,
-    fit: str = "pad",
-    tiles: tuple[int, int] | None = None,
-) -> np.ndarray:
-    """Images as the encoder takes them: float32 `(N, size, size, 3)` in 0..1.
+class ImageDefaults(Protocol):
+    """The part of `ModelConfig` that `ImageOptions.of` reads."""
 
-    `images` is anything `open_image` opens, `size` the resolution in pixels. With
-    `tiles=(rows, columns)` every image gives `1 + rows * columns` of the N, in the
-    order of `tile_image`; without, one.
+    @property
+    def fit(self) -> str: ...
 
-    Raises ImageError for an image, OptionError for an option.
+    @property
+    def image_size(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How an image becomes pixels.
+
+    Args:
+        fit: "pad", "crop" or "stretch"; see `resize_to_square`.
+        resolution: pixels a side, a multiple of 64.
+        tiles: (rows, columns); None follows the model's `image_grid_pinpoints`.
+    Raises:
+        OptionError: a value cannot be honoured.
     """
-    check_resolution(size)
-    pixels = []
-    for source in images:
-        image = open_image(source)
-        if tiles is None:
-            pixels.append(resize_to_square(image, size, fit))
-        else:
-            pixels.extend(tile_image(image, size, *tiles, fit=fit))
-    if not pixels:
-        return np.zeros((0, size, size, 3), np.float32)
-    return np.stack(pixels).astype(np.float32) / np.float32(255)
+
+    fit: str
+    resolution: int
+    tiles: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        check_fit(self.fit)
+        check_resolution(self.resolution)
+        if self.tiles is not None:
+            object.__setattr__(self, "tiles", check_tiles(*self.tiles))
+
+    @classmethod
+    def of(
+        cls,
+        config: ImageDefaults,
+        fit: str | None = None,
+        resolution: int | None = None,
+        tiles: tuple[int, int] | None = None,
+    ) -> "ImageOptions":
+        """The options of a model, with `fit` and `resolution` its own where None."""
+        return cls(
+            config.fit if fit is None else fit,
+            config.image_size if resolution is None else resolution,
+            tiles,
+        )
+
+
+def preprocess(
+    image: Image.Image,
+    options: ImageOptions,
+    pinpoints: Sequence[Sequence[int]] = (),
+) -> np.ndarray:
+    """The encoder's input for one image: the overview, then its tiles if any.
+
+    `image` is upright RGB, as `open_image` returns it. `pinpoints` are the model's
+    `image_grid_pinpoints`, from which the tiles follow where `options` has none.
+
+    Shapes:
+        returns (1 + tiles, resolution, resolution, 3), float32 in 0..1
+    Raises:
+        OptionError: `pinpoints` is malformed.
+    """
+    size, overview = options.resolution, options.fit
+    rows, columns = options.tiles or (0, 0)
+    if options.tiles is None and pinpoints:
+        width, height = select_grid(*image.size, pinpoints)
+        rows, columns = height // size, width // size
+        # LLaVA's anyres stretches the overview to a square whatever the fit.
+        overview = "stretch"
+        if rows * columns <= 1:
+            rows = columns = 0
+    if rows:
+        squares = tile_image(image, size, rows, columns, options.fit, overview)
+    else:
+        squares = [resize_to_square(image, size, options.fit)]
+    return np.stack(squares).astype(np.float32) / np.float32(255)
 
 
 def resize_to_square(image: Image.Image, size: int, fit: str = "pad") -> np.ndarray:
@@ -114,14 +164,15 @@ def tile_image(
 def select_grid(
     width: int, height: int, pinpoints: str | Sequence[Sequence[int]]
 ) -> tuple[int, int]:
-    """The `(width, height)` of `pinpoints` that serves an image best, in pixels.
+    """The best `(width, height)` of `pinpoints` for an image, in pixels.
 
     `pinpoints` is a config's `image_grid_pinpoints`: pairs of pixels, or their text.
-    As LLaVA's select_best_resolution: the one that keeps most of the image's pixels,
+    As LLaVA's select_best_resolution: the pair that keeps most pixels of the image,
     then the one with the least padding. 1600 x 800 among (512, 512), (1024, 512) and
     (512, 1024) gives (1024, 512): one row of two tiles at a size of 512.
 
-    Raises OptionError if `pinpoints` is empty or malformed.
+    Raises:
+        OptionError: `pinpoints` is empty or malformed.
     """
     best, best_rank = None, (0, 0)
     try:
@@ -143,7 +194,11 @@ def select_grid(
 
 
 def check_resolution(resolution: int) -> int:
-    """Return `resolution`; OptionError unless a multiple of 64 up to MAX_RESOLUTION."""
+    """Returns `resolution`.
+
+    Raises:
+        OptionError: it is not a multiple of 64 up to MAX_RESOLUTION.
+    """
     if isinstance(resolution, bool) or not isinstance(resolution, int):
         raise OptionError(f"resolution {resolution!r}: give a whole number of pixels")
     if resolution % 64 or not 64 <= resolution <= MAX_RESOLUTION:
@@ -156,14 +211,22 @@ def check_resolution(resolution: int) -> int:
 
 
 def check_fit(fit: str) -> str:
-    """Return `fit`; OptionError unless it is one of FITS."""
+    """Returns `fit`.
+
+    Raises:
+        OptionError: it is not one of FITS.
+    """
     if fit not in FITS:
         raise OptionError(f"fit {fit!r}: choose one of {', '.join(FITS)}")
     return fit
 
 
 def check_tiles(rows: int, columns: int) -> tuple[int, int]:
-    """Return `(rows, columns)`; OptionError unless 1 to MAX_TILES tiles in all."""
+    """Returns `(rows, columns)`.
+
+    Raises:
+        OptionError: not 1 to MAX_TILES tiles in all.
+    """
     if min(rows, columns) < 1 or rows * columns > MAX_TILES:
         raise OptionError(
             f"tiles {rows}x{columns}: must be 1 to {MAX_TILES} tiles, such as 2x3"
@@ -172,7 +235,11 @@ def check_tiles(rows: int, columns: int) -> tuple[int, int]:
 
 
 def parse_tiles(text: str) -> tuple[int, int]:
-    """`"2x3"`, rows by columns, as `(2, 3)`; OptionError otherwise."""
+    """`"2x3"`, rows by columns, as `(2, 3)`.
+
+    Raises:
+        OptionError: the text is of another form, or of too many tiles.
+    """
     match = re.fullmatch(r"\s*(\d{1,4})\s*[xX\u00d7]\s*(\d{1,4})\s*", text)
     if match is None:
         raise OptionError(f"tiles {text!r}: give rows x columns, such as 2x3")
@@ -180,11 +247,10 @@ def parse_tiles(text: str) -> tuple[int, int]:
 
 
 def content_hash(image: Image.Image | np.ndarray) -> str:
-    """A name for these pixels, equal for equal pixels wherever they came from.
+    """A hash of the shape, the dtype and the values: 32 hexadecimal digits.
 
-    32 hexadecimal digits of the shape, the dtype and the values. The output of
-    `preprocess` is the better thing to name: it is smaller than most images and
-    holds the fit and the resolution too.
+    The hash of `preprocess`'s output also depends on the fit and the resolution, and
+    takes less time than that of a large image.
     """
     pixels = np.ascontiguousarray(image)
     digest = hashlib.blake2b(
@@ -195,11 +261,11 @@ def content_hash(image: Image.Image | np.ndarray) -> str:
 
 
 def _pad(image: Image.Image, size: int) -> Image.Image:
-    """LLaVA's expand2square and a bicubic resize, without ever making the square.
+    """LLaVA's expand2square and a bicubic resize, without making the square.
 
-    Pillow resizes rows first, rounds to bytes, then resizes columns. So rows may be
-    padded and resized a strip at a time, and the black rows above and below not at
-    all: the same bytes in less time, and no second copy of a huge image.
+    Pillow resizes rows first, rounds to bytes, then resizes columns. So rows are
+    padded and resized a strip at a time, and the black rows above and below are
+    skipped: the same bytes in less time, without a second copy of a huge image.
     """
     width, height = image.size
     side = max(width, height)
@@ -219,7 +285,7 @@ def _pad(image: Image.Image, size: int) -> Image.Image:
 def _crop(image: Image.Image, size: int) -> Image.Image:
     """transformers' CLIP processor: shortest edge to `size`, centre crop.
 
-    Only the part that is kept is computed, so a very long image costs no more.
+    Only the kept part is computed, so the cost does not grow with the image's length.
     """
     width, height = image.size
     short = min(width, height)
@@ -246,42 +312,3 @@ def _letterbox(image: Image.Image, width: int, height: int) -> Image.Image:
     resized = image.resize(new, _BICUBIC)
     canvas.paste(resized, ((width - new[0]) // 2, (height - new[1]) // 2))
     return canvas
-
-
-@dataclass(frozen=True)
-class ImageOptions:
-    """How images are shown to a model: `fit`, `resolution` in pixels, `tiles` as
-    `(rows, columns)`. None for `tiles` follows the model's `image_grid_pinpoints`.
-
-    Raises OptionError for a value that cannot be honoured.
-    """
-
-    fit: str
-    resolution: int
-    tiles: tuple[int, int] | None = None
-
-    def __post_init__(self):
-        check_fit(self.fit)
-        check_resolution(self.resolution)
-        if self.tiles is not None:
-            object.__setattr__(self, "tiles", check_tiles(*self.tiles))
-
-
-def preprocess(
-    image: Image.Image, view: ImageOptions, pinpoints: Sequence[Sequence[int]] = ()
-) -> np.ndarray:
-    """What the model sees of an image: the whole, then its tiles if there are any.
-
-    Shapes:
-        returns (1 + tiles, resolution, resolution, 3), float32 in 0..1
-    """
-    if view.tiles is None and pinpoints:
-        width, height = select_grid(*image.size, pinpoints)
-        columns, rows = width // view.resolution, height // view.resolution
-        if rows * columns > 1:
-            # LLaVA's anyres squeezes the overview into a square whatever the fit.
-            tiles = tile_image(
-                image, view.resolution, rows, columns, view.fit, overview="stretch"
-            )
-            return np.stack(tiles).astype(np.float32) / np.float32(255)
-    return to_pixels([image], size=view.resolution, fit=view.fit, tiles=view.tiles)

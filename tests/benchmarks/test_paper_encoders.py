@@ -107,8 +107,8 @@ def test_language_models(name, billions):
     found = parameters(language.build(config))
     assert found / 1e9 == pytest.approx(billions, rel=0.001)
     # Decoding reads them all, but for the table of embeddings where it is not tied.
-    tied = config["tie_word_embeddings"]
-    table = 0 if tied else config["vocab_size"] * config["hidden_size"]
+    tied = config.tie_word_embeddings
+    table = 0 if tied else config.vocab_size * config.hidden_size
     step = flops.prefill(config, 1, 1)
     assert step.bytes == pytest.approx(found - table, rel=0.01)
 

@@ -1,9 +1,8 @@
 """A conversation as its user sees it: images, limits, threads, one-off answers."""
 
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -97,7 +96,7 @@ def test_answer_is_clipped_to_what_is_left(model):
     ("length", "positions", "size"), [(8192, 32768, 8192), (8192, 512, 512)]
 )
 def test_context_size(model, length, positions, size):
-    text = {**cast(dict, model.config.text), "max_position_embeddings": positions}
+    text = replace(model.config.text, max_position_embeddings=positions)
     assert Conversation(MockModel(context_length=length, text=text)).context_size == (
         size
     )

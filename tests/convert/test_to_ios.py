@@ -6,6 +6,7 @@ app/FastVLM/FastVLM.swift; optional ones are those it decodes with a default.
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -21,6 +22,7 @@ from fastvlm_mlx.convert.to_ios import app_tensors, with_rows
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import load
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
+from fastvlm_mlx.model.text_config import TextConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
 
 FILES = {
@@ -51,16 +53,16 @@ LAYER = {
     *(f"mlp.{p}_proj.weight" for p in ("gate", "up", "down")),
 }
 
-TEXT = {  # the 7B model's
-    "model_type": "qwen2",
-    "hidden_size": 3584,
-    "num_hidden_layers": 28,
-    "intermediate_size": 18944,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "rms_norm_eps": 1e-6,
-    "vocab_size": 152064,
-}
+TEXT = TextConfig(  # the 7B model's
+    model_type="qwen2",
+    hidden_size=3584,
+    num_hidden_layers=28,
+    intermediate_size=18944,
+    num_attention_heads=28,
+    num_key_value_heads=4,
+    rms_norm_eps=1e-6,
+    vocab_size=152064,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -186,7 +188,7 @@ def test_projectors_that_the_app_has_not():
     config = ModelConfig(
         vision=VisionConfig(),
         projector=ProjectorConfig("linear", (3072, 896)),
-        text=TEXT | {"hidden_size": 896},
+        text=replace(TEXT, hidden_size=896),
     )
     message = re.escape("has a projector of two layers as wide as the language model")
     with pytest.raises(CheckpointError, match=message):

@@ -172,7 +172,7 @@ def test_tied_embeddings_are_told_by_the_tensors(told: bool, head: str, tmp_path
     model = load(tmp_path / "out", dtype="float32")
     assert ("lm_head" in model.language_model) == (head == "other")
     assert model.config.text is not None
-    assert model.config.text["tie_word_embeddings"] == (head != "other")
+    assert model.config.text.tie_word_embeddings == (head != "other")
 
 
 def test_companions_and_licences_are_copied(tmp_path: Path):

@@ -9,9 +9,10 @@ import pytest
 
 from fastvlm_mlx.cpu import kernels, mlx_lm_patch
 from fastvlm_mlx.model import language
+from fastvlm_mlx.model.text_config import TextConfig
 from tests.support.closeness import assert_close
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
     "intermediate_size": 96,
@@ -40,7 +41,7 @@ def logits(model: Any, lengths: tuple[int, ...]) -> list[mx.array]:
 def test_prefill_cached_prefill_and_decode(model_type, monkeypatch):
     if kernels.library() is None:
         pytest.skip("no compiler or no OpenBLAS for the CPU kernels")
-    model = language.build({"model_type": model_type, **SIZES})
+    model = language.build(TextConfig(model_type=model_type, **SIZES))
     lengths = (33, 7, 1)
     given = logits(model, lengths)
     monkeypatch.setattr(kernels, "usable", lambda *arrays: False)
@@ -49,7 +50,7 @@ def test_prefill_cached_prefill_and_decode(model_type, monkeypatch):
 
 
 def test_quicken_twice_is_once():
-    language.build({"model_type": "qwen2", **SIZES})
+    language.build(TextConfig(model_type="qwen2", **SIZES))
     module = language.mlx_lm_module("models.qwen2")
     function = module.swiglu
     mlx_lm_patch.use_cpu_kernels(module)
@@ -60,8 +61,9 @@ def test_quicken_twice_is_once():
 def test_a_users_own_mlx_lm_is_left_alone():
     code = (
         "from fastvlm_mlx.model import language;"
+        "from fastvlm_mlx.model.text_config import TextConfig;"
         "from tests.cpu.test_mlx_lm_patch import SIZES;"
-        "language.build({'model_type': 'qwen2', **SIZES});"
+        "language.build(TextConfig(model_type='qwen2', **SIZES));"
         "import mlx_lm.models.qwen2 as theirs;"
         "assert 'mlx_lm_patch' not in theirs.swiglu.__module__, theirs.swiglu"
     )

@@ -107,7 +107,7 @@ def test_follow_ups_after_json(tiny_model):
 
 def test_a_missing_library_is_one_line(tiny_model, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "llguidance", None)
-    monkeypatch.delitem(vars(tiny_model), "llguidance", raising=False)
+    monkeypatch.setattr(tiny_model, "llguidance_tokenizer", None)
     with pytest.raises(FastVLMError, match=r"pip install 'fastvlm-mlx\[serve\]'"):
         constrained.llguidance_tokenizer(tiny_model)
 

@@ -63,6 +63,16 @@ CASES: dict[str, Case] = {
     "hidden_size missing": ("llava", without("hidden_size"), "hidden_size is None"),
     "eps zero": ("llava", config(rms_norm_eps=0), "rms_norm_eps is 0 where"),
     "rope_theta true": ("llava", config(rope_theta=True), "rope_theta is True"),
+    "attention_bias a string": (
+        "llava",
+        config(attention_bias="false"),
+        "attention_bias is 'false' where true or false is needed",
+    ),
+    "mlp_bias a string": (
+        "llava",
+        config(mlp_bias="true"),
+        "mlp_bias is 'true' where true or false is needed",
+    ),
     "rope_scaling nonsense": (
         "llava",
         config(rope_scaling={"type": "spiral"}),

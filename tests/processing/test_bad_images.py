@@ -14,7 +14,6 @@ from PIL import Image, features
 from fastvlm_mlx.errors import ImageError
 from fastvlm_mlx.processing import image_file, image_source
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import to_pixels
 from tests.support.small_images import encoded, noise, refused
 
 
@@ -217,6 +216,6 @@ def test_images_of_the_caller():
     refused(cut, "image")
 
 
-def test_preprocess_says_which(tmp_path: Path):
+def test_the_message_says_which(tmp_path: Path):
     with pytest.raises(ImageError, match="gone.png: no such file"):
-        to_pixels([noise(4, 4), tmp_path / "gone.png"], size=64)
+        open_image(tmp_path / "gone.png")

@@ -47,7 +47,7 @@ def test_sources(tmp_path, monkeypatch):
 def test_pipe_as_a_path():
     data = encoded(noise(8, 6), "PNG")
     code = (
-        "import sys; from fastvlm_mlx.processing.image_processor import open_image;"
+        "import sys; from fastvlm_mlx.processing.image_file import open_image;"
         "print(open_image('/dev/stdin').size)"
     )
     done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)

@@ -9,16 +9,18 @@ import pytest
 from PIL import Image, ImageChops
 
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.processing import image_processor
 from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_processor import (
+    ImageOptions,
     check_resolution,
     content_hash,
     parse_tiles,
+    preprocess,
     resize_to_square,
     select_grid,
     tile_image,
-    to_pixels,
 )
 from tests.support.small_images import assert_close, noise
 
@@ -145,16 +147,36 @@ def test_select_grid_refuses(pinpoints):
 # The whole
 
 
-def test_preprocess(tmp_path):
-    path = tmp_path / "a.png"
-    noise(50, 20).save(path)
-    pixels = to_pixels([path, noise(20, 50)], size=64)
-    assert pixels.shape == (2, 64, 64, 3) and pixels.dtype == np.float32
+def test_preprocess():
+    image = noise(50, 20)
+    pixels = preprocess(image, ImageOptions("pad", 64))
+    assert pixels.shape == (1, 64, 64, 3) and pixels.dtype == np.float32
     assert 0 <= pixels.min() and pixels.max() <= 1
-    expected = resize_to_square(open_image(path), 64)
+    expected = resize_to_square(image, 64)
     assert (pixels[0] == expected / np.float32(255)).all()
-    assert to_pixels([path, path], size=64, tiles=(2, 3)).shape == (14, 64, 64, 3)
-    assert to_pixels([], size=64).shape == (0, 64, 64, 3)
+    tiled = preprocess(image, ImageOptions("crop", 64, (2, 3)))
+    expected = np.stack(tile_image(image, 64, 2, 3, "crop"))
+    assert (tiled == expected / np.float32(255)).all()
+
+
+def test_pinpoints_choose_the_tiles_and_stretch_the_overview():
+    image = noise(100, 50)
+    pinpoints = [[64, 128], [128, 64]]
+    pixels = preprocess(image, ImageOptions("pad", 64), pinpoints)
+    expected = np.stack(tile_image(image, 64, 1, 2, "pad", overview="stretch"))
+    assert (pixels == expected / np.float32(255)).all()
+    # Options go before; a grid of one tile is the image itself, fitted as usual.
+    assert len(preprocess(image, ImageOptions("pad", 64, (2, 2)), pinpoints)) == 5
+    one = preprocess(image, ImageOptions("pad", 128), pinpoints)
+    assert (one[0] == resize_to_square(image, 128) / np.float32(255)).all()
+
+
+def test_image_options_of_a_model():
+    config = ModelConfig(image_size=512, fit="crop")
+    assert ImageOptions.of(config) == ImageOptions("crop", 512, None)
+    assert ImageOptions.of(config, "pad", 64, (1, 2)) == ImageOptions("pad", 64, (1, 2))
+    with pytest.raises(OptionError, match="^resolution 0: must be"):
+        ImageOptions.of(config, resolution=0)  # not the model's own
 
 
 @pytest.mark.parametrize("resolution", [64, 256, 1024, 4096])

@@ -13,6 +13,7 @@ from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.generation.stream import stream_generate
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.model.language import mlx_lm_module
+from fastvlm_mlx.model.text_config import TextConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.tokenizer import Tokenizer
@@ -20,6 +21,18 @@ from tests.support.small_tokenizers import MINI
 
 VOCABULARY = 1600  # padded beyond the tokenizer's 1,539, as in real checkpoints
 HIDDEN = 32
+
+TEXT = TextConfig(
+    model_type="qwen2",
+    hidden_size=HIDDEN,
+    num_hidden_layers=2,
+    intermediate_size=64,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    rms_norm_eps=1e-6,
+    vocab_size=VOCABULARY,
+    max_position_embeddings=32768,
+)
 
 
 def config(**changes: Any) -> ModelConfig:
@@ -32,17 +45,7 @@ def config(**changes: Any) -> ModelConfig:
             out_se_dim=4,
         ),
         "projector": ProjectorConfig("linear", (32, HIDDEN)),
-        "text": {
-            "model_type": "qwen2",
-            "hidden_size": HIDDEN,
-            "num_hidden_layers": 2,
-            "intermediate_size": 64,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "rms_norm_eps": 1e-6,
-            "vocab_size": VOCABULARY,
-            "max_position_embeddings": 32768,
-        },
+        "text": TEXT,
         "image_size": 128,
     }
     return ModelConfig(**{**values, **changes})

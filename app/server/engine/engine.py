@@ -16,6 +16,7 @@ from fastvlm_mlx.conversation.history import Turn
 from fastvlm_mlx.conversation.prompt_cache import LRUPromptCache
 from fastvlm_mlx.generation.constrained import JSONConstraint, llguidance_tokenizer
 from fastvlm_mlx.generation.stream import Chunk
+from fastvlm_mlx.processing.image_processor import ImageOptions
 
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
@@ -29,7 +30,7 @@ class Engine:
         self._model = model
         self._limits = limits
         self._recent = LRUPromptCache(model)
-        self._images = Images(model, model.conversation().view)
+        self._images = Images(model, ImageOptions.of(model.config))
         self._warm_up()
         # Seconds with a large vocabulary, and no request has asked for JSON yet.
         threading.Thread(
@@ -40,14 +41,13 @@ class Engine:
         """What clients may know about the model."""
         config = self._model.config
         bits = (config.quantization or {}).get("bits")
-        text = config.text or {}
         parameters = cast(
             list[tuple[str, mx.array]], tree_flatten(self._model.parameters())
         )
         return {
             "name": self._name,
-            "context_length": self._model.conversation().context_size,
-            "family": str(text.get("model_type", "qwen2")),
+            "context_length": config.context_size,
+            "family": config.text.model_type if config.text else "qwen2",
             "parameters": sum(_count(array, bits) for _, array in parameters),
             "bytes": sum(array.nbytes for _, array in parameters),
             "quantization": bits,

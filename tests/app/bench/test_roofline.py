@@ -1,11 +1,14 @@
 """FLOPs against published and hand-made counts; limits and predictions."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import pytest
 
 from fastvlm_mlx.app.bench import flops, roofline
 from fastvlm_mlx.app.bench.flops import Work
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
+from fastvlm_mlx.model.text_config import TextConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
 
 QWEN2 = {  # Qwen2-0.5B, 1.5B, 7B
@@ -16,15 +19,15 @@ QWEN2 = {  # Qwen2-0.5B, 1.5B, 7B
 LAYERS = {0.5: 24, 1.5: 28, 7: 28}
 
 
-def text(billions: float) -> dict:
-    return {
+def text(billions: float) -> TextConfig:
+    return TextConfig(
         **QWEN2[billions],
-        "model_type": "qwen2",
-        "num_hidden_layers": LAYERS[billions],
-        "num_key_value_heads": 4 if billions == 7 else 2,
-        "rms_norm_eps": 1e-6,
-        "vocab_size": 152064 if billions == 7 else 151936,
-    }
+        model_type="qwen2",
+        num_hidden_layers=LAYERS[billions],
+        num_key_value_heads=4 if billions == 7 else 2,
+        rms_norm_eps=1e-6,
+        vocab_size=152064 if billions == 7 else 151936,
+    )
 
 
 def test_the_encoder_by_hand():
@@ -91,7 +94,7 @@ def test_predictions_leave_out_what_kernel_launches_would_rule():
     small = ModelConfig(
         VisionConfig(),
         ProjectorConfig(),
-        {**text(0.5), "num_hidden_layers": 1, "vocab_size": 2000},
+        replace(text(0.5), num_hidden_layers=1, vocab_size=2000),
     )
     assert roofline.predictions(roofline.stages(small, 256, 30, 2)) == []
     encoder = ModelConfig(VisionConfig())

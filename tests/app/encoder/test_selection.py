@@ -25,11 +25,14 @@ class Model(SimpleNamespace):
         super().__init__()
         self.config = SimpleNamespace(image_size=64)
         self.vision_tower = object()
+        self.encoder: Any = None
         self.seconds, self.package_seconds = seconds, package_seconds
         self.used: list[str] = []
 
     def encode_pixels(self, pixels: mx.array) -> mx.array:
         assert pixels.shape == (1, 64, 64, 3)
+        if self.encoder is not None:
+            return self.encoder(pixels)
         self.used.append("mlx")
         time.sleep(self.seconds)
         return mx.zeros(1)
@@ -38,21 +41,18 @@ class Model(SimpleNamespace):
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch) -> Path:
     def attach(model: Any, package: Path, units: str = "all") -> Any:
-        def encode(pixels: mx.array) -> mx.array:
-            model.used.append(f"coreml {units}")
-            time.sleep(model.package_seconds)
-            return mx.zeros(1)
+        class Package:
+            functions = {64 if package.stem == "x" else 128: None}
 
-        model.encode_pixels = encode
-        side = 64 if package.stem == "x" else 128
-        model.coreml_encoder = SimpleNamespace(functions={side: None})
-        return model.coreml_encoder
+            def __call__(self, pixels: mx.array) -> mx.array:
+                model.used.append(f"coreml {units}")
+                time.sleep(model.package_seconds)
+                return mx.zeros(1)
 
-    def detach(model: Any) -> None:
-        del model.encode_pixels, model.coreml_encoder
+        model.encoder = Package()
+        return model.encoder
 
     monkeypatch.setattr(coreml_encoder, "attach", attach)
-    monkeypatch.setattr(coreml_encoder, "detach", detach)
     monkeypatch.setenv("FASTVLM_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "x.mlpackage"
     (path / "Data").mkdir(parents=True)
@@ -130,7 +130,6 @@ def test_a_package_that_core_ml_refuses_leaves_mlx(package, monkeypatch, capsys)
         raise RuntimeError("Error compiling model")
 
     monkeypatch.setattr(coreml_encoder, "attach", refuse)
-    monkeypatch.setattr(coreml_encoder, "detach", lambda model: None)
     monkeypatch.setattr(packages, "existing_package", lambda name: package)
     model: Any = Model(0.0, 0.0)
     packages.use_faster(model, "x", None)

@@ -91,6 +91,9 @@ def test_a_package_takes_the_encoders_place(mac, package: Path, reference: Path)
     assert mac.count("compile") == 1  # kept in the cache
     with pytest.raises(OptionError, match="^--resolution 192: x.mlpackage holds 64, 1"):
         model.encode_pixels(np.zeros((1, 192, 192, 3), np.float32))
+    coreml_encoder.detach(model)
+    assert model.encoder is None
+    assert_allclose(np.array(model.encode_pixels(pixels)), wanted, atol=1e-5)
 
 
 def test_bench_measures_each_unit(mac, package: Path, reference: Path, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fastvlm_mlx.convert.source import checkpoint, model_config
 from fastvlm_mlx.convert.source.checkpoint import Checkpoint
 from fastvlm_mlx.convert.source.image_config import image_settings
 from fastvlm_mlx.errors import CheckpointError
-from tests.support import checkpoints, encoders
+from tests.support import checkpoints, encoders, mock_model
 from tests.support.checkpoints import Spec
 from tests.support.encoders import Encoder
 
@@ -218,9 +219,8 @@ def test_context_length(
 ):
     if tokenizer is not None:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-    found = model_config.context_length(
-        config, tmp_path, {"max_position_embeddings": text} if text else {}
-    )
+    known = replace(mock_model.TEXT, max_position_embeddings=text)
+    found = model_config.context_length(config, tmp_path, known)
     assert found == length
 
 
