@@ -139,9 +139,9 @@ class EncoderBuilder:
         )
 
     def _attention(self, x: Any, block: AttentionBlock, name: str) -> Any:
-        y = self._layer_norm(x, block._eps) if block._layer_norm else x
+        y = self._layer_norm(x, block.eps) if block.layer_norm else x
         mixer = block.token_mixer
-        head_dim = mixer._head_dim
+        head_dim = mixer.head_dim
         dim = x.shape[1]
         weight, bias = matrix_of(mixer.qkv), numpy_of(mixer.qkv.bias)
         # The scale of the logits goes into the queries' rows.
@@ -174,7 +174,7 @@ class EncoderBuilder:
         return self.mb.mul(x=x, y=gate)
 
     def _pool(self, x: Any, pool: Pool, name: str) -> Any:
-        ratio = pool._ratio
+        ratio = pool.ratio
         if "weight" in pool:
             # [r, r, C] -> [C, 1, r, r]
             weight = numpy_of(pool.weight).transpose(2, 0, 1)[:, None]
@@ -195,7 +195,7 @@ class EncoderBuilder:
         # [out, K, K, 1] -> [out, 1, K, K]
         weight = numpy_of(layer.weight).transpose(0, 3, 1, 2)
         pad = weight.shape[-1] // 2
-        return self._conv(x, weight, numpy_of(layer.bias), layer._stride, pad, name)
+        return self._conv(x, weight, numpy_of(layer.bias), layer.stride, pad, name)
 
     def _dense(self, x: Any, layer: nn.Conv2d, name: str) -> Any:
         weight = numpy_of(layer.weight).transpose(0, 3, 1, 2)
