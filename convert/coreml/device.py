@@ -14,7 +14,7 @@ import numpy as np
 
 from fastvlm_mlx.convert.coreml.mil_encoder import EMBEDDINGS
 from fastvlm_mlx.convert.coreml.mlpackage import Package
-from fastvlm_mlx.convert.coreml.verify import Reference, least, psnr
+from fastvlm_mlx.convert.coreml.verify import Reference, psnr, required_psnr
 from fastvlm_mlx.coreml_encoder import (
     COMPUTE_UNITS,
     CoreMLEncoder,
@@ -61,11 +61,12 @@ def judge_on_device(package: Package, reference: Reference) -> list[DeviceVerdic
         )
         for report in measure(package.path, pixels[:1])
     ]
+    required = required_psnr(function)
     for verdict in verdicts:
-        if not verdict.psnr >= least(function):
+        if not verdict.psnr >= required:  # written so that NaN fails
             raise OptionError(
                 f"{package.path}: {verdict.psnr:.1f} dB PSNR with --compute-units"
-                f" {verdict.compute_units} is below {least(function):.0f} dB; use other"
+                f" {verdict.compute_units} is below {required:.0f} dB; use other"
                 " units or --precision float32"
             )
     return verdicts

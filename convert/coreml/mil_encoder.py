@@ -36,17 +36,17 @@ POOL_STEP = 4
 IMAGES, FEATURES, EMBEDDINGS = "images", "image_features", "image_embeddings"
 
 
-def numpy_of(array: mx.array) -> np.ndarray:
+def to_numpy(array: mx.array) -> np.ndarray:
     return np.array(array.astype(mx.float32))
 
 
-def matrix_of(layer: nn.Module) -> np.ndarray:
+def weight_matrix(layer: nn.Module) -> np.ndarray:
     """A linear layer's weight (out, in), whatever it is stored as."""
     if isinstance(layer, nn.QuantizedLinear):
         assert layer.biases is not None  # affine, the only mode that is read
         parts = (layer.weight, layer.scales, layer.biases)
-        return numpy_of(mx.dequantize(*parts, layer.group_size, layer.bits))
-    return numpy_of(layer["weight"])
+        return to_numpy(mx.dequantize(*parts, layer.group_size, layer.bits))
+    return to_numpy(layer["weight"])
 
 
 class EncoderBuilder:
@@ -143,7 +143,7 @@ class EncoderBuilder:
         mixer = block.token_mixer
         head_dim = mixer.head_dim
         dim = x.shape[1]
-        weight, bias = matrix_of(mixer.qkv), numpy_of(mixer.qkv.bias)
+        weight, bias = weight_matrix(mixer.qkv), to_numpy(mixer.qkv.bias)
         # The scale of the logits goes into the queries' rows.
         weight[:dim] *= head_dim**-0.5
         bias[:dim] *= head_dim**-0.5
@@ -177,8 +177,8 @@ class EncoderBuilder:
         ratio = pool.ratio
         if "weight" in pool:
             # [r, r, C] -> [C, 1, r, r]
-            weight = numpy_of(pool.weight).transpose(2, 0, 1)[:, None]
-            return self._conv(x, weight, numpy_of(pool.bias), ratio, 0, name)
+            weight = to_numpy(pool.weight).transpose(2, 0, 1)[:, None]
+            return self._conv(x, weight, to_numpy(pool.bias), ratio, 0, name)
         while ratio > 1:  # means of means, in steps that the Neural Engine takes
             step = min(ratio, POOL_STEP)
             x = self.mb.avg_pool(
@@ -193,14 +193,14 @@ class EncoderBuilder:
 
     def _depthwise(self, x: Any, layer: DepthwiseConv, name: str) -> Any:
         # [out, K, K, 1] -> [out, 1, K, K]
-        weight = numpy_of(layer.weight).transpose(0, 3, 1, 2)
+        weight = to_numpy(layer.weight).transpose(0, 3, 1, 2)
         pad = weight.shape[-1] // 2
-        return self._conv(x, weight, numpy_of(layer.bias), layer.stride, pad, name)
+        return self._conv(x, weight, to_numpy(layer.bias), layer.stride, pad, name)
 
     def _dense(self, x: Any, layer: nn.Conv2d, name: str) -> Any:
-        weight = numpy_of(layer.weight).transpose(0, 3, 1, 2)
+        weight = to_numpy(layer.weight).transpose(0, 3, 1, 2)
         stride, pad = layer.stride[0], layer.padding[0]
-        return self._conv(x, weight, numpy_of(layer.bias), stride, pad, name)
+        return self._conv(x, weight, to_numpy(layer.bias), stride, pad, name)
 
     def _conv(
         self,
@@ -223,7 +223,7 @@ class EncoderBuilder:
         )
 
     def _linear(self, x: Any, layer: nn.Linear, name: str) -> Any:
-        return self._pointwise(x, matrix_of(layer), numpy_of(layer.bias), name)
+        return self._pointwise(x, weight_matrix(layer), to_numpy(layer.bias), name)
 
     def _pointwise(
         self, x: Any, weight: np.ndarray, bias: np.ndarray, name: str

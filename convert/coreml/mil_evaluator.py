@@ -15,9 +15,9 @@ from fastvlm_mlx.convert.coreml.mil_operations import OPERATIONS
 from fastvlm_mlx.convert.coreml.mil_rounding import (
     MODES,
     gelu_float16,
-    rounded,
-    unrounded,
-    wide,
+    no_rounding,
+    round_to_float16,
+    to_float32,
 )
 from fastvlm_mlx.convert.coreml.mlpackage import Function, Operation, is_constant
 from fastvlm_mlx.errors import CheckpointError, OptionError
@@ -94,7 +94,7 @@ def evaluate(
                     uses[name] -= 1
                     if not uses[name]:
                         del values[name]
-    return {name: wide(values[name]) for name in function.outputs}
+    return {name: to_float32(values[name]) for name in function.outputs}
 
 
 def _run(
@@ -118,7 +118,7 @@ def _run(
         # By table; a result is never beyond its argument, which was looked at.
         with np.errstate(over="ignore"):
             return [gelu_float16(given["x"].astype(np.float16), mode == "strict")]
-    step = rounded if mode == "strict" and half[0] else unrounded
+    step = round_to_float16 if mode == "strict" and half[0] else no_rounding
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         result = OPERATIONS[operation.type](given, step)
     results = result if isinstance(result, list) else [result]
@@ -134,7 +134,7 @@ def _run(
 
 
 def _typed(x: np.ndarray, half: bool) -> np.ndarray:
-    return rounded(x) if half else x
+    return round_to_float16(x) if half else x
 
 
 def _argument(name: str, items: list[Any], values: dict[str, Any]) -> Any:
@@ -146,4 +146,4 @@ def _argument(name: str, items: list[Any], values: dict[str, Any]) -> Any:
 
 
 def _constant(array: np.ndarray) -> np.ndarray:
-    return wide(array) if array.dtype.kind == "f" else array
+    return to_float32(array) if array.dtype.kind == "f" else array

@@ -33,21 +33,21 @@ _ERF_Q = (
 )
 
 # Values at a time, so that the passes over them stay in the cache.
-CHUNK = 1 << 15
+VALUES_PER_PASS = 1 << 15
 
 
-def wide(x: np.ndarray) -> np.ndarray:
+def to_float32(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32, copy=False)
 
 
-def rounded(x: np.ndarray) -> np.ndarray:
+def round_to_float16(x: np.ndarray) -> np.ndarray:
     """float32 rounded to float16's values; too large becomes infinite, silently as
     on a device."""
     with np.errstate(over="ignore"):
         return x.astype(np.float16).astype(np.float32)
 
 
-def unrounded(x: np.ndarray) -> np.ndarray:
+def no_rounding(x: np.ndarray) -> np.ndarray:
     return x
 
 
@@ -67,9 +67,9 @@ def gelu(x: np.ndarray) -> np.ndarray:
     """The exact GELU of a float32 array, in float32."""
     out = np.empty_like(x)
     flat, result = x.reshape(-1), out.reshape(-1)
-    for start in range(0, flat.size, CHUNK):
-        part = flat[start : start + CHUNK]
-        result[start : start + CHUNK] = (
+    for start in range(0, flat.size, VALUES_PER_PASS):
+        part = flat[start : start + VALUES_PER_PASS]
+        result[start : start + VALUES_PER_PASS] = (
             0.5 * part * (1 + erf(part * np.float32(0.5**0.5)))
         )
     return out
@@ -85,7 +85,7 @@ def gelu_float16(x: np.ndarray, strict: bool) -> np.ndarray:
 def _gelu_table(strict: bool) -> np.ndarray:
     x = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16).view(np.float16)
     x = x.astype(np.float64)
-    step = _round16 if strict else unrounded
+    step = _round16 if strict else no_rounding
     with np.errstate(invalid="ignore", over="ignore"):
         inner = step(x * math.sqrt(0.5))
         erf64 = step(np.array([math.erf(v) for v in inner]))

@@ -64,7 +64,7 @@ class Weights:
         )
 
     def _palettised(self, array: np.ndarray, bits: int, name: str) -> Any:
-        palette, indices = palettise(array, bits)
+        palette, indices = palettize(array, bits)
         if not self.modern:
             return self.builder.constexpr_lut_to_dense(
                 indices=pack_bits(indices, bits),
@@ -115,7 +115,7 @@ def quantize(array: np.ndarray, block: int | None) -> tuple[np.ndarray, np.ndarr
     return data.reshape(array.shape), scale.reshape(out, -1, 1, 1)
 
 
-def palettise(array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+def palettize(array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """The 2^bits values that fit `array` best (1-D k-means), and each weight's index.
 
     Works on the 65,536 values that float16 has, each as often as it occurs: a fraction

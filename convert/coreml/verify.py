@@ -24,8 +24,8 @@ from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_processor import to_pixels
 
 # The least that is written, in dB; ml-stable-diffusion's and whisperkittools' 35.
-LEAST_PSNR = 35.0
-LEAST_PSNR_COMPRESSED = 25.0
+REQUIRED_PSNR = 35.0
+REQUIRED_PSNR_COMPRESSED = 25.0
 
 MAX_FLOAT16 = 65504.0
 # Another image may go further than the ones that were looked at.
@@ -47,7 +47,7 @@ class Verdict:
     function: str
     resolution: int
     operations: int
-    least: float
+    required_psnr: float
     psnr: float
     strict_psnr: float | None
     largest: tuple[tuple[str, float], ...]
@@ -165,7 +165,7 @@ def _judge(
         name,
         resolution,
         sum(1 for _ in function.computing()),
-        least(function),
+        required_psnr(function),
         figures["typed"],
         figures.get("strict"),
         tuple(largest),
@@ -218,10 +218,10 @@ def _compare(
     return psnr(answer, out[0])
 
 
-def least(function: Function) -> float:
+def required_psnr(function: Function) -> float:
     """The gate that `function` must pass, in dB."""
     compressed = any(op.type.startswith("constexpr_") for op in function.operations)
-    return LEAST_PSNR_COMPRESSED if compressed else LEAST_PSNR
+    return REQUIRED_PSNR_COMPRESSED if compressed else REQUIRED_PSNR
 
 
 def require(verdicts: Sequence[Verdict], what: str, consequence: str) -> None:

@@ -152,7 +152,7 @@ def test_quantising_a_converted_folder_is_the_same(tmp_path: Path):
 
 def test_shards_with_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     plain = logits(converted(tmp_path / "one", Spec(shards=2)))
-    monkeypatch.setattr(save_weights, "SHARD_BYTES", 100_000)
+    monkeypatch.setattr(save_weights, "MAX_SHARD_BYTES", 100_000)
     model = converted(tmp_path / "many", Spec())
     assert len(list((tmp_path / "many" / "out").glob("model-*.safetensors"))) > 1
     assert (tmp_path / "many" / "out" / "model.safetensors.index.json").exists()

@@ -1,4 +1,4 @@
-"""The folder of `--target mlx-vlm`: converts back to the same model, and loads in
+"""The folder of `export mlx-vlm`: converts back to the same model, and loads in
 mlx-vlm itself where a Python with mlx-vlm is named by FASTVLM_MLX_VLM_PYTHON."""
 
 import json
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fastvlm_mlx.convert import to_mlx_vlm
-from fastvlm_mlx.convert.to_mlx_vlm import RELEASED, vision_config
+from fastvlm_mlx.convert.to_mlx_vlm import RELEASED, build_vision_config
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import load
 from fastvlm_mlx.model.vision_config import VisionConfig
@@ -70,7 +70,7 @@ def test_mlx_vlm_gives_our_logits(made, tmp_path: Path):
 
 def test_the_config_serves_swift_too():
     # The CodingKeys of mlx-swift-lm's FastVLM.swift, none of them optional.
-    values = vision_config(VisionConfig(), 1024)
+    values = build_vision_config(VisionConfig(), 1024)
     assert set(values) - {"model_type"} == {
         "cls_ratio",
         "down_patch_size",
