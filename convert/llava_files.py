@@ -1,4 +1,4 @@
-"""What `to_ios` and `to_mlx_vlm` share: the source model, LLaVA's config, tokenizer files.
+"""What `to_ios` and `to_mlx_vlm` share: source model, LLaVA config, tokenizer files.
 
 Apple's app and mlx-vlm both read a `llava_qwen2` config.json with the language model's
 values at its root, and Hugging Face's tokenizer files.

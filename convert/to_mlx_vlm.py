@@ -1,9 +1,10 @@
 """Writes mlx-community's layout: `fastvlm-mlx export mlx-vlm SRC OUT`.
 
-It is read by mlx-vlm (Python) and mlx-swift-lm (Swift), whose encoder has the train-time
-form: a BatchNorm after each FFN convolution, LayerNorm's affine, layer scales. Our
-folded encoder is written in that form: BatchNorms and scales become identities, and the
-bias of qkv, which their code does not have, becomes the bias of the LayerNorm before it.
+It is read by mlx-vlm (Python) and mlx-swift-lm (Swift), whose encoder has the
+train-time form: a BatchNorm after each FFN convolution, LayerNorm's affine, layer
+scales. Our folded encoder is written in that form: BatchNorms and scales become
+identities, and the bias of qkv, which their code does not have, becomes the bias of the
+LayerNorm before it.
 https://github.com/Blaizzy/mlx-vlm/blob/main/mlx_vlm/models/fastvlm/vision.py
 https://github.com/ml-explore/mlx-swift-lm/blob/main/Libraries/MLXVLM/Models/FastVLM.swift
 """
@@ -241,8 +242,8 @@ def _norm_and_qkv(tensors: Tensors, block: str, name: str) -> Tensors:
     residual = np.abs(matrix @ shift - wanted).max()
     if residual > 1e-3 * max(np.abs(wanted).max(), 1e-3):
         raise CheckpointError(
-            f"export mlx-vlm: {block} has a bias on qkv ({residual:.2g} of it not from its"
-            " norm), which mlx-vlm's encoder lacks; use fastvlm-mlx convert"
+            f"export mlx-vlm: {block} has a bias on qkv ({residual:.2g} of it not from"
+            " its norm), which mlx-vlm's encoder lacks; use fastvlm-mlx convert"
         )
     return {
         f"{name}.norm.weight": mx.ones((weight.shape[1],)),

@@ -1,10 +1,11 @@
-"""float16 as a device may compute it: where results are rounded, and GELU by table.
+"""Rounding to float16 in three modes, and GELU by table.
 
-Three modes bracket what hardware does:
+The modes bound what hardware does:
 
-- `exact`: float32 throughout; shows what the stored weights alone cost.
+- `exact`: float32 throughout: only the stored weights are rounded.
 - `typed`: float32 inside an operation, its result rounded to its declared type.
-- `strict`: also every intermediate inside an operation: sums, squares, exponentials.
+- `strict`: every intermediate inside an operation is rounded too: sums, squares,
+  exponentials.
 """
 
 import functools
@@ -32,7 +33,7 @@ _ERF_Q = (
     -1.42647390514189e-02,
 )
 
-# Values at a time, so that the passes over them stay in the cache.
+# GELU is computed in passes over this many values, to stay in the CPU's cache.
 VALUES_PER_PASS = 1 << 15
 
 
@@ -41,8 +42,8 @@ def to_float32(x: np.ndarray) -> np.ndarray:
 
 
 def round_to_float16(x: np.ndarray) -> np.ndarray:
-    """float32 rounded to float16's values; too large becomes infinite, silently as
-    on a device."""
+    """Rounds float32 values to those of float16; beyond its range they become
+    infinite, without a warning, as on a device."""
     with np.errstate(over="ignore"):
         return x.astype(np.float16).astype(np.float32)
 
@@ -76,8 +77,7 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
 
 def gelu_float16(x: np.ndarray, strict: bool) -> np.ndarray:
-    """GELU of a float16 array, rounded to float16's values but given as float32,
-    which is what the next operation wants."""
+    """GELU of a float16 array, rounded to float16's values, as a float32 array."""
     return np.take(_gelu_table(strict), x.view(np.uint16))
 
 

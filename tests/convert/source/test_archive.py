@@ -239,7 +239,8 @@ def test_no_room(make: Make, tmp_path: Path):
         for check in (archive.check_free_space, lambda *_: None):
             archive.check_free_space = check
             try:
-                with archive.unpack_archive(sys.argv[1], folder=archive.Path(sys.argv[2])):
+                folder = archive.Path(sys.argv[2])
+                with archive.unpack_archive(sys.argv[1], folder=folder):
                     pass
             except CheckpointError as error:
                 print(error)
