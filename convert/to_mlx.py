@@ -86,9 +86,9 @@ def convert(
         >>> from fastvlm_mlx import load
         >>> from fastvlm_mlx.convert.to_mlx import convert
         >>> from fastvlm_mlx.hub.locate import locate
-        >>> report = convert(locate("demo"), "demo-4bit", q_bits=4)
+        >>> report = convert(locate("demo"), "demo-8bit", q_bits=8)
         >>> f"{report.agreement.top1:.0%} the same next token"
-        >>> load("demo-4bit").ask("Describe the image.", "examples/number.png")
+        >>> load("demo-8bit").ask("Describe the image.", "examples/number.png")
 
     Args:
         source: a folder, `.zip` or weight file in any known layout. For a hub id or a

@@ -58,4 +58,4 @@ def test_the_example_of_convert_runs(tmp_path, monkeypatch):
     for line in lines:
         exec(line, names)
     assert names["report"].agreement.top1 > 0.9
-    assert (tmp_path / "demo-4bit" / "config.json").is_file()
+    assert (tmp_path / "demo-8bit" / "config.json").is_file()

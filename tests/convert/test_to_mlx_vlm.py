@@ -126,7 +126,7 @@ def test_encoders_that_mlx_vlm_has_not():
     )
     for fields, what in cases:
         with pytest.raises(CheckpointError, match=f"its encoder has no {what}"):
-            to_mlx_vlm._check(VisionConfig(**fields))
+            to_mlx_vlm._check_encoder(VisionConfig(**fields))
 
 
 def test_a_bias_that_no_norm_explains_is_refused():
