@@ -9,7 +9,7 @@ import pytest
 
 from fastvlm_mlx.cpu import kernels, mlx_lm_patch
 from fastvlm_mlx.model import language
-from tests.support.closeness import assert_close
+from tests.support.assert_close import assert_close
 
 SIZES = {
     "hidden_size": 64,

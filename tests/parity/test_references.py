@@ -17,7 +17,7 @@ from fastvlm_mlx import load
 from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.model.language import mlx_lm_module
 from fastvlm_mlx.processing.image_processor import to_pixels
-from tests.support.closeness import assert_close
+from tests.support.assert_close import assert_close
 
 LAYOUTS = (
     "llava-mini",

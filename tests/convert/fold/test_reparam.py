@@ -10,8 +10,8 @@ from fastvlm_mlx.convert.fold import reparam
 from fastvlm_mlx.convert.fold.reparam import BatchNorm, Conv
 from fastvlm_mlx.convert.fold.tensor_tree import TensorReader
 from fastvlm_mlx.errors import CheckpointError
-from tests.support.closeness import assert_close
-from tests.support.unfolded import Unfolded
+from tests.support.assert_close import assert_close
+from tests.support.train_form_encoder import TrainFormEncoder
 
 # Of the standard deviation: float32 sums in another order.
 LIMIT = 2e-5
@@ -45,13 +45,13 @@ class Parts:
     def fold_side(self) -> TensorReader:
         return TensorReader(self.timm, "part.")
 
-    def unfolded(self) -> Unfolded:
+    def train_form(self) -> TrainFormEncoder:
         apple = {}
         for name, value in self.timm.items():
             for timm, original in self.APPLE.items():
                 name = name.replace(f".{timm}.", f".{original}.")
             apple[name.replace("layer_scale.gamma", "layer_scale")] = value
-        return Unfolded(apple)
+        return TrainFormEncoder(apple)
 
 
 def batch_norm(dim: int, seed: int = 0) -> BatchNorm:
@@ -129,7 +129,7 @@ def test_mobile_one(skip: bool, scale: bool, branches: int, inputs: int, kernel:
         parts.batch_norm("identity")
     folded = folding.fold_mobile_one(parts.fold_side())
     assert folded.weight.shape == (DIM, inputs, kernel, kernel)
-    wanted = parts.unfolded().mobile_one(image(), "part")
+    wanted = parts.train_form().mobile_one(image(), "part")
     assert_close("MobileOne", apply_conv(image(), folded), wanted, LIMIT)
 
 
@@ -137,7 +137,7 @@ def test_mobile_one_of_stride_2_and_several_outputs_per_channel():
     parts = Parts().conv_norm("conv_kxk.0", 2 * DIM, 1, 3, 3)
     parts.conv_norm("conv_scale", 2 * DIM, 1, 1, 1)
     folded = folding.fold_mobile_one(parts.fold_side())
-    wanted = parts.unfolded().mobile_one(image(), "part", 2)
+    wanted = parts.train_form().mobile_one(image(), "part", 2)
     assert_close("stride 2", apply_conv(image(), folded, 2), wanted, LIMIT)
 
 
@@ -149,7 +149,7 @@ def test_rep_mixer(layer_scale: bool):
     if layer_scale:
         parts.put("layer_scale.gamma", DIM, 1, 1)
     folded = folding.fold_token_mixer(parts.fold_side())
-    wanted = parts.unfolded().rep_mixer(image(), "part")
+    wanted = parts.train_form().rep_mixer(image(), "part")
     assert_close("RepMixer", apply_conv(image(), folded), wanted, LIMIT)
 
 
@@ -165,7 +165,7 @@ def test_large_kernel(small: int | None, multiplier: int):
         for name, value in parts.timm.items()
     }
     folded = folding.fold_large_kernel(parts.fold_side())
-    wanted = parts.unfolded().large_kernel(image(), "part")
+    wanted = parts.train_form().large_kernel(image(), "part")
     assert_close("large kernel", apply_conv(image(), folded, 2), wanted, LIMIT)
 
 
