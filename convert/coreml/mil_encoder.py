@@ -203,7 +203,7 @@ class EncoderBuilder:
         return x
 
     def _gelu(self, x: Any) -> Any:
-        # TANH_APPROXIMATION is not faster; SIGMOID_APPROXIMATION changes the features
+        # TANH_APPROXIMATION gives no gain; SIGMOID_APPROXIMATION changes the features
         # by 20 %.
         return self.mb.gelu(x=x, mode="EXACT")
 
