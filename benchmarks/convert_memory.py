@@ -1,11 +1,11 @@
-"""Peak memory and wall time of converting the full 0.5B checkpoint.
+"""Measures peak memory and wall time of converting a checkpoint of the 0.5B sizes.
 
     python -m benchmarks.convert_memory [--q-bits 4|8] [--dtype DTYPE]
 
-Writes a random checkpoint of the released 0.5B sizes (LLaVA's names, bfloat16,
-1.2 GB) into a temporary folder and converts it in a process of its own. The peak is
-that process's largest resident set, the interpreter and MLX included, as the kernel
-counts it; the limit is 2.5 times the checkpoint's size on disk.
+Writes random weights of the released 0.5B sizes (LLaVA's names, bfloat16, 1.2 GB) into
+a temporary folder and converts them in a new process. The peak is that process's
+maximum resident set size (`ru_maxrss`), the interpreter and MLX included; the limit is
+2.5 times the checkpoint's size on disk.
 """
 
 import argparse
@@ -60,7 +60,10 @@ def convert(source: Path, out: Path, q_bits: int | None, dtype: str | None) -> N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Peak memory of a conversion")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.convert_memory",
+        description=(__doc__ or "").splitlines()[0],
+    )
     parser.add_argument("--q-bits", type=int)
     parser.add_argument("--dtype")
     parser.add_argument("--in", dest="source", type=Path, help=argparse.SUPPRESS)
@@ -75,7 +78,7 @@ def main() -> None:
             options += [f"--{name.replace('_', '-')}", str(value)]
     with tempfile.TemporaryDirectory() as place:
         source, out = Path(place) / "source", Path(place) / "out"
-        # Apart too: Linux hands a parent's peak down to what it starts.
+        # In a new process too: on Linux a child inherits its parent's ru_maxrss.
         writer = (
             f"from benchmarks.convert_memory import *; write_checkpoint({source!r})"
         )

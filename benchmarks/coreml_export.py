@@ -1,10 +1,10 @@
-"""Exports a full-size encoder with random weights and prints what it cost.
+"""Measures time, memory and agreement of exporting a full-size encoder to Core ML.
 
     python -m benchmarks.coreml_export [--resolutions 512,768,1024,1536]
 
-The weights are seeded and scaled so that activations keep a sane size; the verification
-on an image is part of the time. Peak memory is the process's largest resident set.
-The last line is one JSON object.
+The weights are random, seeded and scaled so that activations stay of order 1. The time
+includes the comparison on an image. Peak memory is the process's `ru_maxrss`. The last
+line of stdout is one JSON object.
 """
 
 import argparse
@@ -45,7 +45,10 @@ def random_model(seed: int = 0) -> FastVLM:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.coreml_export",
+        description=(__doc__ or "").splitlines()[0],
+    )
     parser.add_argument("--resolutions", default="1024")
     parser.add_argument("--precision", default="float16")
     parser.add_argument("--compress", default=None)

@@ -1,16 +1,16 @@
-"""The encoder, ours beside the plain MLX formulation, in one process and in turn.
+"""Compares the speed of our encoder with the plain MLX formulation of it.
 
     python -m benchmarks.encoder --resolution 512 --rounds 3
 
-Plain is what one writes first: `mx.conv2d`, `nn.gelu`, `nn.Linear`, a skip added at
-the end, with the same BLAS and the same folded, random weights in float32 (the speed
-does not depend on their values). A time is one encode of one image, `mx.eval` of the
-result included, after one warm-up each; other work on the machine hits both alike, and
-CPU seconds (all threads) are steadier than the clock. The table is for people; the
-last line is JSON.
+The plain formulation is `mx.conv2d`, `nn.gelu`, `nn.Linear` and a skip added at the
+end, with the same BLAS and the same folded, random weights in float32 (speed does not
+depend on their values). A time is of one encode of one image, including `mx.eval`,
+after one warm-up each. Both run in one process and take turns, so that other work on
+the machine affects both; CPU seconds (all threads) vary less than wall time. The last
+line of stdout is one JSON object.
 
-`--graph` counts instead the primitives that one encode hands to MLX's scheduler on a
-GPU in bfloat16, and how many of them compute (the rest are views of an array).
+`--graph` counts the primitives that one encode gives to MLX's scheduler on a GPU in
+bfloat16, and how many of them compute (the others are views of an array).
 """
 
 import argparse
@@ -79,7 +79,7 @@ def _conv_ffn(x: mx.array, conv: Any, fc1: Any, fc2: Any) -> mx.array:
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Within it the encoder is the plain MLX formulation."""
+    """Inside the block the encoder runs the plain MLX formulation."""
     forms = {"depthwise": _depthwise, "linear": _linear, "conv_ffn": _conv_ffn}
     with patch.multiple(ops, gelu=nn.gelu, **forms), without_cpu_kernels():
         yield
@@ -93,7 +93,7 @@ def without_cpu_kernels() -> Iterator[None]:
 
 @contextmanager
 def gpu_form() -> Iterator[None]:
-    """Within it the encoder takes the form it has on a GPU, on any device."""
+    """Inside the block the encoder runs as it does on a GPU, on any device."""
     with ExitStack() as stack:
         stack.enter_context(without_cpu_kernels())
         stack.enter_context(patch.object(device, "on_gpu", lambda: True))
@@ -146,7 +146,10 @@ def measure(config: VisionConfig, resolution: int, rounds: int) -> dict[str, Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.encoder",
+        description=(__doc__ or "").splitlines()[0],
+    )
     parser.add_argument("--resolution", type=int, default=512, help="pixels a side")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--graph", action="store_true", help="count primitives")

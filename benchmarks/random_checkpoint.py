@@ -1,12 +1,11 @@
-"""A FastVLM checkpoint of random weights in the two layouts that the peers read.
+"""Writes a FastVLM checkpoint of random weights in the two layouts that peers read.
 
     python -m benchmarks.random_checkpoint OUT [--size 0.5b] [--resolution 1024]
 
-Writes OUT/llava (Apple's layout; read by us and by mlx-vlm) and OUT/transformers
-(transformers' fast_vlm), with the same values: speed does not depend on what the
-weights are, and where all run in float32 they should give the same tokens. The small
-tokenizer of the tests is filled up to the vocabulary, so that every token has a text;
-`--tokenizer` takes another one.
+Writes OUT/llava (Apple's layout, read by us and by mlx-vlm) and OUT/transformers
+(transformers' fast_vlm) with the same values. Speed does not depend on the values, and
+in float32 all should generate the same tokens. The tests' small tokenizer is extended
+to the vocabulary's size, so that every token has a text; `--tokenizer` takes another.
 """
 
 import argparse
@@ -37,7 +36,7 @@ APPLE = "model.vision_tower.vision_tower.model."
 def make(
     out: Path, size: str = "0.5b", resolution: int = 1024, tokenizer: Path = TOKENIZER
 ) -> None:
-    """Writes both layouts below `out`, unless they are there."""
+    """Writes both layouts into `out`; a layout that exists is kept."""
     text = text_config(size)
     for layout, config in (("llava", _llava), ("transformers", _transformers)):
         folder = out / layout

@@ -1,8 +1,8 @@
-"""What a model needs of an iPhone's memory, and which iPhones give an app that much.
+"""Estimates the peak memory of a model on an iPhone, and which iPhones have enough.
 
-An estimate, not a measurement: weights are counted exactly, the rest by shapes. iOS
-ends an app above a share of the memory; about half is a common report without the
-`increased-memory-limit` entitlement, about two thirds with it. Neither is documented.
+Weights are counted exactly, the rest by shapes; nothing was measured on a phone. iOS
+ends an app above a share of the memory: half without the `increased-memory-limit`
+entitlement and two thirds with it are common reports, neither is documented.
 """
 
 from dataclasses import dataclass
@@ -10,25 +10,33 @@ from dataclasses import dataclass
 from fastvlm_mlx.files.disk_space import format_size
 from fastvlm_mlx.model.config import ModelConfig
 
-# Memory by class of iPhone, in GB: Apple does not publish it; teardowns agree.
-PHONES = {
+# In GB. Apple does not publish the memory of an iPhone; teardowns agree on it.
+IPHONE_MEMORY_GB = {
     "4 GB (iPhone 12, 13)": 4,
     "6 GB (iPhone 14, 15)": 6,
     "8 GB (iPhone 15 Pro, 16)": 8,
     "12 GB (iPhone 17 Pro)": 12,
 }
-PLAIN_SHARE, ENTITLED_SHARE = 0.5, 0.66
+DEFAULT_SHARE, ENTITLED_SHARE = 0.5, 0.66
 
-# Prompt and answer beside the image, in tokens.
-CONVERSATION = 512
+# Tokens of prompt and answer, the image not counted.
+CONVERSATION_TOKENS = 512
 
 # MLX, the tokenizer's tables, the camera and the interface.
 APP_BYTES = 200_000_000
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Bytes at the peak, by what needs them."""
+class MemoryEstimate:
+    """Bytes at the peak.
+
+    Attributes:
+        language_model: its weights.
+        encoder: the Core ML package.
+        activations: the encoder's largest maps.
+        cache: the KV cache.
+        app: everything else.
+    """
 
     language_model: int
     encoder: int
@@ -48,23 +56,24 @@ class Estimate:
 
     def warnings(self) -> list[str]:
         """One line per class of iPhone that does not give an app this much."""
-        found = []
-        for phone, memory in PHONES.items():
-            plain, entitled = (
-                int(share * memory * 1e9) for share in (PLAIN_SHARE, ENTITLED_SHARE)
+        lines = []
+        for phone, memory in IPHONE_MEMORY_GB.items():
+            default, entitled = (
+                int(share * memory * 1e9) for share in (DEFAULT_SHARE, ENTITLED_SHARE)
             )
             if self.peak > entitled:
-                found.append(
+                lines.append(
                     f"{phone}: {format_size(self.peak)} is above the"
                     f" {format_size(entitled)} an app can get; use --q-bits 4 or a"
                     " smaller model"
                 )
-            elif self.peak > plain:
-                found.append(
+            elif self.peak > default:
+                lines.append(
                     f"{phone}: {format_size(self.peak)} needs the"
-                    f" increased-memory-limit entitlement (above {format_size(plain)})"
+                    " increased-memory-limit entitlement"
+                    f" (above {format_size(default)})"
                 )
-        return found
+        return lines
 
     def __str__(self) -> str:
         parts = (
@@ -78,13 +87,19 @@ class Estimate:
         return f"{format_size(self.peak)} at the peak, estimated ({listed})"
 
 
-def estimate(
+def estimate_memory(
     config: ModelConfig, text_bytes: int, package_bytes: int, resolution: int
-) -> Estimate:
-    """What the app needs to answer about one image of `resolution` pixels.
+) -> MemoryEstimate:
+    """Estimates the memory to answer about one image.
 
-    The largest maps of the encoder are the widened ones of its first stage, in and out
-    of GELU in float16; the cache holds keys and values of every layer in float16.
+    The encoder's largest maps are those of the first stage's MLP, before and after
+    GELU, or the first attention matrix, in float16. The KV cache is in float16.
+
+    Args:
+        config: of a model with an encoder and a language model.
+        text_bytes: bytes of the language model's and projector's weights.
+        package_bytes: bytes of the Core ML package.
+        resolution: pixels a side.
     """
     vision, text = config.vision, config.text
     assert vision is not None and text is not None
@@ -96,10 +111,10 @@ def estimate(
         for i, mixer in enumerate(vision.token_mixers)
         if mixer == "attention"
     ]
-    # The first attention stage stands one or more halvings before the last.
+    # Each attention stage halves the grid of the one before it.
     first = 2 ** (len(heads) - 2) * side if len(heads) > 1 else side // 2
     attention = 2 * 2 * heads[0] * first**4 if heads else 0
     width = text.num_key_value_heads * text.head_dim
-    tokens = vision.tokens(resolution) + CONVERSATION
+    tokens = vision.tokens(resolution) + CONVERSATION_TOKENS
     cache = 2 * 2 * text.num_hidden_layers * width * tokens
-    return Estimate(text_bytes, package_bytes, max(maps, attention), cache)
+    return MemoryEstimate(text_bytes, package_bytes, max(maps, attention), cache)

@@ -1,7 +1,7 @@
-"""What our two foreign layouts share: LLaVA's config, the tokenizer's files, tensors.
+"""What `to_ios` and `to_mlx_vlm` share: source model, LLaVA config, tokenizer files.
 
-Both ecosystems read a `llava_qwen2` config with the language model's values at its
-root, and Hugging Face's tokenizer files.
+Apple's app and mlx-vlm both read a `llava_qwen2` config.json with the language model's
+values at its root, and Hugging Face's tokenizer files.
 """
 
 import json
@@ -16,10 +16,10 @@ from fastvlm_mlx.processing import tokenizer
 from fastvlm_mlx.weights.quantization import BITS, GROUP_SIZES, is_quantized, quantized
 from fastvlm_mlx.weights.weight_files import Tensors, load_tensors, weight_files
 
-IMAGE = "<image>"
+IMAGE_TOKEN = "<image>"
 
-# Strings as Qwen2's own template; a list of parts (mlx-swift-lm, transformers 5) puts
-# `<image>` and a newline where the image stands.
+# Qwen2's own template for content that is a string. For content that is a list of
+# parts (mlx-swift-lm, transformers 5) an image part becomes `<image>` and a newline.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -34,10 +34,15 @@ CHAT_TEMPLATE = (
 
 
 def read_model(source: Path | str, target: str) -> tuple[Path, ModelConfig, Tensors]:
-    """The converted folder that `source` means, its config and tensors, unread.
+    """Converts `source` to our format if it is not, and opens it.
 
+    Args:
+        source: a name, hub id, folder or `.zip` in any known layout.
+        target: `ios` or `mlx-vlm`, for messages.
+    Returns:
+        the converted folder, its config, and its tensors, lazy.
     Raises:
-        CheckpointError: `target`'s readers cannot run this model.
+        CheckpointError: programs that read `target` cannot run this model.
     """
     folder = converted(source)
     config = ModelConfig.from_dict(read_json(folder / "config.json"))
@@ -50,13 +55,13 @@ def read_model(source: Path | str, target: str) -> tuple[Path, ModelConfig, Tens
     if text.model_type != "qwen2":
         raise CheckpointError(
             f"{source}: export {target} is read as Qwen2, and this language model is"
-            f" {text.model_type}; use `convert` for a folder of ours"
+            f" {text.model_type}; use fastvlm-mlx convert"
         )
     head_dim = text.hidden_size // text.num_attention_heads
     if text.head_dim != head_dim or text.rope_scaling:
         raise CheckpointError(
-            f"{source}: export {target} knows neither head_dim nor rope_scaling,"
-            " which this language model sets; use `convert` for a folder of ours"
+            f"{source}: export {target} supports neither head_dim nor rope_scaling,"
+            " which this language model sets; use fastvlm-mlx convert"
         )
     tensors: Tensors = {}
     for file in weight_files(folder):
@@ -64,10 +69,16 @@ def read_model(source: Path | str, target: str) -> tuple[Path, ModelConfig, Tens
     return folder, config, tensors
 
 
-def quantize_text(
+def quantize_language_model(
     tensors: Tensors, config: ModelConfig, bits: int | None, group_size: int
 ) -> tuple[Tensors, dict[str, Any] | None]:
-    """Quantizes the language model unless it is already, and the settings to write."""
+    """Quantizes the language model, unless `bits` is None.
+
+    Returns:
+        the tensors, and the config's `quantization`, None if nothing is quantized.
+    Raises:
+        OptionError: the language model is quantized already, or impossible values.
+    """
     if is_quantized(tensors):
         if bits is not None:
             raise OptionError(
@@ -85,10 +96,10 @@ def quantize_text(
     return quantized(tensors, bits, group_size), settings
 
 
-def config_of(config: ModelConfig, stop_id: int) -> dict[str, Any]:
+def llava_config(config: ModelConfig, stop_id: int) -> dict[str, Any]:
     """The `config.json` of LLaVA-Qwen2 that describes `config`."""
     text, projector, vision = config.text, config.projector, config.vision
-    assert text and projector and vision  # read_model saw to it
+    assert text and projector and vision  # checked by read_model
     layers = len(projector.dims) - 1
     kind = "linear" if layers == 1 else f"mlp{layers}x_gelu"
     return {
@@ -113,7 +124,7 @@ def config_of(config: ModelConfig, stop_id: int) -> dict[str, Any]:
     }
 
 
-def image_processor(config: ModelConfig, processor: str) -> dict[str, Any]:
+def preprocessor_config(config: ModelConfig, processor: str) -> dict[str, Any]:
     """The `preprocessor_config.json`: CLIP's, without normalization."""
     size = config.image_size
     return {
@@ -134,10 +145,16 @@ def image_processor(config: ModelConfig, processor: str) -> dict[str, Any]:
 
 
 def write_tokenizer(source: Path, folder: Path, *, add_image: bool) -> tuple[int, int]:
-    """Writes the tokenizer's files into `folder`.
+    """Writes tokenizer.json and tokenizer_config.json into `folder`.
 
+    Args:
+        source: the folder of the model's tokenizer.
+        folder: exists already.
+        add_image: adds `<image>` as a special token, if there is none.
     Returns:
-        the id of `<image>`, or -1 without `add_image`, and the id that ends a turn.
+        the id of `<image>` (-1 without `add_image`) and the id of `<|im_end|>`.
+    Raises:
+        CheckpointError: the tokenizer has no `<|im_end|>`.
     """
     # Apple's release has only vocab.json and merges.txt; Swift reads tokenizer.json.
     state = json.loads(tokenizer.read(source).to_str())
@@ -146,10 +163,10 @@ def write_tokenizer(source: Path, folder: Path, *, add_image: bool) -> tuple[int
     ids = set(state["model"]["vocab"].values()) | set(added.values())
     image_id = -1
     if add_image:
-        image_id = added.get(IMAGE, max(ids) + 1)
-        if IMAGE not in added:
+        image_id = added.get(IMAGE_TOKEN, max(ids) + 1)
+        if IMAGE_TOKEN not in added:
             token = {
-                "content": IMAGE,
+                "content": IMAGE_TOKEN,
                 "lstrip": False,
                 "normalized": False,
                 "rstrip": False,

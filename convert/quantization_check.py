@@ -1,8 +1,7 @@
-"""How far a quantized language model still says what the original says.
+"""Top-1 agreement and KL divergence of a quantized language model with its original.
 
-Both read the same fixed conversations about the same fixed images, and are asked
-for the next token at every place of the answers. A quantization that turned to
-garbage shows at once, before anyone ships it.
+Both models read the same fixed conversations about two drawn images, and their logits
+are compared at every position of the answers.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from fastvlm_mlx.model.parameters import assign
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.chat_template import ImagePlaceholder, encode_turn
 from fastvlm_mlx.processing.tokenizer import Tokenizer
-from fastvlm_mlx.weights.weight_files import Tensors, number
+from fastvlm_mlx.weights.weight_files import Tensors
 
 # Questions, and answers such as a FastVLM gives.
 CONVERSATIONS = (
@@ -36,8 +35,7 @@ CONVERSATIONS = (
         "No, there is no text in this image, only a pattern of coloured waves.",
     ),
 )
-# The encoder is the same in both, so a small image probes the language model as
-# well as a large one, and in a fraction of the time.
+# Pixels a side. Only the language models differ, so small images are enough.
 IMAGE_SIZE = 256
 
 LANGUAGE = "language_model."
@@ -45,10 +43,12 @@ LANGUAGE = "language_model."
 
 @dataclass(frozen=True)
 class Agreement:
-    """Next-token predictions compared at `positions` places.
+    """A comparison of next-token predictions.
 
-    `top1` is the share where both rank the same token first; `kl` the mean divergence
-    of the quantized distribution from the original's, in nats.
+    Attributes:
+        top1: the share of positions, 0..1, where both rank the same token first.
+        kl: the mean of KL(original || quantized), in nats.
+        positions: how many positions were compared.
     """
 
     top1: float
@@ -56,44 +56,57 @@ class Agreement:
     positions: int
 
 
-def measure(
+def measure_agreement(
     original: Tensors,
     config: ModelConfig,
     quantized: Tensors,
     quantized_config: ModelConfig,
     tokenizer: Tokenizer,
 ) -> Agreement | None:
-    """Compares two language models; None where there is no encoder to show images.
+    """Compares a quantized language model with its original.
 
-    Takes the language model out of `original`. On a CPU both are float32, so each of
-    their layers exists only while it runs. What `quantized` makes of a layer is made
-    beside it, so that the originals are never in memory all at once.
+    Removes the language model's tensors from `original`. To bound memory, a layer's
+    weights are freed as soon as it has run, and the quantized tensors of a layer are
+    evaluated when the original layer runs: the originals are never all in memory.
+
+    Args:
+        original: all tensors of the model, in the names of `model/vlm.py`.
+        config: of the original.
+        quantized: all tensors with a quantized language model.
+        quantized_config: the same config with `quantization`.
+        tokenizer: of both.
+    Returns:
+        the comparison, or None if the model has no encoder.
     """
     if config.vision is None:
         return None
-    visual = _visual(config, original)
-    words = {n: original.pop(n) for n in list(original) if n.startswith(LANGUAGE)}
-    expected = _logits(config, words, visual, tokenizer, made=quantized)
-    words = {n: a for n, a in quantized.items() if n.startswith(LANGUAGE)}
-    given = _logits(quantized_config, words, visual, tokenizer)
+    visual = _visual_tokens(config, original)
+    text = {n: original.pop(n) for n in list(original) if n.startswith(LANGUAGE)}
+    expected = _logits(config, text, visual, tokenizer, evaluate_too=quantized)
+    text = {n: a for n, a in quantized.items() if n.startswith(LANGUAGE)}
+    actual = _logits(quantized_config, text, visual, tokenizer)
     same, kl = [], []
-    for p, q in zip(expected, given, strict=True):
+    for p, q in zip(expected, actual, strict=True):
         same.append(mx.argmax(p, -1) == mx.argmax(q, -1))
         log_p, log_q = (x - mx.logsumexp(x, -1, keepdims=True) for x in (p, q))
         kl.append((mx.exp(log_p) * (log_p - log_q)).sum(-1))
         mx.eval(same[-1], kl[-1])
     return Agreement(
-        top1=number(mx.concatenate(same).mean()),
-        kl=number(mx.concatenate(kl).mean()),
+        top1=_scalar(mx.concatenate(same).mean()),
+        kl=_scalar(mx.concatenate(kl).mean()),
         positions=sum(len(logits) for logits in expected),
     )
 
 
-def _visual(config: ModelConfig, tensors: Tensors) -> mx.array:
-    """The drawn images as the encoder sees them: (2, tokens, hidden)."""
+def _scalar(array: mx.array) -> float:
+    return array.item()  # pyright: ignore
+
+
+def _visual_tokens(config: ModelConfig, tensors: Tensors) -> mx.array:
+    """The visual embeddings of the drawn images: (2, tokens, hidden)."""
     model = FastVLMModel(replace(config, text=None))
-    seeing = {n: a for n, a in tensors.items() if not n.startswith(LANGUAGE)}
-    assign(model, seeing, device_dtype())
+    vision = {n: a for n, a in tensors.items() if not n.startswith(LANGUAGE)}
+    assign(model, vision, device_dtype())
     visual = model.encode_pixels(_images())
     mx.eval(visual)
     return visual
@@ -104,12 +117,15 @@ def _logits(
     tensors: Tensors,
     visual: mx.array,
     tokenizer: Tokenizer,
-    made: Tensors | None = None,
+    evaluate_too: Tensors | None = None,
 ) -> list[mx.array]:
-    """The logits for every token of every answer and the one behind it:
-    (answer + 1, vocab) each, float32.
+    """The logits for every token of every answer and for the one after it.
 
-    Empties `tensors`, and evaluates each layer's part of `made` as the layer runs.
+    Empties `tensors`, and evaluates a layer's tensors of `evaluate_too` when it runs.
+
+    Shapes:
+        visual: (images, tokens, hidden)
+        returns (answer + 1, vocab), float32, for each image and conversation
     """
     model = FastVLMModel(replace(config, vision=None, projector=None))
     assign(model, tensors, device_dtype())
@@ -117,43 +133,43 @@ def _logits(
     layers = model.language_model.model.layers
     for index, layer in enumerate(layers):
         prefix = f"{LANGUAGE}model.layers.{index}."
-        beside = [a for n, a in (made or {}).items() if n.startswith(prefix)]
-        layers[index] = _Passing(layer, beside)
+        arrays = [a for n, a in (evaluate_too or {}).items() if n.startswith(prefix)]
+        layers[index] = _RunOnceLayer(layer, arrays)
     prompts, answers = [], []
     for image in visual:
         for question, answer in CONVERSATIONS:
             pieces = encode_turn(tokenizer, question, [0], template=config.template)
-            shown = [image if isinstance(p, ImagePlaceholder) else p for p in pieces]
+            filled = [image if isinstance(p, ImagePlaceholder) else p for p in pieces]
             ids = tokenizer.encode(answer)
-            prompts.append(model.embed([*shown, ids]))
+            prompts.append(model.embed([*filled, ids]))
             answers.append(len(ids) + 1)
-    # All at once, since a layer runs once. No position sees the padding behind it.
+    # One batch, since a layer runs only once. The padding is at the end, where causal
+    # attention hides it from the positions that are compared.
     ends = [prompt.shape[1] for prompt in prompts]
     padded = [mx.pad(p, [(0, 0), (0, max(ends) - p.shape[1]), (0, 0)]) for p in prompts]
     states = hidden(model.language_model, mx.concatenate(padded))
-    found = []
+    logits = []
     for row, end, count in zip(states, ends, answers, strict=True):
-        logits = head(model.language_model, row[end - count : end])
-        found.append(logits.astype(mx.float32))
-        mx.eval(found[-1])
-    return found
+        answer_logits = head(model.language_model, row[end - count : end])
+        logits.append(answer_logits.astype(mx.float32))
+        mx.eval(logits[-1])
+    return logits
 
 
-class _Passing:
-    """A layer that is let go as soon as it has run, its weights with it; `beside` is
-    evaluated with it."""
+class _RunOnceLayer:
+    """A layer that frees its weights after one run; `arrays` are evaluated with it."""
 
-    def __init__(self, layer: Any, beside: list[mx.array]):
+    def __init__(self, layer: Any, arrays: list[mx.array]):
         self._layer: Any = layer
-        self._beside = beside
+        self._arrays = arrays
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._layer, name)
 
     def __call__(self, *inputs: Any, **options: Any) -> mx.array:
         states = self._layer(*inputs, **options)
-        mx.eval(states, self._beside)
-        self._layer, self._beside = None, []
+        mx.eval(states, self._arrays)
+        self._layer, self._arrays = None, []
         mx.clear_cache()
         return states
 

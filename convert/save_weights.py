@@ -1,4 +1,4 @@
-"""Weights in shards, and the files that go with them, into a folder being written."""
+"""Saves tensors as safetensors shards, and copies the files that go with them."""
 
 import json
 import shutil
@@ -12,10 +12,10 @@ from fastvlm_mlx.files.disk_space import check_free_space
 from fastvlm_mlx.weights.safetensors_header import check_file
 from fastvlm_mlx.weights.weight_files import INDEX, Tensors
 
-# Bounds the memory a conversion needs beside the checkpoint itself.
-SHARD_BYTES = 1 << 30
+# One shard is evaluated at a time: bounds a conversion's memory.
+MAX_SHARD_BYTES = 1 << 30
 
-LICENCES = ("LICENSE*", "ACKNOWLEDGEMENTS*", "MODEL_CARD*")
+LICENCE_FILES = ("LICENSE*", "ACKNOWLEDGEMENTS*", "MODEL_CARD*")
 
 Progress = Callable[[int, int], None]
 
@@ -23,13 +23,18 @@ Progress = Callable[[int, int], None]
 def save_tensors(
     folder: Path, tensors: Tensors, on_progress: Progress | None = None
 ) -> int:
-    """Writes `model.safetensors`, or shards and an index; returns the bytes of weights.
+    """Writes `model.safetensors`, or `model-N-of-M.safetensors` and an index.
 
-    Empties `tensors` as it writes, so that memory stays bounded: whoever else holds
-    them keeps a large model there. `on_progress` is called with (bytes done, in all).
-
+    Args:
+        folder: exists already.
+        tensors: by name; emptied while they are written. Drop other references to
+            the arrays before, or they stay in memory.
+        on_progress: called with (bytes done, bytes in all).
+    Returns:
+        the bytes of weights.
     Raises:
         OptionError: they do not fit on the disk.
+        CheckpointError: a written file is incomplete.
     """
     total, done = sum(array.nbytes for array in tensors.values()), 0
     check_free_space(folder, total)
@@ -59,7 +64,7 @@ def save_tensors(
 
 
 def copy_files(source: Path, patterns: Iterable[str], folder: Path) -> None:
-    """Copies the files of `source` that match; folders are left."""
+    """Copies the files of `source` that match a glob pattern; no folders."""
     for pattern in patterns:
         for file in source.glob(pattern):
             if file.is_file():
@@ -67,10 +72,11 @@ def copy_files(source: Path, patterns: Iterable[str], folder: Path) -> None:
 
 
 def _shards(tensors: Tensors) -> list[list[str]]:
+    """The names of the tensors of each shard, in alphabetical order."""
     shards: list[list[str]] = [[]]
     size = 0
     for name in sorted(tensors):
-        if size + tensors[name].nbytes > SHARD_BYTES and shards[-1]:
+        if size + tensors[name].nbytes > MAX_SHARD_BYTES and shards[-1]:
             shards.append([])
             size = 0
         shards[-1].append(name)
@@ -79,7 +85,7 @@ def _shards(tensors: Tensors) -> list[list[str]]:
 
 
 def _check_written(file: Path) -> None:
-    """A failed write that nobody noticed must not become a model."""
+    """Checks the header and size: MLX does not report every failed write."""
     try:
         check_file(file)
     except CheckpointError as fault:

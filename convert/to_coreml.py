@@ -1,9 +1,9 @@
-"""A loaded model's encoder out as a Core ML package; torch is not involved.
+"""Exports a loaded model's vision encoder as a Core ML package, without torch.
 
-    MLX modules -> MIL program -> three passes -> stored -> read back and judged -> kept
+    MLX modules -> MIL program -> three passes -> written -> read back -> compared
 
-The package is written under a temporary name, read back, evaluated against the MLX
-encoder on real images, and only then renamed to what was asked for.
+The package is written under a temporary name, read back, evaluated and compared with
+the MLX encoder on real images. It is renamed to its final name only if it agrees.
 """
 
 import contextlib
@@ -34,6 +34,7 @@ from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.vlm import FastVLMModel
+from fastvlm_mlx.processing.image_file import Source
 
 SUFFIX = ".mlpackage"
 
@@ -49,8 +50,15 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CoreMLReport:
-    """What an export did: bytes on disk, a verdict per function, warnings of weights
-    that float16 cannot hold, and on a Mac a verdict per compute unit."""
+    """The result of an export.
+
+    Attributes:
+        out: the package.
+        bytes: its size on disk.
+        verdicts: a comparison of each function with the MLX encoder.
+        warnings: weights that float16 cannot hold, one line each.
+        on_device: on a Mac, a comparison for each compute-unit setting.
+    """
 
     out: Path
     bytes: int
@@ -64,21 +72,24 @@ def export(
     out: Path | str,
     options: CoreMLOptions | None = None,
     *,
-    images: Sequence[Any] = (),
+    images: Sequence[Source] = (),
     strict: bool = False,
     overwrite: bool = False,
     notify: Notify | None = None,
 ) -> CoreMLReport:
-    """Exports the vision encoder of `model`, loaded in float32, to `out`.
+    """Exports the vision encoder of `model` to `out`.
 
     Args:
-        out: NAME.mlpackage; made whole or not at all.
-        images: what to judge it on: paths or PIL images; two photographs by default.
-        strict: judges also with every intermediate rounded to float16.
-        notify: receives one line as each step starts.
+        model: loaded in float32.
+        out: NAME.mlpackage. It appears when it is complete and agrees.
+        options: the defaults suit the Neural Engine.
+        images: compared on these; two photographs of ours by default.
+        strict: compares also with every intermediate rounded to float16.
+        overwrite: replaces `out` if it exists.
+        notify: called with one line as each step starts.
     Raises:
-        OptionError: an option cannot be honoured, coremltools is missing, or the
-            package agrees less than `check` asks for.
+        OptionError: an option cannot be honoured, coremltools is not installed, or
+            the package agrees too little with the MLX encoder.
         CheckpointError: the model has no encoder.
     """
     options = options or CoreMLOptions()
@@ -117,7 +128,7 @@ def write_package(
     sizes: tuple[int, ...],
     say: Notify,
 ) -> list[str]:
-    """Writes `package` unjudged; returns the warnings about its weights."""
+    """Writes `package` without a comparison; returns the warnings about its weights."""
     found: dict[str, None] = {}
     parts = []
     for size in sizes:
@@ -141,7 +152,7 @@ def _build(
     target = tools.target.iOS18 if options.modern else tools.target.iOS17
     weights = Weights(options.precision, options.compression, options.modern)
     projector = model.projector if options.projector else None
-    assert model.vision_tower is not None  # `sizes` refused such a model
+    assert model.vision_tower is not None  # checked by `options.sizes`
     builder = EncoderBuilder(model.vision_tower, projector, options, weights)
     image = tools.ImageType(
         name=IMAGES, shape=(1, 3, size, size), color_layout=tools.colorlayout.RGB
@@ -150,7 +161,7 @@ def _build(
         builder.program(size, target),
         inputs=[image] if options.image_input else None,
         convert_to="mlprogram",
-        # The program is in its final types: no pass is to cast it again.
+        # The program has its final types: FLOAT32 adds no pass that casts.
         compute_precision=tools.precision.FLOAT32,
         minimum_deployment_target=target,
         skip_model_load=True,
@@ -181,12 +192,12 @@ def _join(parts: list[Path], sizes: tuple[int, ...], package: Path) -> None:
 
 
 def function_name(size: int) -> str:
-    """What the function of one resolution is called where there are several."""
+    """The name of the function of one resolution, in a package of several."""
     return f"image_{size}"
 
 
 def _describe(package: Path, config: ModelConfig, options: CoreMLOptions) -> None:
-    """Fills in the metadata that Xcode shows, and lets others read the files."""
+    """Writes the metadata that Xcode shows, and makes the files world-readable."""
     spec = mlpackage.read_spec(package)
     source = config.source.get("name", "unknown")
     metadata = spec.description.metadata
@@ -232,7 +243,7 @@ def _describe(package: Path, config: ModelConfig, options: CoreMLOptions) -> Non
 
 @contextlib.contextmanager
 def quiet_coremltools() -> Iterator[None]:
-    """Keeps coremltools' progress bars and its own deprecation warnings away."""
+    """Suppresses coremltools' progress bars and deprecation warnings."""
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

@@ -1,13 +1,13 @@
-"""A checkpoint of any layout in, our model folder out.
+"""Converts a checkpoint of any known layout into a model folder of our format.
 
-    read -> fold -> rename -> (quantize) -> save
+    open -> rename -> fold -> (quantize) -> save
 
 The folder has `config.json` (see `fastvlm_mlx/model/config.py`), `model*.safetensors`
 in the names of `fastvlm_mlx/model/vlm.py`, the tokenizer's files and the source's
-licences. What is saved here is loaded with `strict=True` and no code in between.
+licence files. `load` reads it with `strict=True` and changes no tensor.
 
-A fold's result is kept in float32, every other tensor as it was stored, unless a
-dtype is asked for: the encoder then gives what the checkpoint's authors trained.
+Folded tensors are saved in float32 and all others as stored, unless a dtype is given:
+so the encoder computes what the published one does.
 """
 
 import json
@@ -18,15 +18,15 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from fastvlm_mlx.convert.fold.fold_checkpoint import fold_checkpoint, with_encoder_of
-from fastvlm_mlx.convert.quantization_check import Agreement, measure
+from fastvlm_mlx.convert.fold_checkpoint import fold_checkpoint, fold_with_encoder_of
+from fastvlm_mlx.convert.quantization_check import Agreement, measure_agreement
 from fastvlm_mlx.convert.save_weights import (
-    LICENCES,
+    LICENCE_FILES,
     Progress,
     copy_files,
     save_tensors,
 )
-from fastvlm_mlx.convert.source import checkpoint
+from fastvlm_mlx.convert.source.checkpoint import open_checkpoint
 from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
@@ -37,23 +37,28 @@ from fastvlm_mlx.processing.tokenizer import Tokenizer
 from fastvlm_mlx.weights.quantization import BITS, GROUP_SIZES, is_quantized, quantized
 from fastvlm_mlx.weights.weight_files import Tensors, cast
 
-# Copied beside the weights: the tokenizer's files, and the terms they came under.
-COMPANIONS = (
+# Copied beside the weights.
+COMPANION_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",
     "merges.txt",
     "added_tokens.json",
     "special_tokens_map.json",
-    *LICENCES,
+    *LICENCE_FILES,
 )
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion did; sizes are bytes of weights on disk.
+    """The result of a conversion.
 
-    `agreement` compares a quantized model with its original.
+    Attributes:
+        out: the folder that was written.
+        layout: the layout of the source, a name of `source/layouts.py`.
+        source_bytes: bytes of the source's weight files.
+        bytes: bytes of the weights written.
+        agreement: a comparison with the original, if the model was quantized.
     """
 
     out: Path
@@ -77,63 +82,84 @@ def convert(
 ) -> Report:
     """Converts the checkpoint at `source` into the model folder `out`.
 
+    Example:
+        >>> from fastvlm_mlx import load
+        >>> from fastvlm_mlx.convert.to_mlx import convert
+        >>> from fastvlm_mlx.hub.locate import locate
+        >>> report = convert(locate("demo"), "demo-8bit", q_bits=8)
+        >>> f"{report.agreement.top1:.0%} the same next token"
+        >>> load("demo-8bit").ask("Describe the image.", "examples/number.png")
+
     Args:
-        source: a folder, `.zip` or weight file in any known layout.
-        out: made whole or not at all.
-        dtype: of every tensor that is not quantized; by default as stored.
-        q_bits: 4 or 8 quantizes the language model; the encoder and the projector
-            stay as they are.
-        q_group_size: weights that share a scale, 32, 64 (default) or 128.
+        source: a folder, `.zip` or weight file in any known layout. For a hub id or a
+            short name such as `0.5b` pass `locate(name)`, which downloads it.
+        out: the folder to write. It appears when it is complete; if anything fails,
+            nothing is left behind.
+        dtype: `float32`, `float16` or `bfloat16`, of every tensor that is not
+            quantized; by default as stored.
+        q_bits: 4 or 8 quantizes the language model; the encoder and the projector are
+            never quantized.
+        q_group_size: weights that share a scale: 32, 64 (default) or 128.
         encoder_from: another checkpoint to take the vision encoder from.
         overwrite: replaces `out` if it exists.
-        first_wins: if another process made `out` meanwhile, leaves it as it is.
-        on_progress: called with (bytes done, bytes in all) as tensors are written.
+        first_wins: keeps `out` as it is, without an error, if another process wrote
+            it meanwhile.
+        on_progress: called with (bytes done, bytes in all) while tensors are written.
+    Returns:
+        sizes, and for `q_bits` the agreement with the original.
     Raises:
-        CheckpointError: the source cannot be read or does not fit together.
-        OptionError: an option has an impossible value.
+        CheckpointError: the source is unknown, damaged or incomplete.
+        OptionError: an option has an impossible value, or `out` exists.
     """
     _check_options(dtype, q_bits, q_group_size)
     source, out = Path(source), Path(out)
     with ExitStack() as stack:
-        read = stack.enter_context(checkpoint.opened(source, on_progress))
+        checkpoint = stack.enter_context(open_checkpoint(source, on_progress))
         if encoder_from is not None:
-            other = stack.enter_context(
-                checkpoint.opened(Path(encoder_from), on_progress)
+            donor = stack.enter_context(
+                open_checkpoint(Path(encoder_from), on_progress)
             )
-            tensors, config = with_encoder_of(read, other)
-            other.tensors.clear()
+            tensors, config = fold_with_encoder_of(checkpoint, donor)
+            donor.tensors.clear()
         else:
-            tensors, config = fold_checkpoint(read)
-        # What is saved is let go at once; nothing else may hold on to it.
-        read.tensors.clear()
+            tensors, config = fold_checkpoint(checkpoint)
+        # `save_tensors` frees each tensor once it is saved: keep no other reference.
+        checkpoint.tensors.clear()
         if config.text is not None:
-            _check_tokenizer(read.folder, config.text.vocab_size)
+            _check_tokenizer(checkpoint.folder, config.text.vocab_size)
         agreement = None
         with staged_folder(
             out, overwrite=overwrite, source=source, first_wins=first_wins
         ) as folder:
             if q_bits is not None:
-                plain = tensors, config
-                tensors, config = _quantize(*plain, q_bits, q_group_size or 64)
+                original, original_config = tensors, config
+                tensors, config = _quantize(
+                    original, original_config, q_bits, q_group_size or 64
+                )
                 check_tensors(FastVLMModel(config), tensors)
-                agreement = measure(*plain, tensors, config, Tokenizer(read.folder))
-                del plain
-                # Now, or the originals would be kept until these are saved.
-                _evaluate_packed(tensors)
+                agreement = measure_agreement(
+                    original,
+                    original_config,
+                    tensors,
+                    config,
+                    Tokenizer(checkpoint.folder),
+                )
+                del original
+                # Lazy quantized tensors would keep the originals in memory.
+                _evaluate_quantized(tensors)
             if dtype is not None:
                 tensors = cast(tensors, DTYPES[dtype])
             check_tensors(FastVLMModel(config), tensors)
             size = save_tensors(folder, tensors, on_progress)
-            _copy_companions(read.folder, config.coreml_encoder, folder)
+            _copy_companions(checkpoint.folder, config.coreml_encoder, folder)
             (folder / "config.json").write_text(
                 json.dumps(config.to_dict(), indent=2) + "\n"
             )
-    return Report(out, read.layout.name, read.size, size, agreement)
+    return Report(out, checkpoint.layout.name, checkpoint.size, size, agreement)
 
 
 def _check_tokenizer(folder: Path, vocab_size: int) -> None:
-    """A model without its tokenizer is of no use, and a larger one would read past
-    the embedding."""
+    """Refuses a missing tokenizer, and one with ids beyond the embedding."""
     size = len(Tokenizer(folder))
     if size > vocab_size:
         raise CheckpointError(
@@ -162,8 +188,8 @@ def _quantize(
     )
 
 
-def _evaluate_packed(tensors: Tensors) -> None:
-    """One layer at a time: quantizing all at once needs a float32 copy of each."""
+def _evaluate_quantized(tensors: Tensors) -> None:
+    """Evaluates one layer at a time: each needs a float32 copy while it is packed."""
     for name in tensors:
         if name.endswith(".scales"):
             layer = name.removesuffix("scales")
@@ -171,7 +197,7 @@ def _evaluate_packed(tensors: Tensors) -> None:
 
 
 def _copy_companions(source: Path, package: str | None, folder: Path) -> None:
-    copy_files(source, COMPANIONS, folder)
+    copy_files(source, COMPANION_FILES, folder)
     if package is not None:
         shutil.copytree(source / package, folder / package)
 

@@ -1,21 +1,23 @@
-"""mlx-community's layout: `fastvlm-mlx export mlx-vlm SRC OUT`.
+"""Writes mlx-community's layout: `fastvlm-mlx export mlx-vlm SRC OUT`.
 
-Read by mlx-vlm (Python) and mlx-swift-lm (Swift), which hold the encoder as published:
-a BatchNorm behind each FFN convolution, LayerNorm's affine, layer scales. Our folded
-encoder is unfolded into that form: BatchNorms and scales become identities, and the
-bias of qkv, which their code lacks, goes back into the norm it came from.
+It is read by mlx-vlm (Python) and mlx-swift-lm (Swift), whose encoder has the
+train-time form: a BatchNorm after each FFN convolution, LayerNorm's affine, layer
+scales. Our folded encoder is written in that form: BatchNorms and scales become
+identities, and the bias of qkv, which their code does not have, becomes the bias of the
+LayerNorm before it.
 https://github.com/Blaizzy/mlx-vlm/blob/main/mlx_vlm/models/fastvlm/vision.py
 https://github.com/ml-explore/mlx-swift-lm/blob/main/Libraries/MLXVLM/Models/FastVLM.swift
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx.convert import llava_files
-from fastvlm_mlx.convert.save_weights import LICENCES, copy_files, save_tensors
+from fastvlm_mlx.convert.save_weights import LICENCE_FILES, copy_files, save_tensors
 from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
@@ -25,22 +27,28 @@ from fastvlm_mlx.weights.weight_files import Tensors, cast
 PROCESSOR = "FastVLMProcessor"
 TOWER = "vision_tower.vision_model."
 
-# mlx-vlm's stand-in for `<image>`; never looked up in the embedding.
+# mlx-vlm's id for `<image>`; it is never looked up in the embedding.
 IMAGE_INDEX = -200
 
-# nn.BatchNorm's: an identity must undo it.
+# nn.BatchNorm's default, which the weight of an identity BatchNorm cancels.
 BATCH_NORM_EPS = 1e-5
 
-# CLIP's head, which both readers allocate and neither uses.
+# The width of CLIP's head, which both programs allocate and neither uses.
 HEAD_DIM = 768
 
-# What mlx-vlm hard-codes; mlx-swift-lm reads the sizes from config.json.
+# The sizes that mlx-vlm hard-codes; mlx-swift-lm reads them from config.json.
 RELEASED = VisionConfig()
 
 
 @dataclass(frozen=True)
 class MLXVLMReport:
-    """What was written: bytes on disk, and what a reader may stumble over."""
+    """The result of an export.
+
+    Attributes:
+        out: the folder that was written.
+        bytes: its size on disk.
+        warnings: what mlx-vlm does not support, one line each.
+    """
 
     out: Path
     bytes: int
@@ -59,22 +67,26 @@ def export(
     """Writes `out` in mlx-community's layout from any FastVLM checkpoint.
 
     Args:
-        dtype: of everything that is not quantized.
+        source: a name, hub id, folder or `.zip` in any known layout.
+        out: the folder to write. It appears when it is complete.
+        dtype: `float32`, `float16` or `bfloat16`, of all tensors but quantized ones.
         q_bits: 4 or 8 quantizes the language model.
+        q_group_size: weights that share a scale: 32, 64 or 128.
+        overwrite: replaces `out` if it exists.
     Raises:
-        CheckpointError: the encoder is not of the form that mlx-vlm knows.
+        CheckpointError: mlx-vlm's code cannot express the encoder.
         OptionError: an option cannot be honoured.
     """
     if dtype not in DTYPES:
         raise OptionError(f"--dtype {dtype}: unknown; use {', '.join(DTYPES)}")
     folder, config, tensors = llava_files.read_model(source, "mlx-vlm")
     vision = config.vision
-    assert vision is not None  # read_model saw to it
-    _check(vision)
-    tensors, quantization = llava_files.quantize_text(
+    assert vision is not None  # checked by read_model
+    _check_encoder(vision)
+    tensors, quantization = llava_files.quantize_language_model(
         tensors, config, q_bits, q_group_size
     )
-    named = unfold(tensors, vision)
+    named = to_train_form(tensors, vision)
     for name, array in tensors.items():
         if name.startswith("projector.layers."):
             _, _, index, field = name.split(".")
@@ -88,18 +100,18 @@ def export(
     with staged_folder(out, overwrite=overwrite, source=folder) as partial:
         save_tensors(partial, named)
         _, stop_id = llava_files.write_tokenizer(folder, partial, add_image=False)
-        written = llava_files.config_of(config, stop_id)
+        written = llava_files.llava_config(config, stop_id)
         written |= {
             "image_token_index": IMAGE_INDEX,
             "torch_dtype": dtype,
-            "vision_config": vision_config(vision, config.image_size),
+            "vision_config": build_vision_config(vision, config.image_size),
         }
         if quantization is not None:
             written["quantization"] = quantization
         llava_files.write_json(partial / "config.json", written)
-        processor = llava_files.image_processor(config, PROCESSOR)
+        processor = llava_files.preprocessor_config(config, PROCESSOR)
         llava_files.write_json(partial / "preprocessor_config.json", processor)
-        copy_files(folder, LICENCES, partial)
+        copy_files(folder, LICENCE_FILES, partial)
         total = sum(f.stat().st_size for f in partial.rglob("*") if f.is_file())
     warnings = []
     if (vision.depths, vision.embed_dims) != (RELEASED.depths, RELEASED.embed_dims):
@@ -110,8 +122,8 @@ def export(
     return MLXVLMReport(Path(out), total, tuple(warnings))
 
 
-def vision_config(vision: VisionConfig, image_size: int) -> dict:
-    """mlx-swift-lm's `vision_config`, all keys; mlx-vlm ignores the sizes."""
+def build_vision_config(vision: VisionConfig, image_size: int) -> dict[str, Any]:
+    """The `vision_config` of mlx-swift-lm; mlx-vlm ignores the sizes in it."""
     return {
         "model_type": "llava_qwen2",
         "cls_ratio": vision.out_dim / vision.embed_dims[-1],
@@ -137,7 +149,7 @@ def vision_config(vision: VisionConfig, image_size: int) -> dict:
     }
 
 
-def _check(vision: VisionConfig) -> None:
+def _check_encoder(vision: VisionConfig) -> None:
     """Raises CheckpointError for an encoder that mlx-vlm's code cannot express."""
     for cause, found in (
         ("squeeze-excite in its downsamplings", any(vision.downsample_se_dims)),
@@ -148,11 +160,11 @@ def _check(vision: VisionConfig) -> None:
         if found:
             raise CheckpointError(
                 f"export mlx-vlm: its encoder has no {cause}, and this checkpoint"
-                " does; use `convert` for a folder of ours"
+                " does; use fastvlm-mlx convert"
             )
 
 
-def unfold(tensors: Tensors, vision: VisionConfig) -> Tensors:
+def to_train_form(tensors: Tensors, vision: VisionConfig) -> Tensors:
     """Our `vision_tower.*` tensors in mlx-vlm's names and train-time form."""
     out: Tensors = {}
 
@@ -166,7 +178,8 @@ def unfold(tensors: Tensors, vision: VisionConfig) -> Tensors:
     put("patch_embed.blocks.0.reparam_conv", "stem.conv")
     put("patch_embed.blocks.1.reparam_conv", "stem.depthwise")
     put("patch_embed.blocks.2.reparam_conv", "stem.pointwise", "pointwise")
-    # Apple's flat list: stage, downsample, stage, ..., position encodings between.
+    # Apple's `network` is a flat list: blocks, downsample, blocks, ..., with a position
+    # encoding before the blocks of an attention stage.
     number = 0
     for stage, depth in enumerate(vision.depths):
         ours = f"stages.{stage}"
@@ -201,7 +214,7 @@ def unfold(tensors: Tensors, vision: VisionConfig) -> Tensors:
 
 
 def _conv_norm(tensors: Tensors, ours: str, block: str) -> Tensors:
-    """A convolution with a bias, as one without and an identity BatchNorm with it."""
+    """A convolution without bias, and an identity BatchNorm that adds the bias."""
     bias = tensors[f"vision_tower.{ours}.bias"]
     name = f"{block}.convffn.conv"
     return {
@@ -214,21 +227,23 @@ def _conv_norm(tensors: Tensors, ours: str, block: str) -> Tensors:
 
 
 def _norm_and_qkv(tensors: Tensors, block: str, name: str) -> Tensors:
-    """qkv without its bias: W (x + s) = W x + b for the shift s that fits b.
+    """A LayerNorm bias s and a qkv without bias, with W (x + s) = W x + b.
 
-    The bias came from folding LayerNorm's shift through W, so s exists; a bias of
-    another origin is refused.
+    s exists if b came from folding a LayerNorm's bias into qkv.
+
+    Raises:
+        CheckpointError: no s gives b.
     """
     ours = f"vision_tower.{block}.token_mixer.qkv"
     weight, bias = tensors[f"{ours}.weight"], tensors[f"{ours}.bias"]
     matrix = np.array(weight.astype(mx.float32)).astype(np.float64)
     wanted = np.array(bias.astype(mx.float32)).astype(np.float64)
     shift = np.linalg.lstsq(matrix, wanted, rcond=None)[0]
-    off = np.abs(matrix @ shift - wanted).max()
-    if off > 1e-3 * max(np.abs(wanted).max(), 1e-3):
+    residual = np.abs(matrix @ shift - wanted).max()
+    if residual > 1e-3 * max(np.abs(wanted).max(), 1e-3):
         raise CheckpointError(
-            f"export mlx-vlm: {block} has a bias on qkv ({off:.2g} of it beyond its"
-            " norm), which mlx-vlm's encoder lacks; use `convert` for a folder of ours"
+            f"export mlx-vlm: {block} has a bias on qkv ({residual:.2g} of it not from"
+            " its norm), which mlx-vlm's encoder lacks; use fastvlm-mlx convert"
         )
     return {
         f"{name}.norm.weight": mx.ones((weight.shape[1],)),

@@ -18,7 +18,7 @@ from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.model.language import mlx_lm_module
 from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
-from tests.support.closeness import assert_close
+from tests.support.assert_close import assert_close
 
 LAYOUTS = (
     "llava-mini",

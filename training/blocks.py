@@ -30,7 +30,7 @@ class ConvBN(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: the residual branch of a picture is dropped as a whole."""
+    """Stochastic depth: the residual branch of an image is dropped as a whole."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -44,7 +44,7 @@ class DropPath(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channel gates from the mean of the picture (1/16 of the width inside)."""
+    """Channel gates from the mean of the image (1/16 of the width inside)."""
 
     def __init__(self, dim: int):
         super().__init__()

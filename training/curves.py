@@ -1,4 +1,4 @@
-"""The loss of every stage so far, as one picture."""
+"""The loss of every stage so far, as one image."""
 
 import json
 from pathlib import Path

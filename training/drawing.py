@@ -38,8 +38,8 @@ HELD_OUT_FONTS = ("open-sans/OpenSans-Semibold.ttf",)
 
 
 def render(scene: Scene) -> np.ndarray:
-    """The picture of a scene: (SIZE, SIZE, 3) uint8."""
-    # A stream of its own: the look of a picture does not change what is in it.
+    """The image of a scene: (SIZE, SIZE, 3) uint8."""
+    # A stream of its own: the look of an image does not change what is in it.
     rng = np.random.default_rng([scene.seed, int(scene.held_out), 1])
     image = _backdrop(rng, scene.background)
     for shape in scene.shapes:
@@ -161,7 +161,7 @@ def _grain() -> np.ndarray:
 
 
 def _camera(rng: np.random.Generator, image: Image.Image) -> np.ndarray:
-    """Blur, uneven light, grain and JPEG, each in some of the pictures."""
+    """Blur, uneven light, grain and JPEG, each in some of the images."""
     if rng.random() < 0.35:
         image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.3, 1.2)))
     if rng.random() < 0.15:

@@ -3,7 +3,7 @@
 The product holds only the folded form (fastvlm_mlx/model/vision.py); this file exists
 so that our checkpoints have the same tensors as a training run of Apple's. Attribute
 names are therefore Apple's, not ours: `patch_embed`, `network.N`, `conv_exp`.
-Pictures are (B, 3, H, W) floats in 0..1; the grid of tokens is (H/64, W/64).
+Images are (B, 3, H, W) floats in 0..1; the grid of tokens is (H/64, W/64).
 """
 
 from dataclasses import dataclass

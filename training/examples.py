@@ -1,4 +1,4 @@
-"""The pictures of examples/, with questions and right answers, from fixed seeds.
+"""The images of examples/, with questions and right answers, from fixed seeds.
 
     python -m training.examples examples
 
@@ -16,7 +16,7 @@ from training import drawing, questions, world
 
 SEED = 3_000_000_000
 # file: kind of scene, offset to SEED
-PICTURES = {
+IMAGES = {
     "shapes": ("shapes", 10),
     "crowd": ("shapes", 15),
     "word": ("sign", 8),
@@ -31,7 +31,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     asked = {}
-    for name, (kind, offset) in PICTURES.items():
+    for name, (kind, offset) in IMAGES.items():
         scene = world.sample(SEED + offset, kind)
         Image.fromarray(drawing.render(scene)).save(
             folder / f"{name}.png", optimize=True

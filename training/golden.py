@@ -23,7 +23,7 @@ MAX_TOKENS = 96
 
 @torch.no_grad()
 def answer(model: DemoFastVLM, visual: torch.Tensor, question: str) -> str:
-    """The greedy answer about one picture, `visual` (1, tokens, hidden)."""
+    """The greedy answer about one image, `visual` (1, tokens, hidden)."""
     tokenizer, embed = model.tokenizer, model.language.get_input_embeddings()
     before = torch.tensor([tokenizer.encode(language.BEFORE).ids])
     after = tokenizer.encode("\n" + question + language.AFTER).ids

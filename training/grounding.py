@@ -25,7 +25,7 @@ class Grounding(nn.Module):
         self, states: tuple[torch.Tensor, ...], named: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss where names end, and what to watch: how often "is it there" is right,
-        and the mean distance in x and y, in sides of the picture. `states` holds
+        and the mean distance in x and y, in sides of the image. `states` holds
         (B, L, hidden) before the first layer and after each; `named` (B, L, 3) is what
         `Packer.pair_ids` tells of each token."""
         ends = named[..., 0] >= 0

@@ -128,10 +128,10 @@ def language_model(tokenizer: Tokenizer) -> Qwen2ForCausalLM:
 
 
 class Packer:
-    """Packs several questions about one picture into one sequence.
+    """Packs several questions about one image into one sequence.
 
-    [before][picture][after][question, answer] [question, answer] ... Each pair sees
-    the part before it and itself, at the positions it would have alone, so the picture
+    [before][image][after][question, answer] [question, answer] ... Each pair sees
+    the part before it and itself, at the positions it would have alone, so the image
     is read once and nothing leaks between pairs. Some sequences are instead one long
     conversation, where each turn sees all earlier ones.
     """
@@ -159,7 +159,7 @@ class Packer:
     def pack(
         self, rng: np.random.Generator, pairs: list[questions.Pair], tokens: int
     ) -> dict[str, np.ndarray]:
-        """One sequence: ids (-1 where the picture's tokens go), targets (-100 where
+        """One sequence: ids (-1 where the image's tokens go), targets (-100 where
         nothing is learned), weights of the targets, positions, the segment of each
         token (0 = shared), and what is known of the names (see `pair_ids`)."""
         talk = len(pairs) > 1 and rng.random() < self.talk
@@ -206,7 +206,7 @@ def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     return out
 
 
-def with_picture(
+def with_image(
     model: Qwen2ForCausalLM, ids: torch.Tensor, visual: torch.Tensor
 ) -> torch.Tensor:
     """Embeddings (B, L, hidden) of `ids` with `visual` (B, tokens, hidden) where the

@@ -26,7 +26,7 @@ COLOURS = len(world.COLOUR_NAMES)
 PARTS = (world.NUM_THINGS, COLOURS, 3, 1 + COLOURS, 1 + world.LONGEST)
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     """Batches of rendered scenes and their labels, drawn when asked for by number."""
 
     def __init__(self, first: int, batches: int, dense: float = 0.6):
@@ -54,9 +54,9 @@ def ahead(data: Dataset) -> DataLoader:
     return DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=8)
 
 
-def to_pixels(pictures: torch.Tensor) -> torch.Tensor:
+def to_pixels(images: torch.Tensor) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) in 0..1, channels last in memory."""
-    return pictures.permute(0, 3, 1, 2).float().div_(255)
+    return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 class Heads(nn.Module):
@@ -109,8 +109,8 @@ def run(folder: Path, config: EncoderConfig, budget: Budget, name: str = "pretra
     training = Run(name, folder, modules, {"encoder": 1.5e-3, "heads": 1.5e-3}, budget)
     if training.finished:
         return encoder
-    pictures = Pictures(training.step, budget.steps - training.step)
-    batches = iter(ahead(pictures))
+    images = Images(training.step, budget.steps - training.step)
+    batches = iter(ahead(images))
     for _ in training.steps():
         batch = next(batches)
         tokens, stages = encoder.forward_stages(to_pixels(batch["pixels"]))
@@ -126,9 +126,7 @@ def run(folder: Path, config: EncoderConfig, budget: Budget, name: str = "pretra
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="where checkpoints go")
-    parser.add_argument(
-        "--steps", type=int, default=7200, help="batches of 16 pictures"
-    )
+    parser.add_argument("--steps", type=int, default=7200, help="batches of 16 images")
     parser.add_argument("--minutes", type=float, help="stop after this much wall time")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Questions about a scene with their one right answer, phrased in several ways.
 
-A question is asked only where the picture settles it: one circle for "what colour is
+A question is asked only where the image settles it: one circle for "what colour is
 the circle", a clear margin for places and sizes. Each pair carries its kind, the unit
 in which accuracy is reported.
 """
@@ -28,7 +28,7 @@ DESCRIBE = (
 
 
 def place(x: float, y: float) -> str:
-    """The third of the picture a point lies in: "top left", "center", "bottom"..."""
+    """The third of the image a point lies in: "top left", "center", "bottom"..."""
     column = ("left", "", "right")[min(int(3 * x / SIZE), 2)]
     row = ("top", "", "bottom")[min(int(3 * y / SIZE), 2)]
     return f"{row} {column}".strip() or "center"
@@ -80,7 +80,7 @@ def pairs(scene: Scene, seed: int = 0) -> list[Pair]:
 
 
 def many(scene: Scene, wordings: int = 3) -> list[Pair]:
-    """The pairs of several seeds, each question once: more to learn from a picture."""
+    """The pairs of several seeds, each question once: more to learn from an image."""
     asked = (pair for seed in range(wordings) for pair in pairs(scene, seed))
     return list({pair.question: pair for pair in asked}.values())
 

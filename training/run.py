@@ -78,7 +78,7 @@ def main() -> None:
         "--minutes", type=pairs, nargs="*", default=[], metavar="STAGE=M",
         help="stop a stage after this much wall time",
     )  # fmt: skip
-    parser.add_argument("--pictures", type=int, default=1000, help="pictures to score")
+    parser.add_argument("--images", type=int, default=1000, help="images to score")
     options = parser.parse_args()
     multi_scale = None if options.multi_scale == "none" else options.multi_scale
     steps = STEPS | {name: int(number) for name, number in options.steps}
@@ -86,7 +86,7 @@ def main() -> None:
     model = run(options.folder, config, steps, dict(options.minutes))
     shutil.copy(MODEL_CARD, options.folder / "checkpoint" / "README.md")
     found = {
-        look: score(model, options.pictures, held_out)
+        look: score(model, options.images, held_out)
         for look, held_out in (("seen", False), ("held-out", True))
     }
     print(json.dumps(found))

@@ -1,8 +1,8 @@
-"""Exact match per kind of question, in PyTorch, on held-out pictures.
+"""Exact match per kind of question, in PyTorch, on held-out images.
 
 Greedy decoding gives the right answer exactly when every token of it is the likeliest
 one after the right tokens before it. So one pass over a packed sequence scores all
-questions about a picture. The product's own path is scored by benchmarks/accuracy.
+questions about an image. The product's own path is scored by benchmarks/accuracy.
 """
 
 import argparse
@@ -23,13 +23,13 @@ FIRST_SEED = 1_000_000_000  # far above every training seed
 
 @torch.no_grad()
 def score(
-    model: DemoFastVLM, pictures: int, held_out: bool = False, batch: int = 16
+    model: DemoFastVLM, images: int, held_out: bool = False, batch: int = 16
 ) -> dict[str, tuple[int, int]]:
-    """kind -> (right, asked) over the pictures' questions."""
+    """kind -> (right, asked) over the images' questions."""
     model.eval()
     packer = language.Packer(model.tokenizer, talk=0.0)
     right, asked = Counter(), Counter()
-    for first in range(FIRST_SEED, FIRST_SEED + pictures, batch):
+    for first in range(FIRST_SEED, FIRST_SEED + images, batch):
         scenes = [world.sample(first + i, held_out=held_out) for i in range(batch)]
         pairs = [questions.pairs(scene) for scene in scenes]
         rng = np.random.default_rng(0)
@@ -46,7 +46,7 @@ def score(
 def _hits(model, packed: dict, visual: torch.Tensor) -> list[list[bool]]:
     """For each sequence, whether each pair's answer is right in every token."""
     logits = model(
-        inputs_embeds=language.with_picture(model, packed["ids"], visual),
+        inputs_embeds=language.with_image(model, packed["ids"], visual),
         attention_mask=packed["mask"],
         position_ids=packed["position"],
         use_cache=False,
@@ -75,12 +75,12 @@ def read(checkpoint: Path) -> DemoFastVLM:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--pictures", type=int, default=480)
+    parser.add_argument("--images", type=int, default=480)
     parser.add_argument(
         "--held-out", action="store_true", help="unseen font and colours"
     )
     options = parser.parse_args()
-    found = score(read(options.checkpoint), options.pictures, options.held_out)
+    found = score(read(options.checkpoint), options.images, options.held_out)
     for kind, (right, asked) in found.items():
         print(f"{kind:10} {right / max(asked, 1):7.1%}  of {asked}")
 

@@ -41,7 +41,7 @@ class Stage:
 
 # A language model that does not learn is heard one step in this.
 LISTEN = 4
-# First seeds lie apart, so that no stage sees a picture of another.
+# First seeds lie apart, so that no stage sees an image of another.
 STAGES = (
     Stage("stage1", 20_000_000, {"projector": 3e-3}, {256: 1.0}, 0.0, 0.0, 1.0),
     Stage(
@@ -64,7 +64,7 @@ STAGES = (
 
 
 class Instructions(Dataset):
-    """Batches of pictures with packed questions, labels and a resolution, by number."""
+    """Batches of images with packed questions, labels and a resolution, by number."""
 
     def __init__(self, tokenizer: Tokenizer, stage: Stage, first: int, batches: int):
         self.packer, self.stage = language.Packer(tokenizer), stage

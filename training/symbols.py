@@ -2,8 +2,8 @@
 
 The paper starts from Qwen2, which knows language; we start from nothing. So that the
 connector of stage 1 has a language model worth connecting to, ours is first taught on
-scenes given as symbols: each picture token is a linear embedding of the labels of its
-2 x 2 squares. No picture is drawn, and the embedding is thrown away afterwards.
+scenes given as symbols: each image token is a linear embedding of the labels of its
+2 x 2 squares. No image is drawn, and the embedding is thrown away afterwards.
 """
 
 import argparse
@@ -30,7 +30,7 @@ LESSONS = ((400, 1), (2000, 3))
 
 
 def symbols(found: world.Labels) -> dict[str, np.ndarray]:
-    """Labels of a scene, sorted by picture token: (16, 4) for its 2 x 2 squares."""
+    """Labels of a scene, sorted by image token: (16, 4) for its 2 x 2 squares."""
 
     def by_token(grid: np.ndarray) -> np.ndarray:
         # [8, 8, ...] -> [4, 2, 4, 2, ...] -> [16, 4, ...]
@@ -41,7 +41,7 @@ def symbols(found: world.Labels) -> dict[str, np.ndarray]:
 
 
 class SymbolEmbedding(nn.Module):
-    """Labels to picture tokens, in the language model's own words.
+    """Labels to image tokens, in the language model's own words.
 
     A red circle is the sum of what the model has for "red" and "circle", changed a
     little by role (thing, colour, sign) and by which of the four squares it is in. So
@@ -136,7 +136,7 @@ def language_loss(
     """Weighted mean loss of the answers' tokens with the grounding's share, and what
     to watch. `visual` (B, tokens, hidden) takes the places where ids are -1."""
     states = model.model(
-        inputs_embeds=language.with_picture(model, batch["ids"], visual),
+        inputs_embeds=language.with_image(model, batch["ids"], visual),
         attention_mask=batch["mask"],
         position_ids=batch["position"],
         use_cache=False,

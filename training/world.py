@@ -1,9 +1,9 @@
-"""The picture world: scenes of coloured shapes and signs, drawn from a seed.
+"""The image world: scenes of coloured shapes and signs, drawn from a seed.
 
 A scene is plain data (frozen dataclasses); `drawing.py` turns it into pixels,
 `questions.py` into questions and answers, `labels` below into the dense targets of
 the encoder's pre-training. Only numpy is needed here, so tests and benchmarks can
-import it. Lengths are pixels of a SIZE x SIZE picture, angles are degrees.
+import it. Lengths are pixels of a SIZE x SIZE image, angles are degrees.
 """
 
 import colorsys
@@ -77,7 +77,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that determines a picture, `seed` included (background, noise)."""
+    """Everything that determines an image, `seed` included (background, noise)."""
 
     seed: int
     held_out: bool
@@ -199,7 +199,7 @@ def _luma(rgb: tuple[int, int, int]) -> float:
 
 
 def _dense(rng, held_out: bool) -> tuple[list[Shape], list[Sign]]:
-    """Three rows, each a line of text or a line of shapes: many labels a picture."""
+    """Three rows, each a line of text or a line of shapes: many labels an image."""
     shapes, signs = [], []
     for row in (44.0, 128.0, 212.0):
         y = row + rng.uniform(-6, 6)

@@ -28,23 +28,23 @@ def run(model: str, *, as_json: bool) -> None:
 
 def gather(model: str) -> dict[str, Any]:
     """Everything `info` says, as `--json` prints it; sizes in bytes."""
-    from fastvlm_mlx.convert.fold.fold_checkpoint import fold_checkpoint
+    from fastvlm_mlx.convert.fold_checkpoint import fold_checkpoint
     from fastvlm_mlx.convert.source import checkpoint, layouts
     from fastvlm_mlx.hub.locate import locate
 
     source = locate(model)
-    with checkpoint.opened(source) as read:
+    with checkpoint.open_checkpoint(source) as read:
         tensors, config = fold_checkpoint(read)
         return {
             "model": str(source),
             "layout": config.source.get("layout", read.layout.name),
-            "converted": read.layout is layouts.OURS,
+            "converted": read.layout is layouts.OWN_LAYOUT,
             "bytes": read.size,
             "parameters": parameters(tensors, config),
             **sizes(config),
             "memory": memory(tensors, config),
             "encoder_choice": encoder_choice(
-                source, read.layout is layouts.OURS, config
+                source, read.layout is layouts.OWN_LAYOUT, config
             ),
             **machine.device_and_versions(),
         }

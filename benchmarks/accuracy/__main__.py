@@ -1,15 +1,15 @@
-"""Accuracy of a converted model on the image world, through the product's own path.
+"""Measures a model's accuracy on drawn images, through the public API.
 
     python -m benchmarks.accuracy demo
     python -m benchmarks.accuracy FOLDER --images 1000 --resolution 512
-    python -m benchmarks.accuracy demo --variants              # a row for each of them
+    python -m benchmarks.accuracy demo --variants              # all variants
     python -m benchmarks.accuracy demo --variants 4-bit tiles
 
-For each kind of question, N images that raise it are drawn from seeds that training
-never used, and one question of that kind is asked about each with `model.ask`, greedy.
-An answer counts when it equals the right one exactly. The second table ("unseen look")
-has a font, shades and words that training never showed. Every row is asked the same
-questions about the same images. Needs the fonts that training/README.md names. The
+For each kind of question N images are drawn from seeds that training did not use, and
+one question of that kind is asked about each with `model.ask`, greedy. An answer is
+right if it equals the expected one exactly. The second table ("unseen look") has a
+font, shades and words that training did not use. All rows are asked the same questions
+about the same images. The fonts that training/README.md names must be installed. The
 last line of stdout is one JSON document.
 """
 
@@ -21,9 +21,9 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.accuracy import table
-from benchmarks.accuracy.asking import LOOKS, answers, asked
+from benchmarks.accuracy.asking import LOOKS, answers, draw_questions
 from benchmarks.accuracy.table import Tally
-from benchmarks.accuracy.variants import NAMES, SHIPPED, make
+from benchmarks.accuracy.variants import NAMES, SHIPPED, make_variants
 from fastvlm_mlx.app import machine as this_machine
 from fastvlm_mlx.device import device_dtype, on_cpu
 from fastvlm_mlx.errors import FastVLMError
@@ -57,9 +57,10 @@ def arguments() -> argparse.ArgumentParser:
         nargs="*",
         metavar="NAME",
         choices=NAMES[1:],
-        help=f"ask these too, or all: {', '.join(NAMES[1:])}",
+        help=f"measure these too, or all: {', '.join(NAMES[1:])}",
     )
-    # A GPU is one; on a CPU a process per core is several times faster than threads.
+    # A machine has one GPU. On a CPU one process per core is several times faster than
+    # one process with threads.
     parser.add_argument(
         "--workers",
         type=positive,
@@ -75,9 +76,9 @@ def run(options: argparse.Namespace) -> None:
     names = [SHIPPED, *(name for name in NAMES if name in chosen)]
     with tempfile.TemporaryDirectory() as scratch:
         source = converted(options.model)
-        rows = make(names, source, Path(scratch), options.resolution)
+        rows = make_variants(names, source, Path(scratch), options.resolution)
         tallies = [Tally(row) for row in rows]
-        to_ask = asked(options.kinds, options.images)
+        to_ask = draw_questions(options.kinds, options.images)
         every = len(LOOKS) * len(options.kinds) * options.images
         replies = answers(rows, to_ask, options.workers)
         for done, (question, given) in enumerate(replies, start=1):

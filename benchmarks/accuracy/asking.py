@@ -1,8 +1,8 @@
-"""Questions about drawn images, put to every variant by a pool of processes.
+"""Asks every variant questions about drawn images, in a pool of processes.
 
-A process draws an image once and asks all variants about it. Its answers depend on
-nothing but the question: each process has one core, so sums are added in one order
-however many there are, and a model forgets what it was asked before.
+A process draws an image once and asks all variants about it. An answer depends on the
+question only: each process has one core, so the order of summation does not depend on
+the number of processes, and the caches of a model are cleared after each question.
 """
 
 import functools
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.accuracy.variants import Variant, opened
+from benchmarks.accuracy.variants import Variant, load_variant
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.device import on_cpu
 from fastvlm_mlx.errors import FastVLMError
@@ -52,7 +52,7 @@ class Answer:
     fault: str = ""
 
 
-def asked(kinds: Sequence[str], number: int) -> Iterator[Question]:
+def draw_questions(kinds: Sequence[str], number: int) -> Iterator[Question]:
     """`number` images of each look and kind with one question of that kind each.
 
     Numbers have two digits.
@@ -85,7 +85,7 @@ def _ask(variant: Variant, image: Image.Image, text: str) -> Answer:
     if variant.fault:
         return Answer("", 0.0, variant.fault)
     try:
-        model = opened(variant.folder, variant.dtype, variant.package)
+        model = load_variant(variant.folder, variant.dtype, variant.package)
         started = time.perf_counter()
         text = model.ask(
             text, [image], resolution=variant.resolution, tiles=variant.tiles,
@@ -93,8 +93,8 @@ def _ask(variant: Variant, image: Image.Image, text: str) -> Answer:
         )  # fmt: skip
     except FastVLMError as fault:
         return Answer("", 0.0, str(fault))
-    # No image comes twice, and the beginning that prompts share is not to be
-    # computed in another way for the first of them.
+    # No image is asked about twice, and the KV cache of the shared prompt prefix would
+    # make the first answer's arithmetic differ from the others'.
     model.feature_cache.clear()
     return Answer(text.strip(), time.perf_counter() - started)
 
@@ -103,19 +103,19 @@ def answers(
     variants: Sequence[Variant], asked: Iterable[Question], workers: int
 ) -> Iterator[tuple[Question, tuple[Answer, ...]]]:
     """Each question with the answers of all variants, in the order given."""
-    # Children inherit it; NumPy's BLAS counts the cores before `_settle` can.
+    # For the child processes: NumPy's BLAS counts cores before `_pin_to_core` runs.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if sys.platform == "linux" and on_cpu():
-        # Compiled now: small images alone would never be worth it, and an answer
-        # must not depend on when another process compiled them.
+        # Compile them now. Small images alone would not cause it, and an answer must
+        # not depend on when another process compiled them.
         kernels.library()
     # MLX does not survive a fork.
     context = get_context("spawn")
     cores = context.SimpleQueue()
     for number in range(workers):
         cores.put(number)
-    executor = ProcessPoolExecutor(workers, context, _settle, (cores,))
-    # Finding questions takes a while: the first are answered meanwhile.
+    executor = ProcessPoolExecutor(workers, context, _pin_to_core, (cores,))
+    # Drawing questions takes long: the first are answered meanwhile.
     sent, kept = itertools.tee(asked)
     try:
         replies = executor.map(functools.partial(ask, tuple(variants)), sent)
@@ -124,7 +124,7 @@ def answers(
         executor.shutdown(cancel_futures=True)
 
 
-def _settle(cores: Any) -> None:
+def _pin_to_core(cores: Any) -> None:
     """Gives this process a core of its own, where the system can (Linux).
 
     The kernels and BLAS then start one thread. Two of them on arrays this small mostly

@@ -1,4 +1,4 @@
-"""What came out, for people (Markdown, a table per look) and for programs."""
+"""The results as Markdown tables, one per look, and as a JSON document."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,8 +14,10 @@ NOT_ASKED = "--"
 
 @dataclass
 class Tally:
-    """One row: the right answers of a variant by look and kind, and how many of its
-    answers the first row gave too."""
+    """One row: a variant's counts by look and kind.
+
+    `same` counts the answers that equal those of the first row.
+    """
 
     variant: Variant
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -25,7 +27,7 @@ class Tally:
     fault: str = ""
 
     def count(self, question: Question, answer: Answer, same_as: Answer) -> None:
-        """Takes in one answer; `same_as` is the first row's."""
+        """Counts one answer; `same_as` is the first row's."""
         key = (question.look, question.kind)
         self.asked[key] += 1
         self.right[key] += answer.text == question.answer
@@ -46,7 +48,7 @@ class Tally:
 def markdown(
     tallies: Sequence[Tally], kinds: Sequence[str], images: int, dtype: str
 ) -> Iterator[str]:
-    """The tables and what is to be known about them, a paragraph at a time."""
+    """The tables and notes about them, one paragraph at a time."""
     for look in LOOKS:
         yield f"**{look.capitalize()}**, per cent right of {images} images a kind"
         yield "\n".join(_rows(tallies, kinds, look))
@@ -90,7 +92,9 @@ def document(tallies: Sequence[Tally], kinds: Sequence[str]) -> dict[str, Any]:
 
 
 def _rows(tallies: Sequence[Tally], kinds: Sequence[str], look: str) -> Iterator[str]:
-    columns = [*kinds, "mean"] + ["same"] * (len(tallies) > 1)
+    columns = [*kinds, "mean"]
+    if len(tallies) > 1:
+        columns.append("same")
     widths = [max(len(column), 5) for column in columns]
     first = max(len(tally.variant.label) for tally in tallies)
     heads = [f"{c:>{width}}" for c, width in zip(columns, widths, strict=True)]

@@ -1,4 +1,4 @@
-"""The forms in which one model is asked: quantized, at other sizes, as Core ML."""
+"""Variants of one model: quantized, other resolutions, tiles, Core ML, bfloat16."""
 
 import functools
 from collections.abc import Sequence
@@ -27,9 +27,11 @@ TILES = (2, 2)
 
 @dataclass(frozen=True)
 class Variant:
-    """A model folder and how it is asked; `package` replaces its encoder.
+    """A model folder and the options that it is asked with.
 
-    `fault` says why it cannot be asked at all.
+    Attributes:
+        package: a Core ML package that replaces the encoder.
+        fault: why the variant cannot be measured, or "".
     """
 
     name: str
@@ -42,24 +44,24 @@ class Variant:
     fault: str = ""
 
 
-def make(
+def make_variants(
     names: Sequence[str], folder: Path, scratch: Path, resolution: int | None = None
 ) -> list[Variant]:
-    """The variants of the converted model in `folder`; what they need goes to
-    `scratch`. One that cannot be had says why."""
+    """The variants of the converted model in `folder`; new files go to `scratch`. One
+    that cannot be made has the reason in `fault`."""
     config = ModelConfig.from_dict(read_json(folder / "config.json"))
     size = check_resolution(resolution or config.image_size)
     plain = Variant(SHIPPED, "as shipped", str(folder), size)
     made = []
     for name in names:
         try:
-            made.append(_made(name, plain, scratch))
+            made.append(_make_variant(name, plain, scratch))
         except FastVLMError as fault:
             made.append(replace(plain, name=name, label=name, fault=str(fault)))
     return made
 
 
-def _made(name: str, plain: Variant, scratch: Path) -> Variant:
+def _make_variant(name: str, plain: Variant, scratch: Path) -> Variant:
     if name in ("8-bit", "4-bit"):
         out = scratch / name
         to_mlx.convert(plain.folder, out, q_bits=int(name[0]))
@@ -81,7 +83,7 @@ def _made(name: str, plain: Variant, scratch: Path) -> Variant:
 
 
 @functools.cache
-def opened(folder: str, dtype: str | None, package: str | None) -> FastVLM:
+def load_variant(folder: str, dtype: str | None, package: str | None) -> FastVLM:
     """The model of a variant, loaded once in each process."""
     model = load(folder, dtype=dtype)
     if package is not None:
@@ -92,8 +94,8 @@ def opened(folder: str, dtype: str | None, package: str | None) -> FastVLM:
 class _EvaluatedEncoder:
     """A Core ML package without a projector, evaluated here, on any machine.
 
-    Every intermediate is rounded to float16, also the sums inside an operation: the
-    harshest of the evaluator's modes.
+    The evaluator's `strict` mode rounds every intermediate to float16, also the sums
+    inside an operation.
     """
 
     projected = False

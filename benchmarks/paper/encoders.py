@@ -1,10 +1,9 @@
-"""FastVLM's rivals among vision encoders, in MLX, for measuring: random weights.
+"""The vision encoders that the paper compares with FastViTHD, in MLX, random weights.
 
-Each is the trunk that a language model gets its visual tokens from, with what training
-keeps apart (layer scales, norms' affines behind a product) folded, as ours is, and
-built from the same operations (`fastvlm_mlx.model.ops`), so that a comparison is of
-networks. Parameter counts are checked against the published ones in
-tests/benchmarks/test_paper_encoders.py.
+Each is the trunk that gives the visual tokens. Layer scales and affines of norms are
+folded, and the operations are ours (`fastvlm_mlx.model.ops`), so that the comparison is
+of networks, not of implementations. tests/benchmarks/test_paper_encoders.py compares
+the parameter counts with the published ones.
 """
 
 from collections.abc import Callable
@@ -29,11 +28,11 @@ class ViTBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.fc1, self.fc2 = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
-        self._head_dim = dim // heads
+        self.head_dim = dim // heads
 
     def __call__(self, x: mx.array) -> mx.array:
         qkv = ops.linear(self.norm1(x), self.qkv)
-        x = x + ops.linear(ops.attention(qkv, self._head_dim), self.proj)
+        x = x + ops.linear(ops.attention(qkv, self.head_dim), self.proj)
         hidden = ops.linear(self.norm2(x), self.fc1, activate=True)
         return x + ops.linear(hidden, self.fc2)
 

@@ -1,4 +1,4 @@
-"""The numbers that the FastVLM paper prints (arXiv 2412.13303), in milliseconds.
+"""The latencies that the FastVLM paper prints (arXiv 2412.13303), in milliseconds.
 
 Measured by its authors on a MacBook Pro with M1 Max: the encoder through Core ML on
 the Neural Engine, the language model with MLX on the GPU in float16. "TTFT is

@@ -1,9 +1,9 @@
-"""Times of the paper's encoders and language models on this machine.
+"""Measures the paper's encoders and language models on this machine.
 
-What is too large or too slow for it is computed instead: its FLOPs and bytes at the
-machine's measured speed, divided by the share of that speed which the same network
-reached at its largest measured size (or, where none was, the median of all). Such a
-time is marked: it is no measurement.
+A size that does not fit into memory or the time budget is not measured. Its time is
+computed from FLOPs and bytes at the machine's measured speed, divided by the share of
+that speed that the same network reached at its largest measured size (the median of all
+networks, if it was not measured). Computed times are marked.
 """
 
 import os
@@ -32,7 +32,7 @@ Key = Encode | Prefill
 
 @dataclass(frozen=True)
 class Time:
-    """Seconds, whether they were measured, and the share of the machine's limit."""
+    """Seconds, whether they were measured, and the share of the roofline limit."""
 
     seconds: float
     measured: bool
@@ -96,7 +96,7 @@ class Bench:
             mx.clear_cache()
 
     def time(self, key: Key) -> Time:
-        """The median of the runs of `key`, or what it would take."""
+        """The median of the runs of `key`, or a computed time."""
         least = self.speed.seconds(self.work(key))
         if key in self.runs:
             seconds = statistics.median(self.runs[key])
@@ -105,7 +105,8 @@ class Bench:
         return Time(least / fraction, False, fraction)
 
     def _usual_fraction(self, key: Key) -> float:
-        """What share of the limit the network of `key` reached where it was largest."""
+        """The share of the limit that the network of `key` reached at its largest
+        measured size."""
         if not self.runs:
             raise ValueError("nothing was measured, so nothing can be computed from it")
         alike = [known for known in self.runs if known[0] == key[0]]

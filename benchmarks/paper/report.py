@@ -1,12 +1,12 @@
-"""The paper's efficiency claims on our own runtime: one command, one report.
+"""Writes a report that compares the paper's efficiency tables with this machine.
 
     python -m benchmarks.paper.report                    # all; minutes to an hour
     python -m benchmarks.paper.report --budget 5 --rounds 1 --out /tmp/paper
 
 Writes report.md, its plots, and report.json into `--out` (docs/paper). Speed does not
 depend on the weights, so they are random. Absolute times cannot agree with the paper's
-(an M1 Max: encoder on the Neural Engine, language model on the GPU), so each table
-stands beside the paper's as ratios: each row divided by the table's first.
+(an M1 Max: encoder on the Neural Engine, language model on the GPU), so the tables
+compare ratios: each row divided by the first row of its table.
 """
 
 import argparse
@@ -145,8 +145,8 @@ def write(bench: Bench, conditions: dict[str, Any], out: Path) -> None:
     print(out / "report.md")
 
 
-def recall(path: Path) -> tuple[Bench, dict[str, Any]]:
-    """What an earlier run measured, and under which conditions."""
+def read_report(path: Path) -> tuple[Bench, dict[str, Any]]:
+    """The measurements and conditions of an earlier run, from report.json."""
     content = json.loads(path.read_text())
     bench = Bench(roofline.Speed(**content["speed"]), 0, lambda text: None)
     for entry in content["times"]:
@@ -156,7 +156,10 @@ def recall(path: Path) -> tuple[Bench, dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.paper.report",
+        description=(__doc__ or "").split("\n")[0],
+    )
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
@@ -180,7 +183,7 @@ def main() -> None:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
     if options.again:
-        write(*recall(options.out / "report.json"), options.out)
+        write(*read_report(options.out / "report.json"), options.out)
         return
     mx.random.seed(0)
     dtype, clock = device.device_dtype(), CLOCKS[options.clock]
@@ -190,7 +193,7 @@ def main() -> None:
         parser.exit(
             1, f"error: --budget {options.budget}: nothing is so quick; raise it\n"
         )
-    # Others may have kept the machine from its best at the beginning.
+    # Other work may have slowed the machine down during the first measurement.
     after = roofline.measure(dtype, clock)
     bench.speed = roofline.Speed(
         "this machine",

@@ -1,4 +1,4 @@
-"""The report's tables in Markdown: each row beside the paper's, as ratios."""
+"""The tables of the report in Markdown: this machine's ratios and the paper's."""
 
 from collections.abc import Iterator
 

@@ -1,25 +1,26 @@
-"""FastVLM side by side: fastvlm-mlx, mlx-vlm and transformers (torch), in one run.
+"""Compares the speed and memory of fastvlm-mlx, mlx-vlm and transformers (torch).
 
     python -m benchmarks.peers                      # random weights, 0.5B, 1024 px
     python -m benchmarks.peers --model FOLDER --transformers-model FOLDER2
     python -m benchmarks.peers --only ours transformers --rounds 5
 
-Every peer runs in a process and an environment of its own, which this script sets up
-in the cache folder; all get the same weights, image, prompt and number of tokens.
-They take turns in every round, so that whatever else the machine does hits all alike.
-The medians are reported, and their ratios.
+Every peer runs in a process and a virtual environment of its own, which this program
+makes in the cache folder. All get the same weights, image, prompt and number of tokens,
+and take turns in every round, so that other work on the machine affects all of them.
+Medians and their ratios are reported.
 
-- TTFT: from the call with a path and a prompt, the model loaded, to the first token.
+- TTFT: time to first token, from the call with a path and a prompt, the model loaded.
 - cold TTFT: from the start of a new process to the first text of its answer.
 - follow-up: TTFT of a second question about the same image, as each peer's own chat
   would ask it.
-- CPU seconds: of all threads for the first answer, all its tokens; steadier than the
-  clock on a machine that others use. (On a GPU it says little.)
+- CPU seconds: of all threads, for all tokens of the first answer; they vary less than
+  wall time on a shared machine. Of little use on a GPU.
 - memory: the process's peak resident size, loading included.
 
-`mlx-vlm` gets the same BLAS as we (on Linux MLX's own is slow); `mlx-vlm-installed` is
-what a user gets, and so slow on Linux that it runs once, only when asked for. The last
-line of stdout is one JSON document. What could not run is said with the reason.
+`mlx-vlm` runs with the same BLAS as ours (on Linux MLX's own is slow).
+`mlx-vlm-installed` is mlx-vlm as installed, which is so slow on Linux that it runs once
+and only with `--only`. What could not run is listed with the reason. The last line of
+stdout is one JSON document.
 """
 
 import argparse
@@ -40,7 +41,7 @@ FOLLOW_UP = "What else is in it?"
 
 
 def note(text: str) -> None:
-    """A line of progress, for people only."""
+    """Prints a line of progress, on a terminal only."""
     if sys.stderr.isatty():
         print(text, file=sys.stderr, flush=True)
 
@@ -48,7 +49,7 @@ def note(text: str) -> None:
 def rounds(
     peers: dict[str, contenders.Peer], options: argparse.Namespace
 ) -> dict[str, dict[str, list[Any]]]:
-    """Lets all loaded peers take turns; a peer that fails once is out."""
+    """Measures all loaded peers in turn; one that fails is not asked again."""
     found: dict[str, dict[str, list[Any]]] = {name: {} for name in peers}
     shown = stages.example()
     with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +98,7 @@ def cold(
     found: dict[str, dict[str, list[Any]]],
     times: int,
 ) -> None:
-    """New processes, in turn, after those of the rounds are gone."""
+    """Measures cold starts in turn, after the processes of the rounds ended."""
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "image.jpg"
         stages.example().save(image, quality=90)
@@ -113,7 +114,9 @@ def cold(
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n")[0], epilog="see the file's docstring"
+        prog="python -m benchmarks.peers",
+        description=(__doc__ or "").split("\n")[0],
+        epilog="The docstring of benchmarks/peers/__main__.py defines the measures.",
     )
     parser.add_argument("--model", type=Path, help="Apple's layout, for us and mlx-vlm")
     parser.add_argument("--transformers-model", type=Path, help="the same, fast_vlm")

@@ -1,6 +1,6 @@
-"""The peers as processes: their environments, how they start, and how they are asked.
+"""Starts each peer as a process in a virtual environment of its own, and asks it.
 
-A peer that cannot be set up, started or asked keeps the reason in `failed`.
+If a peer cannot be installed, started or asked, the reason is in `failed`.
 """
 
 import contextlib
@@ -28,8 +28,16 @@ REQUIREMENTS = {
 
 @dataclass
 class Peer:
-    """One runtime. `rounds`: how many more it takes part in; `slow`: none of them is a
-    warm-up; `installed`: as a user gets it, where that takes many minutes."""
+    """One runtime.
+
+    Attributes:
+        rounds: in how many more rounds it takes part.
+        slow: its rounds have no warm-up.
+        installed: as installed, without our BLAS; takes many minutes on Linux.
+        failed: why it is not asked any more.
+        loaded: its first message: seconds to load, versions, peak memory.
+        said: its stderr.
+    """
 
     name: str
     module: str
@@ -47,7 +55,7 @@ class Peer:
     def start(self) -> None:
         """Loads the model; waits until it is ready."""
         arguments = json.dumps({"model": str(self.model), **self.settings})
-        # A file, not a pipe: nobody reads along, and a full pipe would stop the peer.
+        # A file, not a pipe: it is read at the end only, and a full pipe blocks.
         self.said = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [self.python, "-m", self.module, arguments],
@@ -67,7 +75,7 @@ class Peer:
         self.rounds = (slow or 0) if self.slow else rounds + warmup
 
     def ask(self, **request: Any) -> dict[str, Any] | None:
-        """The answer to one request; None, and out, if it failed."""
+        """The answer to one request; None if it failed, now or before."""
         if self.failed or self.process is None or self.process.stdin is None:
             return None
         try:
@@ -94,7 +102,7 @@ class Peer:
         return said[-1] if said else f"ended with {self.process.returncode}"
 
     def stop(self) -> None:
-        """Ends the process and gives its memory back."""
+        """Ends the process, which frees its memory."""
         if self.process is not None:
             for stream in (self.process.stdin, self.process.stdout):
                 with contextlib.suppress(BrokenPipeError):
@@ -119,7 +127,7 @@ class Peer:
         said, seconds = b"", None
         while piece := process.stdout.read(4096):
             said += piece
-            answer = _after(marker, said)
+            answer = _text_after(marker, said)
             if seconds is None and answer.strip(b"\n"):
                 seconds = time.perf_counter() - started
         process.wait()
@@ -129,7 +137,7 @@ class Peer:
         return seconds
 
     def _command(self, image: Path, prompt: str) -> tuple[list[str], bytes]:
-        """What a user would start, and what stands before the answer."""
+        """The command of a user, and the text that it prints before the answer."""
         resolution = str(self.settings["resolution"])
         if self.name == "ours":
             command = [self.python, "-m", "fastvlm_mlx", "chat", str(image)]
@@ -161,7 +169,7 @@ def start(
     folder: Path,
     pythons: dict[str, str],
 ) -> Peer:
-    """Sets up and starts one peer; the reason is kept if that fails."""
+    """Installs and starts one peer; if that fails, `failed` has the reason."""
     layout = "transformers" if name == "transformers" else "llava"
     module, settings = {
         "ours": ("ours", {}),
@@ -183,7 +191,9 @@ def start(
     environment = name.removesuffix("-installed")
     try:
         if name != "ours":
-            peer.python = pythons.get(environment) or _set_up(environment, folder)
+            peer.python = pythons.get(environment) or _make_environment(
+                environment, folder
+            )
         peer.start()
     except (OSError, subprocess.SubprocessError) as error:
         peer.said.close()
@@ -193,14 +203,14 @@ def start(
 
 
 def pin(requirement: str) -> None:
-    """Lets the environments take this version of a package they need."""
+    """Installs this version of a package in the environments that need it."""
     package = requirement.partition("==")[0]
     for name, needed in REQUIREMENTS.items():
         REQUIREMENTS[name] = tuple(requirement if n == package else n for n in needed)
 
 
-def _set_up(name: str, folder: Path) -> str:
-    """An environment with the peer's latest release; made once."""
+def _make_environment(name: str, folder: Path) -> str:
+    """The Python of an environment with the peer's latest release, made once."""
     home = folder / name
     python, done = home / "bin" / "python", home / "installed"
     if not done.exists():
@@ -215,8 +225,8 @@ def _set_up(name: str, folder: Path) -> str:
     return str(python)
 
 
-def _after(marker: bytes, said: bytes) -> bytes:
-    """What follows the last `marker`; all, if there is no marker to wait for."""
+def _text_after(marker: bytes, said: bytes) -> bytes:
+    """The output after the last `marker`; all of it if the marker is empty."""
     if not marker:
         return said
     return said.rpartition(marker)[2] if marker in said else b""

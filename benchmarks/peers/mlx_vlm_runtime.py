@@ -1,7 +1,7 @@
-"""mlx-vlm behind the protocol: `stream_generate`, as its `generate` and `chat` do.
+"""The runtime of mlx-vlm: `stream_generate`, as its `generate` and `chat` commands.
 
-`fast_blas` points MLX's matrix products at OpenBLAS on Linux, as we do for ourselves;
-without it this is mlx-vlm as installed.
+`fast_blas` makes MLX use OpenBLAS on Linux, as fastvlm-mlx does; without it, this is
+mlx-vlm as installed.
 """
 
 # pyright: reportMissingImports=false
@@ -49,7 +49,7 @@ class MlxVlm:
         return self._answer(prompt, tokens, started)
 
     def follow(self, prompt: str, tokens: int) -> dict[str, Any]:
-        """As `mlx_vlm chat`: all is sent again, with its cache of image features."""
+        """As `mlx_vlm chat`: sends all turns again, with its image feature cache."""
         return self._answer(prompt, tokens, time.perf_counter())
 
     def _answer(self, prompt: str, tokens: int, started: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""fastvlm-mlx, and a bare mlx-lm loop over the same weights, behind the protocol."""
+"""The runtime of fastvlm-mlx, and a bare mlx-lm loop over the same weights."""
 
 import time
 from importlib.metadata import version
@@ -10,7 +10,7 @@ from benchmarks.peers import protocol
 
 
 class Ours:
-    """The product's own conversation, undisturbed."""
+    """fastvlm-mlx by its public API."""
 
     def __init__(self, model: str, resolution: int):
         from fastvlm_mlx import load
@@ -51,7 +51,7 @@ class Ours:
         return protocol.summary(started, stamps, ids, prompt_tokens=chunk.prompt_tokens)
 
     def bare(self, positions: int, tokens: int) -> dict[str, Any]:
-        """mlx-lm's model in the shortest loop there is, after `positions` of prompt."""
+        """mlx-lm's model in a minimal decode loop, after a prompt of `positions`."""
         from fastvlm_mlx.model import language
 
         text = self.model.config.text
@@ -61,7 +61,7 @@ class Ours:
         model.update(self.model.language_model.parameters())
         cache = language.mlx_lm_module("models.cache").make_prompt_cache(model)
         started = time.perf_counter()
-        # Without the logits of all positions, which nobody needs.
+        # `model.model`: without the logits of the prompt, which are not used.
         model.model(mx.zeros((1, positions - 1), mx.int32), cache)
         token = mx.argmax(model(mx.zeros((1, 1), mx.int32), cache)[:, -1])
         mx.async_eval(token)

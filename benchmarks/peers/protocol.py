@@ -1,7 +1,7 @@
-"""How `benchmarks.peers` talks to one runtime: a line of JSON in, a line of JSON out.
+"""The protocol between `benchmarks.peers` and a runtime: one line of JSON each way.
 
-Each runtime lives in a process and an environment of its own, so this file and the
-ones beside it import nothing at the top that another environment may lack.
+Each runtime runs in an environment of its own: this module and the runtimes import at
+the top only what every environment has.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 
 class Runtime(Protocol):
-    """What a peer has to be able to do. Times are seconds from the call."""
+    """The requests that a runtime answers. Times are seconds from the call."""
 
     def versions(self) -> dict[str, str]: ...
 
@@ -29,7 +29,7 @@ class Runtime(Protocol):
 def summary(
     started: float, stamps: list[float], ids: list[int], **more: Any
 ) -> dict[str, Any]:
-    """TTFT and speed from the moments at which the tokens came.
+    """TTFT and tokens per second from the times at which the tokens arrived.
 
     TTFT: from the call with a path and a prompt, the model loaded, to the first token.
     """
@@ -44,7 +44,7 @@ def summary(
 
 def serve(load: Any) -> None:
     """Loads a runtime with the JSON of the command line, then answers until the end."""
-    # Whatever a library prints must not come between the answers.
+    # What a library prints to stdout must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
@@ -64,5 +64,5 @@ def serve(load: Any) -> None:
         try:
             found = action(**request)
             answer({**found, "cpu_seconds": time.process_time() - busy})
-        except Exception as error:  # told to the person, who decides
+        except Exception as error:  # reported; the other peers go on
             answer({"error": f"{type(error).__name__}: {error}"})

@@ -78,7 +78,7 @@ def _same(results: dict[str, Any]) -> dict[str, bool]:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The document for people: medians, then ours divided by theirs."""
+    """The document as text: medians, then ours divided by theirs."""
     heads = "".join(f"{words:>14}" for words, _ in MEASURES.values())
     lines = [machine.line(document["machine"]), "", f"{'median':20}{heads}"]
     for name, result in document["results"].items():

@@ -1,5 +1,7 @@
-"""transformers' FastVLM in torch behind the protocol; also, with "once", a program
-that answers one question from a cold start, as transformers has no command for it.
+"""The runtime of transformers' FastVLM in torch.
+
+With the argument `once` it answers one question from a cold start, since transformers
+has no command for that.
 
 float32 on the CPU, bfloat16 on CUDA and MPS, attention as transformers chooses it.
 """
@@ -25,7 +27,7 @@ class Transformers:
     def __init__(self, model: str, resolution: int):
         import torch
 
-        complete_torchvision()
+        define_missing_operators()
         from transformers import AutoTokenizer, FastVlmForConditionalGeneration
 
         self.torch = torch
@@ -39,7 +41,7 @@ class Transformers:
             model, dtype=dtype
         )
         self.model.to(self.device).eval()
-        # No token ends an answer, so that all are as long.
+        # No token ends an answer, so that all have the same length.
         self.model.generation_config.eos_token_id = None
         self.model.generation_config.pad_token_id = 0
         self.tokenizer: Any = AutoTokenizer.from_pretrained(model)
@@ -68,7 +70,7 @@ class Transformers:
         return self._answer(tokens, started, pixel_values=self._pixels(image))
 
     def follow(self, prompt: str, tokens: int) -> dict[str, Any]:
-        """All ids again, and the KV cache of the last answer: only new ones count."""
+        """Gives all ids and the KV cache: only the new ids are computed."""
         started = time.perf_counter()
         said = f"<|im_end|>\n<|im_start|>user\n{prompt}<|im_end|>\n"
         self.ids += self._encode(said + "<|im_start|>assistant\n")
@@ -93,7 +95,7 @@ class Transformers:
         return self.torch.from_numpy(array[None]).to(self.device, self.dtype)
 
     def _answer(self, tokens: int, started: float, **inputs: Any) -> dict[str, Any]:
-        streamer = Stamps()
+        streamer = TimestampStreamer()
         ids = self.torch.tensor([self.ids], device=self.device)
         with self.torch.inference_mode():
             out = self.model.generate(
@@ -114,8 +116,8 @@ class Transformers:
         )
 
 
-class Stamps:
-    """A streamer for `generate` that notes when each token came."""
+class TimestampStreamer:
+    """A streamer for `generate` that records when each token arrived."""
 
     def __init__(self):
         self.stamps: list[float] = []
@@ -131,8 +133,8 @@ class Stamps:
         pass
 
 
-def complete_torchvision() -> None:
-    """Lets torchvision be imported beside a torch that it was not built for.
+def define_missing_operators() -> None:
+    """Makes torchvision importable with a torch that it was not built for.
 
     PyPI's torchvision is built for CUDA and loads none of its operators beside a CPU
     torch, then stumbles over them. timm imports it and uses none of them for FastViT.

@@ -1,6 +1,7 @@
-"""Judges a package with Core ML itself: agreement, latency and placement, per unit.
+"""Runs a package with Core ML: agreement, latency and placement per compute unit.
 
-macOS only, and not yet run on one (docs/coreml.md).
+macOS only. The calls were checked against the signatures of coremltools 9.0 and tested
+with a stub; nothing ran on a Mac (docs/coreml.md).
 """
 
 import statistics
@@ -14,7 +15,7 @@ import numpy as np
 
 from fastvlm_mlx.convert.coreml.mil_encoder import EMBEDDINGS
 from fastvlm_mlx.convert.coreml.mlpackage import Package
-from fastvlm_mlx.convert.coreml.verify import Reference, least, psnr
+from fastvlm_mlx.convert.coreml.verify import Reference, psnr, required_psnr
 from fastvlm_mlx.coreml_encoder import (
     COMPUTE_UNITS,
     CoreMLEncoder,
@@ -26,7 +27,15 @@ from fastvlm_mlx.errors import OptionError
 
 @dataclass(frozen=True)
 class DeviceVerdict:
-    """One compute-unit setting of this Mac; see `coreml.DeviceReport`."""
+    """The comparison of a package with the MLX encoder on one compute-unit setting.
+
+    Attributes:
+        compute_units: a name of `COMPUTE_UNITS`.
+        psnr: in dB.
+        median_ms: milliseconds of one image, warm.
+        load_seconds: of loading and the first image.
+        operations: how many operations Core ML places on each device.
+    """
 
     compute_units: str
     psnr: float
@@ -43,29 +52,30 @@ class DeviceVerdict:
 
 
 def judge_on_device(package: Package, reference: Reference) -> list[DeviceVerdict]:
-    """Runs the default function with Core ML itself, on every compute unit.
+    """Runs the default function with Core ML on every compute-unit setting.
 
     Raises:
-        OptionError: not on macOS, or a unit agrees less than is asked for.
+        OptionError: not on macOS, or the PSNR on one setting is too low.
     """
     function = package.functions[package.default_function]
     resolution = int(function.inputs[0].shape[2] or 0)
-    pixels, answers = reference.answers(resolution, function.outputs[0] == EMBEDDINGS)
+    pixels, expected = reference.outputs(resolution, function.outputs[0] == EMBEDDINGS)
     verdicts = [
         DeviceVerdict(
             report.compute_units,
-            psnr(answers[:1], report.features),
+            psnr(expected[:1], report.features),
             report.median_ms,
             report.load_seconds,
             report.operations,
         )
         for report in measure(package.path, pixels[:1])
     ]
+    required = required_psnr(function)
     for verdict in verdicts:
-        if not verdict.psnr >= least(function):
+        if not verdict.psnr >= required:  # written so that NaN fails
             raise OptionError(
                 f"{package.path}: {verdict.psnr:.1f} dB PSNR with --compute-units"
-                f" {verdict.compute_units} is below {least(function):.0f} dB; use other"
+                f" {verdict.compute_units} is below {required:.0f} dB; use other"
                 " units or --precision float32"
             )
     return verdicts
@@ -73,7 +83,10 @@ def judge_on_device(package: Package, reference: Reference) -> list[DeviceVerdic
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """One compute-unit setting on this Mac: milliseconds, and operations by device."""
+    """The measurements of one compute-unit setting; fields as in `DeviceVerdict`.
+
+    `features` is the output for the image that was timed.
+    """
 
     compute_units: str
     load_seconds: float
@@ -85,10 +98,14 @@ class DeviceReport:
 def measure(
     package: Path | str, pixels: np.ndarray, *, runs: int = 10
 ) -> list[DeviceReport]:
-    """Times one image on each setting, warm, and asks where operations would run.
+    """Times one image on each compute-unit setting and counts operations by device.
 
-    Shapes:
-        pixels: (1, R, R, 3), floats in 0..1; features: (1, tokens, width)
+    Args:
+        package: an `.mlpackage`.
+        pixels: (1, R, R, 3), floats in 0..1.
+        runs: the median is of this many, after the first.
+    Raises:
+        OptionError: not on macOS, or coremltools is not installed.
     """
     require_macos()
     tools = import_coremltools()
@@ -113,16 +130,17 @@ def measure(
 
 
 def _devices(encoder: CoreMLEncoder, function: str) -> dict[str, int]:
+    """The number of operations that Core ML prefers to run on each device."""
     from coremltools.models.compute_plan import MLComputePlan
 
     plan = MLComputePlan.load_from_path(
         path=str(encoder.compiled), compute_units=encoder.units
     )
     program = plan.model_structure.program
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for operation in program.functions[function].block.operations if program else ():
         usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
         if usage is not None:  # constants have no device
             kind = type(usage.preferred_compute_device).__name__
-            found[kind.removeprefix("ML").removesuffix("ComputeDevice")] += 1
-    return dict(found)
+            counts[kind.removeprefix("ML").removesuffix("ComputeDevice")] += 1
+    return dict(counts)

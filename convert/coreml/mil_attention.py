@@ -1,9 +1,8 @@
-"""Attention on channels-first maps, in the two forms that Apple's own models use.
+"""Emits self-attention on channels-first maps, batched or per head.
 
-Which is faster is decided by the device: batched suits the CPU and the GPU, per head
-keeps the Neural Engine's intermediates small (ml-ane-transformers' principle 2,
-ml-stable-diffusion's SPLIT_EINSUM, and with query chunks SPLIT_EINSUM_V2). Both give
-the same numbers.
+Both forms are Apple's and compute the same. Batched suits the CPU and the GPU; per head
+keeps the intermediates of the Neural Engine small (ml-ane-transformers' principle 2,
+ml-stable-diffusion's SPLIT_EINSUM, and with query chunks SPLIT_EINSUM_V2).
 """
 
 from typing import Any
@@ -12,11 +11,15 @@ from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 
 
 def attend(mb: Any, qkv: Any, head_dim: int, options: CoreMLOptions) -> Any:
-    """Self-attention of every position to every other, logits already scaled.
+    """Self-attention of every position to every other.
 
-    Shapes:
-        qkv: (1, 3 * C, H, W), queries first, each head's channels together
-        returns (1, C, H, W)
+    Args:
+        mb: coremltools' MIL builder.
+        qkv: (1, 3 * C, H, W): queries, keys, values, each head's channels together.
+            The queries are scaled already.
+        head_dim: channels of one head.
+    Returns:
+        a MIL value, (1, C, H, W).
     """
     if options.attention == "per-head":
         return _per_head(mb, qkv, head_dim, options.query_chunk)
@@ -26,7 +29,7 @@ def attend(mb: Any, qkv: Any, head_dim: int, options: CoreMLOptions) -> Any:
 def _batched(mb: Any, qkv: Any, head_dim: int) -> Any:
     _, dims, height, width = qkv.shape
     dim, tokens = dims // 3, height * width
-    # A batch of one makes the heads a view: no transpose.
+    # With a batch of one a reshape separates the heads: no transpose is needed.
     # [3, heads, head_dim, N]
     split = mb.reshape(x=qkv, shape=(3, dim // head_dim, head_dim, tokens))
     q, k, v = mb.split(x=split, num_splits=3, axis=0)
@@ -59,7 +62,7 @@ def _per_head(mb: Any, qkv: Any, head_dim: int, chunk: int | None) -> Any:
 
 
 def _one_head(mb: Any, q: Any, k: Any, v: Any) -> Any:
-    # The builder knows two equations only: bkhc,bchq->bkhq is this one, renamed.
+    # coremltools' einsum supports two equations only; this one is bkhc,bchq->bkhq.
     equation = "nchw,nwhu->nchu"
     # [1, N keys, 1, queries]
     weights = mb.softmax(x=mb.einsum(values=(k, q), equation=equation), axis=1)
@@ -69,7 +72,7 @@ def _one_head(mb: Any, q: Any, k: Any, v: Any) -> Any:
 def _chunks(mb: Any, q: Any, tokens: int, chunk: int | None) -> list[Any]:
     if chunk is None or chunk >= tokens:
         return [q]
-    sizes = [chunk] * (tokens // chunk) + [tokens % chunk] * bool(tokens % chunk)
+    sizes = [min(chunk, tokens - start) for start in range(0, tokens, chunk)]
     return list(mb.split(x=q, split_sizes=sizes, axis=3))
 
 

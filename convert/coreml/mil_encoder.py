@@ -1,9 +1,8 @@
-"""The encoder as a MIL program, built from the loaded, folded MLX modules.
+"""Builds the encoder's MIL program from the loaded MLX modules.
 
-Made for the Neural Engine, by the rules of Apple's ml-ane-transformers and
-coreai-models (docs/coreml.md): channels first, 1x1 convolutions for every linear layer,
-static shapes, float16 from the first operation to the last, no transpose but the one
-that lays out the tokens.
+The program follows the rules of Apple's ml-ane-transformers and coreai-models for the
+Neural Engine (docs/coreml.md): channels first, a 1x1 convolution for every linear
+layer, static shapes, float16 throughout, and one transpose, of the tokens at the end.
 """
 
 from typing import Any
@@ -28,29 +27,37 @@ from fastvlm_mlx.model.vision import (
 from fastvlm_mlx.model.vlm import Projector
 
 # float16's smallest positive number: a smaller epsilon would be zero.
-SMALLEST = 6e-8
+MIN_EPSILON = 6e-8
 
-# Long pooling windows are kept off the Neural Engine (reported above 13).
-POOL_STEP = 4
+# The side of a pooling window at most: wide windows are reported to leave the Neural
+# Engine (above 13).
+MAX_POOL = 4
 
 IMAGES, FEATURES, EMBEDDINGS = "images", "image_features", "image_embeddings"
 
 
-def numpy_of(array: mx.array) -> np.ndarray:
+def to_numpy(array: mx.array) -> np.ndarray:
     return np.array(array.astype(mx.float32))
 
 
-def matrix_of(layer: nn.Module) -> np.ndarray:
-    """A linear layer's weight (out, in), whatever it is stored as."""
+def weight_matrix(layer: nn.Module) -> np.ndarray:
+    """A linear layer's weight (out, in) in float32, dequantized if need be."""
     if isinstance(layer, nn.QuantizedLinear):
-        assert layer.biases is not None  # affine, the only mode that is read
+        assert layer.biases is not None  # affine quantization, the only mode we load
         parts = (layer.weight, layer.scales, layer.biases)
-        return numpy_of(mx.dequantize(*parts, layer.group_size, layer.bits))
-    return numpy_of(layer["weight"])
+        return to_numpy(mx.dequantize(*parts, layer.group_size, layer.bits))
+    return to_numpy(layer["weight"])
 
 
 class EncoderBuilder:
-    """Emits one function of one resolution; `x` is a MIL value (1, C, H, W)."""
+    """Emits the encoder as one MIL function; `x` is a MIL value (1, C, H, W).
+
+    Args:
+        encoder: its weights become constants.
+        projector: also emitted, if given.
+        options: attention, precision, input type and LayerNorm prescale.
+        weights: casts, compresses and stores the constants.
+    """
 
     def __init__(
         self,
@@ -66,14 +73,19 @@ class EncoderBuilder:
         self.mb: Any = weights.builder
 
     def program(self, resolution: int, target: Any) -> Any:
-        """The pymil program (1, 3, R, R) float32 -> (1, tokens, width) float32."""
+        """A pymil program: (1, 3, R, R) float32 -> (1, tokens, width) float32.
+
+        Args:
+            resolution: R, pixels a side.
+            target: coremltools' minimum deployment target.
+        """
         from coremltools.converters.mil.mil import types
 
         specs = [
             self.mb.TensorSpec(shape=(1, 3, resolution, resolution), dtype=types.fp32)
         ]
 
-        def encode(images: Any) -> Any:  # the argument's name is the input's
+        def encode(images: Any) -> Any:  # the input is named after the argument
             return self._emit(images)
 
         return self.mb.program(input_specs=specs, opset_version=target)(encode)
@@ -139,12 +151,12 @@ class EncoderBuilder:
         )
 
     def _attention(self, x: Any, block: AttentionBlock, name: str) -> Any:
-        y = self._layer_norm(x, block._eps) if block._layer_norm else x
+        y = self._layer_norm(x, block.eps) if block.layer_norm else x
         mixer = block.token_mixer
-        head_dim = mixer._head_dim
+        head_dim = mixer.head_dim
         dim = x.shape[1]
-        weight, bias = matrix_of(mixer.qkv), numpy_of(mixer.qkv.bias)
-        # The scale of the logits goes into the queries' rows.
+        weight, bias = weight_matrix(mixer.qkv), to_numpy(mixer.qkv.bias)
+        # The logits' scale is folded into the rows of the queries.
         weight[:dim] *= head_dim**-0.5
         bias[:dim] *= head_dim**-0.5
         qkv = self._pointwise(y, weight, bias, f"{name}_qkv")
@@ -152,14 +164,17 @@ class EncoderBuilder:
         return self.mb.add(x=x, y=self._linear(mixed, mixer.proj, f"{name}_proj"))
 
     def _layer_norm(self, x: Any, eps: float) -> Any:
-        """LN(x, eps) = LN(x / k, eps / k^2): in float16 the sum of squares of a
-        residual stream of standard deviation 100 overflows, and silently turns the
-        branch into zeros. k is a power of two, so nothing is rounded."""
+        """LayerNorm over channels, as LN(x, eps) = LN(x / k, eps / k^2).
+
+        In float16 the sum of squares of a residual stream of standard deviation 100
+        overflows, and the branch silently becomes zero. k is a power of two, so the
+        division does not round.
+        """
         k = self.options.norm_prescale if self.options.precision != "float32" else 1
         if k != 1:
             x = self.mb.mul(x=x, y=self.weights.scalar(1 / k))
         eps = eps / k**2
-        epsilon = eps if self.options.precision == "float32" else max(eps, SMALLEST)
+        epsilon = eps if self.options.precision == "float32" else max(eps, MIN_EPSILON)
         return self.mb.layer_norm(x=x, axes=[1], epsilon=self.weights.scalar(epsilon))
 
     def _ffn(self, x: Any, ffn: ConvFFN, name: str) -> Any:
@@ -174,13 +189,13 @@ class EncoderBuilder:
         return self.mb.mul(x=x, y=gate)
 
     def _pool(self, x: Any, pool: Pool, name: str) -> Any:
-        ratio = pool._ratio
+        ratio = pool.ratio
         if "weight" in pool:
             # [r, r, C] -> [C, 1, r, r]
-            weight = numpy_of(pool.weight).transpose(2, 0, 1)[:, None]
-            return self._conv(x, weight, numpy_of(pool.bias), ratio, 0, name)
-        while ratio > 1:  # means of means, in steps that the Neural Engine takes
-            step = min(ratio, POOL_STEP)
+            weight = to_numpy(pool.weight).transpose(2, 0, 1)[:, None]
+            return self._conv(x, weight, to_numpy(pool.bias), ratio, 0, name)
+        while ratio > 1:  # a mean of means equals the mean of the whole window
+            step = min(ratio, MAX_POOL)
             x = self.mb.avg_pool(
                 x=x, kernel_sizes=[step] * 2, strides=[step] * 2, pad_type="valid"
             )
@@ -188,19 +203,20 @@ class EncoderBuilder:
         return x
 
     def _gelu(self, x: Any) -> Any:
-        # TANH_APPROXIMATION gains nothing; SIGMOID_APPROXIMATION is off by 20 %.
+        # TANH_APPROXIMATION gives no gain; SIGMOID_APPROXIMATION changes the features
+        # by 20 %.
         return self.mb.gelu(x=x, mode="EXACT")
 
     def _depthwise(self, x: Any, layer: DepthwiseConv, name: str) -> Any:
         # [out, K, K, 1] -> [out, 1, K, K]
-        weight = numpy_of(layer.weight).transpose(0, 3, 1, 2)
+        weight = to_numpy(layer.weight).transpose(0, 3, 1, 2)
         pad = weight.shape[-1] // 2
-        return self._conv(x, weight, numpy_of(layer.bias), layer._stride, pad, name)
+        return self._conv(x, weight, to_numpy(layer.bias), layer.stride, pad, name)
 
     def _dense(self, x: Any, layer: nn.Conv2d, name: str) -> Any:
-        weight = numpy_of(layer.weight).transpose(0, 3, 1, 2)
+        weight = to_numpy(layer.weight).transpose(0, 3, 1, 2)
         stride, pad = layer.stride[0], layer.padding[0]
-        return self._conv(x, weight, numpy_of(layer.bias), stride, pad, name)
+        return self._conv(x, weight, to_numpy(layer.bias), stride, pad, name)
 
     def _conv(
         self,
@@ -223,7 +239,7 @@ class EncoderBuilder:
         )
 
     def _linear(self, x: Any, layer: nn.Linear, name: str) -> Any:
-        return self._pointwise(x, matrix_of(layer), numpy_of(layer.bias), name)
+        return self._pointwise(x, weight_matrix(layer), to_numpy(layer.bias), name)
 
     def _pointwise(
         self, x: Any, weight: np.ndarray, bias: np.ndarray, name: str

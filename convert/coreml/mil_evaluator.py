@@ -1,8 +1,7 @@
-"""Runs a stored MIL program in NumPy, on any machine.
+"""Evaluates a stored MIL program in NumPy, on any machine.
 
-It shares no code with the builder and none with the MLX model, so an agreement of the
-three means something. It cannot know a device's order of summation; the modes of
-`mil_rounding` bracket it.
+It shares no code with the builder or the MLX model, so that it checks both. A device's
+order of summation is not known; the modes of `mil_rounding` bound its effect.
 """
 
 from collections import Counter
@@ -15,33 +14,39 @@ from fastvlm_mlx.convert.coreml.mil_operations import OPERATIONS
 from fastvlm_mlx.convert.coreml.mil_rounding import (
     MODES,
     gelu_float16,
-    rounded,
-    unrounded,
-    wide,
+    no_rounding,
+    round_to_float16,
+    to_float32,
 )
 from fastvlm_mlx.convert.coreml.mlpackage import Function, Operation, is_constant
 from fastvlm_mlx.errors import CheckpointError, OptionError
 
-# Only move values: their results need no rounding and no look at their range.
+# They only move values: no rounding, and no new range.
 MOVES = {"reshape", "transpose", "split", "concat", "squeeze"}
 UNRANGED = {"cast"}
 
 
 @dataclass
 class Ranges:
-    """The largest magnitude that each computing operation's result reached, computed
-    in float32 before it was rounded; and what a LayerNorm adds up inside."""
+    """The largest magnitudes in a program, in float32 before rounding, by operation.
+
+    Attributes:
+        largest: of the result.
+        squares: of the sum of squares inside a LayerNorm.
+    """
 
     largest: dict[str, float] = field(default_factory=dict)
     squares: dict[str, float] = field(default_factory=dict)
 
-    def see(self, operation: Operation, x: np.ndarray) -> None:
-        seen = max(float(x.max()), -float(x.min())) if x.size else 0.0
-        # max() drops NaN; a NaN must stay visible.
+    def record(self, operation: Operation, x: np.ndarray) -> None:
+        magnitude = max(float(x.max()), -float(x.min())) if x.size else 0.0
         before = self.largest.get(operation.name, 0.0)
-        self.largest[operation.name] = seen if seen != seen else max(before, seen)
+        # max() may drop a NaN, which must be reported.
+        self.largest[operation.name] = (
+            magnitude if np.isnan(magnitude) else max(before, magnitude)
+        )
 
-    def see_norm(self, operation: Operation, inputs: dict[str, Any]) -> None:
+    def record_norm(self, operation: Operation, inputs: dict[str, Any]) -> None:
         x = inputs["x"]
         x = x - x.mean(tuple(inputs["axes"]), keepdims=True)
         total = float((x * x).sum(tuple(inputs["axes"])).max())
@@ -61,10 +66,10 @@ def evaluate(
     Args:
         inputs: by name, of the declared shapes.
         mode: `exact`, `typed` or `strict`; see `mil_rounding`.
-        ranges: filled with what the operations' results reached.
+        ranges: records the largest magnitudes.
     Raises:
-        CheckpointError: the program has an operation this evaluator does not know.
-        OptionError: an input is missing or misshapen.
+        CheckpointError: the program has an operation that is not implemented here.
+        OptionError: an unknown mode, or an input is missing or misshapen.
     """
     if mode not in MODES:
         raise OptionError(f"mode {mode!r}: unknown; use {', '.join(MODES)}")
@@ -87,14 +92,14 @@ def evaluate(
         results = _run(operation, values, mode, ranges)
         for output, result in zip(operation.outputs, results, strict=True):
             values[output.name] = result
-        # Forgotten after its last use: memory stays at a few maps.
+        # A value is freed after its last use: memory stays at a few maps.
         for given in operation.inputs.values():
             for name in given:
                 if isinstance(name, str):
                     uses[name] -= 1
                     if not uses[name]:
                         del values[name]
-    return {name: wide(values[name]) for name in function.outputs}
+    return {name: to_float32(values[name]) for name in function.outputs}
 
 
 def _run(
@@ -115,26 +120,26 @@ def _run(
         name: _argument(name, items, values) for name, items in operation.inputs.items()
     }
     if operation.type == "gelu" and half[0] and mode != "exact":
-        # By table; a result is never beyond its argument, which was looked at.
+        # By table, without `ranges`: |GELU(x)| <= |x|, whose range is recorded.
         with np.errstate(over="ignore"):
             return [gelu_float16(given["x"].astype(np.float16), mode == "strict")]
-    step = rounded if mode == "strict" and half[0] else unrounded
+    step = round_to_float16 if mode == "strict" and half[0] else no_rounding
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         result = OPERATIONS[operation.type](given, step)
     results = result if isinstance(result, list) else [result]
     if ranges is not None and operation.type not in UNRANGED | MOVES:
         if not is_constant(operation):
             for each in results:
-                ranges.see(operation, each)
+                ranges.record(operation, each)
         if operation.type == "layer_norm":
-            ranges.see_norm(operation, given)
+            ranges.record_norm(operation, given)
     if mode == "exact" or operation.type in MOVES:
         return results
     return [_typed(each, is_half) for each, is_half in zip(results, half, strict=True)]
 
 
 def _typed(x: np.ndarray, half: bool) -> np.ndarray:
-    return rounded(x) if half else x
+    return round_to_float16(x) if half else x
 
 
 def _argument(name: str, items: list[Any], values: dict[str, Any]) -> Any:
@@ -146,4 +151,4 @@ def _argument(name: str, items: list[Any], values: dict[str, Any]) -> Any:
 
 
 def _constant(array: np.ndarray) -> np.ndarray:
-    return wide(array) if array.dtype.kind == "f" else array
+    return to_float32(array) if array.dtype.kind == "f" else array

@@ -1,12 +1,11 @@
-"""What each MIL operation computes, in NumPy: the evaluator's table.
+"""MIL operations in NumPy: the table of the evaluator.
 
-Covers the operations of our packages and of Apple's own exporter (batch_norm, linear,
-pow and the like), so that theirs can be checked too. Semantics follow the MIL ops
-reference: https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html
+Implements the operations of our packages and of those made by Apple's exporter
+(batch_norm, linear, pow and others), so that theirs can be verified too. Semantics
+follow the MIL ops reference: https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html
 
-A function takes the operation's inputs by name (arrays in float32 where they are
-floats) and `step`, which rounds an intermediate in strict mode. Shapes are channels
-first: (1, C, H, W).
+A function takes the operation's inputs by name (floats as float32 arrays) and `step`,
+which rounds an intermediate result in strict mode. Shapes are (1, C, H, W).
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from fastvlm_mlx.convert.coreml.mlpackage import unpack_bits
 
 Step = Callable[[np.ndarray], np.ndarray]
 
-# Floats of a depthwise convolution's accumulator at a time: stays in the cache.
+# Floats of a depthwise convolution's accumulator at a time, to fit the CPU's cache.
 BLOCK = 1 << 16
 
 
@@ -62,7 +61,7 @@ def _padding(i: dict[str, Any], size, kernel, strides) -> list[tuple[int, int]]:
 
 
 def _depthwise(x: np.ndarray, weight: np.ndarray, strides) -> np.ndarray:
-    """A kernel per channel, or several: (1, C, H, W) and (C * m, 1, kH, kW)."""
+    """Convolves (1, C, H, W) with m kernels per channel, (C * m, 1, kH, kW)."""
     channels, kh, kw = x.shape[1], *weight.shape[2:]
     height = (x.shape[2] - kh) // strides[0] + 1
     width = (x.shape[3] - kw) // strides[1] + 1
@@ -76,19 +75,19 @@ def _depthwise(x: np.ndarray, weight: np.ndarray, strides) -> np.ndarray:
         term = np.empty_like(total)
         for a in range(kh):
             for b in range(kw):
-                seen = part[
+                window = part[
                     :,
                     None,
                     a : a + strides[0] * height : strides[0],
                     b : b + strides[1] * width : strides[1],
                 ]
                 tap = kernels[c : c + count, :, a, b, None, None]
-                # Overflow is what is looked for; a thread has its own settings.
+                # Overflow is an expected result; errstate is set per thread.
                 with np.errstate(over="ignore", invalid="ignore"):
-                    np.multiply(seen, tap, out=term)
+                    np.multiply(window, tap, out=term)
                     total += term
 
-    with ThreadPoolExecutor() as pool:  # NumPy lets go of the interpreter's lock
+    with ThreadPoolExecutor() as pool:  # NumPy releases the GIL
         list(pool.map(compute, range(0, channels, count)))
     return out.reshape(1, -1, height, width)
 
@@ -214,7 +213,7 @@ def constexpr_lut_to_dense(i: dict[str, Any], step: Step) -> np.ndarray:
 
 
 def _tiled(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Each entry of `array` repeated over the block of `shape` it stands for."""
+    """Repeats the entries of `array` to `shape`, each over a block of equal size."""
     for axis, (n, whole) in enumerate(zip(array.shape, shape, strict=True)):
         if n not in (1, whole):
             array = np.repeat(array, whole // n, axis)

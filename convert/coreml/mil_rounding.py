@@ -1,10 +1,11 @@
-"""float16 as a device may compute it: where results are rounded, and GELU by table.
+"""Rounding to float16 in three modes, and GELU by table.
 
-Three modes bracket what hardware does:
+The modes bound what hardware does:
 
-- `exact`: float32 throughout; shows what the stored weights alone cost.
+- `exact`: float32 throughout: only the stored weights are rounded.
 - `typed`: float32 inside an operation, its result rounded to its declared type.
-- `strict`: also every intermediate inside an operation: sums, squares, exponentials.
+- `strict`: every intermediate inside an operation is rounded too: sums, squares,
+  exponentials.
 """
 
 import functools
@@ -32,22 +33,22 @@ _ERF_Q = (
     -1.42647390514189e-02,
 )
 
-# Values at a time, so that the passes over them stay in the cache.
-CHUNK = 1 << 15
+# GELU is computed in passes over this many values, to stay in the CPU's cache.
+VALUES_PER_PASS = 1 << 15
 
 
-def wide(x: np.ndarray) -> np.ndarray:
+def to_float32(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32, copy=False)
 
 
-def rounded(x: np.ndarray) -> np.ndarray:
-    """float32 rounded to float16's values; too large becomes infinite, silently as
-    on a device."""
+def round_to_float16(x: np.ndarray) -> np.ndarray:
+    """Rounds float32 values to those of float16; beyond its range they become
+    infinite, without a warning, as on a device."""
     with np.errstate(over="ignore"):
         return x.astype(np.float16).astype(np.float32)
 
 
-def unrounded(x: np.ndarray) -> np.ndarray:
+def no_rounding(x: np.ndarray) -> np.ndarray:
     return x
 
 
@@ -67,17 +68,16 @@ def gelu(x: np.ndarray) -> np.ndarray:
     """The exact GELU of a float32 array, in float32."""
     out = np.empty_like(x)
     flat, result = x.reshape(-1), out.reshape(-1)
-    for start in range(0, flat.size, CHUNK):
-        part = flat[start : start + CHUNK]
-        result[start : start + CHUNK] = (
+    for start in range(0, flat.size, VALUES_PER_PASS):
+        part = flat[start : start + VALUES_PER_PASS]
+        result[start : start + VALUES_PER_PASS] = (
             0.5 * part * (1 + erf(part * np.float32(0.5**0.5)))
         )
     return out
 
 
 def gelu_float16(x: np.ndarray, strict: bool) -> np.ndarray:
-    """GELU of a float16 array, rounded to float16's values but given as float32,
-    which is what the next operation wants."""
+    """GELU of a float16 array, rounded to float16's values, as a float32 array."""
     return np.take(_gelu_table(strict), x.view(np.uint16))
 
 
@@ -85,7 +85,7 @@ def gelu_float16(x: np.ndarray, strict: bool) -> np.ndarray:
 def _gelu_table(strict: bool) -> np.ndarray:
     x = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16).view(np.float16)
     x = x.astype(np.float64)
-    step = _round16 if strict else unrounded
+    step = _round16 if strict else no_rounding
     with np.errstate(invalid="ignore", over="ignore"):
         inner = step(x * math.sqrt(0.5))
         erf64 = step(np.array([math.erf(v) for v in inner]))

@@ -1,9 +1,9 @@
-"""An MLX weight as a constant of a MIL program: in full, in 8 bits, or palettised.
+"""Stores weights as constants of a MIL program: plain, in 8 bits, or palettized.
 
 Compression is written with MIL's `constexpr` operations directly. coremltools.optimize
 would need scikit-learn for small tensors, minutes of k-means for large ones, and a
 second pass over the model. Only 1x1 convolutions are compressed: they hold 99 % of the
-weights, and a reparameterised depthwise kernel has an outlier at its centre.
+weights, and a reparameterized depthwise kernel has an outlier at its centre.
 """
 
 from typing import Any
@@ -17,10 +17,18 @@ KMEANS_ROUNDS = 25
 
 
 class Weights:
-    """Casts and compresses every weight of one program, and counts what is lost."""
+    """Casts, compresses and stores the weights of one program.
+
+    Args:
+        precision: `float16` or `float32`.
+        compression: a name of `options.COMPRESSIONS`, or None.
+        modern: the program is for iOS 18, which has other operations for compression.
+
+    Attributes:
+        warnings: one line for each weight that overflows or vanishes in `precision`.
+    """
 
     def __init__(self, precision: str, compression: str | None, modern: bool):
-        """`modern` programs (iOS 18) spell compression differently."""
         from coremltools.converters.mil import Builder
 
         self.builder: Any = Builder
@@ -37,7 +45,7 @@ class Weights:
         return self.builder.const(val=self._cast(array, name), name=name)
 
     def pointwise(self, array: np.ndarray, name: str) -> Any:
-        """The kernel of a 1x1 convolution, (out, in, 1, 1), compressed if asked."""
+        """The kernel of a 1x1 convolution, (out, in, 1, 1), with `compression`."""
         compression = self.compression
         if compression == "int8-block" and array.shape[1] % BLOCK:
             compression = "int8"  # blocks would not tile the channels
@@ -45,7 +53,7 @@ class Weights:
             return self.plain(array, name)
         cast = self._cast(array, name)
         if compression.startswith("palette"):
-            return self._palettised(cast, int(compression[-1]), name)
+            return self._palettized(cast, int(compression[-1]), name)
         return self._quantized(cast, BLOCK if compression != "int8" else None, name)
 
     def _quantized(self, array: np.ndarray, block: int | None, name: str) -> Any:
@@ -63,8 +71,8 @@ class Weights:
             name=name,
         )
 
-    def _palettised(self, array: np.ndarray, bits: int, name: str) -> Any:
-        palette, indices = palettise(array, bits)
+    def _palettized(self, array: np.ndarray, bits: int, name: str) -> Any:
+        palette, indices = palettize(array, bits)
         if not self.modern:
             return self.builder.constexpr_lut_to_dense(
                 indices=pack_bits(indices, bits),
@@ -92,7 +100,7 @@ class Weights:
                 f"{name}: {overflowed} of {array.size} weights overflow {self.dtype}"
                 f" (largest {largest:.3g}); use float32"
             )
-        # A few zeros are noise; a hundredth of a layer is worth a line.
+        # Some weights vanish in any layer; warn from one in a hundred.
         if vanished > array.size / 100:
             self.warnings.append(
                 f"{name}: {vanished} of {array.size} weights vanish in {self.dtype}"
@@ -104,22 +112,23 @@ def quantize(array: np.ndarray, block: int | None) -> tuple[np.ndarray, np.ndarr
     """Symmetric int8 with a scale per output channel, or per `block` of its inputs.
 
     Shapes:
-        array: (out, in, 1, 1); returns the same and (out, in / block or 1, 1, 1)
+        array: (out, in, 1, 1)
+        returns int8 of the same shape, and scales (out, in / block or 1, 1, 1)
     """
     out, width = array.shape[:2]
     groups = array.astype(np.float32).reshape(out, -1, block or width)
     scale = np.abs(groups).max(axis=2, keepdims=True) / 127
-    # Rounded as stored, so that the rounding below knows the true scale.
+    # The scale is stored in `array`'s dtype: the weights are divided by that value.
     scale = np.maximum(scale.astype(array.dtype).astype(np.float32), 2.0**-24)
     data = np.clip(np.rint(groups / scale), -127, 127).astype(np.int8)
     return data.reshape(array.shape), scale.reshape(out, -1, 1, 1)
 
 
-def palettise(array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """The 2^bits values that fit `array` best (1-D k-means), and each weight's index.
+def palettize(array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """A palette of 2^bits values by 1-D k-means, and the index of each weight in it.
 
-    Works on the 65,536 values that float16 has, each as often as it occurs: a fraction
-    of a second for the largest layer.
+    `array` is float16: k-means runs on a histogram of its 65,536 possible values, which
+    takes a fraction of a second for the largest layer.
     """
     patterns = array.view(np.uint16).reshape(-1)
     counts = np.bincount(patterns, minlength=1 << 16)
@@ -128,7 +137,7 @@ def palettise(array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     used = used[np.argsort(every[used], kind="stable")]
     points, mass = every[used].astype(np.float64), counts[used].astype(np.float64)
     size = 2**bits
-    # Start where the best quantizer's centres lie: as dense as the cube root of the
+    # Initial centres: an optimal quantizer's are as dense as the cube root of the
     # weights' density (Panter and Dite).
     bins, edges = np.histogram(points, 4096, weights=mass)
     spread = np.concatenate([[0], np.cumsum(np.cbrt(bins))])

@@ -1,7 +1,7 @@
-"""Reads a stored `.mlpackage` as plain data: the program and its weights.
+"""Reads a stored `.mlpackage`: the program and its weights as plain data.
 
-What is checked must be what is shipped, so the checks read the package back from disk,
-with a reader of our own for the weights. A weight file is a 64-byte header, then per
+Verification reads the package back from disk, with a reader of our own for the weights,
+so that the stored bytes are verified. A weight file is a 64-byte header, then per
 blob a 64-byte record (MILBlob's `StorageFormat.hpp` in coremltools):
 
     uint32 sentinel 0xDEADBEEF | uint32 type | uint64 bytes | uint64 offset | ...
@@ -21,7 +21,7 @@ from fastvlm_mlx.files.json_file import read_json
 
 SENTINEL = 0xDEADBEEF
 
-# MIL.proto's DataType; types below a byte are widened to one.
+# MIL.proto's DataType; types narrower than a byte are read as uint8.
 DTYPES: dict[int, str] = {
     1: "bool",
     2: "str",
@@ -43,7 +43,7 @@ BITS = {"int4": 4, "uint4": 4, "uint6": 6}
 
 @dataclass(frozen=True)
 class Value:
-    """The type of one value; a dimension is None where it is not fixed."""
+    """Name, dtype and shape of one value; a dimension that is not fixed is None."""
 
     name: str
     dtype: str
@@ -72,7 +72,7 @@ class Function:
     outputs: list[str]
 
     def computing(self) -> Iterator[Operation]:
-        """The operations that run: not constants, not the unpacking of weights."""
+        """The operations that run; constants and `constexpr` operations do not."""
         return (op for op in self.operations if not is_constant(op))
 
 
@@ -131,7 +131,11 @@ def read(path: Path | str) -> Package:
 
 
 def spec_file(path: Path) -> Path:
-    """The file of `path` that holds the program; its manifest names it."""
+    """The file of the package that holds the program, as its manifest names it.
+
+    Raises:
+        CheckpointError: not a package, or its manifest names no model.
+    """
     if not (path / "Manifest.json").is_file():
         raise CheckpointError(f"{path}: not a Core ML package; give an .mlpackage")
     manifest = read_json(path / "Manifest.json")
@@ -145,7 +149,12 @@ def spec_file(path: Path) -> Path:
 
 
 def read_spec(path: Path) -> Any:
-    """The protobuf message of the package at `path`."""
+    """The protobuf message (`Model_pb2.Model`) of the package at `path`.
+
+    Raises:
+        CheckpointError: not a package, or damaged.
+        OptionError: coremltools is not installed.
+    """
     import_coremltools()
     from coremltools.proto import Model_pb2
     from google.protobuf.message import DecodeError
@@ -219,7 +228,7 @@ def _blob(file: Path, offset: int, dtype: str, shape: tuple[int, ...]) -> np.nda
 
 
 def _unpacked(data: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Bytes as an array; fields narrower than a byte run on from bit to bit."""
+    """Bytes as an array; fields narrower than a byte are packed without gaps."""
     if dtype not in BITS:
         return data.view(dtype).reshape(shape)
     return unpack_bits(data, BITS[dtype], shape)

@@ -1,11 +1,10 @@
-"""What in a stored program is known to leave the Neural Engine, or to waste it.
+"""Finds operations of a stored program that may not run well on the Neural Engine.
 
-There is no documented list; these rules are Apple's own (ml-ane-transformers,
-coreai-models) and reports, with their sources in docs/coreml.md. Only a device can say
-where an operation really runs: `fastvlm-mlx verify PACKAGE --device` on a Mac.
+Apple documents no list. The rules are from ml-ane-transformers, coreai-models and
+reports, with sources in docs/coreml.md. Only a device can tell where an operation runs:
+`fastvlm-mlx verify PACKAGE --device` on a Mac.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +15,19 @@ MAX_RANK = 5
 MAX_DIMENSION = 16384
 MAX_KERNEL = 13
 
-# A last axis is padded to 64 bytes: 32 float16 numbers.
+# The last axis is padded to 64 bytes: 32 float16 numbers.
 FULL_AXIS = 32
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule broken by some operations; `leaves` the Neural Engine, or only slow."""
+    """One rule, and the operations that break it.
+
+    Attributes:
+        reason: the rule.
+        operations: their names.
+        leaves: they run on another device; if False, they are only slow.
+    """
 
     reason: str
     operations: tuple[str, ...]
@@ -36,7 +41,7 @@ class Finding:
 
 
 def check(function: Function) -> list[Finding]:
-    """The rules that `function` breaks, worst first."""
+    """The rules that `function` breaks: first those that leave the Neural Engine."""
     operations = list(function.computing())
     dynamic = any(None in value.shape for value in function.inputs)
     kernels = [op for op in operations if _kernel(op) > MAX_KERNEL]
@@ -72,8 +77,8 @@ def check(function: Function) -> list[Finding]:
     ]
 
 
-def _of_type(operations: list[Operation], dtype: str) -> Iterator[Operation] | list:
-    # Casts at either end give the app its float32 arrays and are cheap anywhere.
+def _of_type(operations: list[Operation], dtype: str) -> list[Operation]:
+    # The casts at both ends convert the app's float32 arrays; they are cheap anywhere.
     return [
         op
         for op in operations

@@ -1,4 +1,4 @@
-"""What a Core ML export can be asked for, and which combinations make sense."""
+"""Options of a Core ML export, and checks of their values and combinations."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ PRECISIONS = ("float16", "float32")
 COMPRESSIONS = ("int8", "int8-block", "palette8", "palette6")
 ATTENTIONS = ("batched", "per-head")
 
-# 48 x 48 tokens; beyond, one attention matrix no longer fits a phone.
+# 48 x 48 tokens; the attention matrix of more does not fit in a phone's memory.
 MAX_RESOLUTION = 3072
 
 
@@ -18,17 +18,21 @@ class CoreMLOptions:
     """Options of one export; the defaults suit the Neural Engine.
 
     Args:
-        precision: of weights and arithmetic. float32 runs on CPU and GPU only.
+        precision: `float16` or `float32`, of weights and arithmetic. float32 runs on
+            CPU and GPU only.
         resolutions: pixels a side, multiples of 64. Several become functions
-            `image_R` of one package that share their weights (iOS 18); none means
+            `image_R` of one package that share their weights (iOS 18). By default
             the model's own.
-        image_input: takes a pixel buffer of bytes instead of floats in 0..1.
-        projector: gives the language model's `image_embeddings`, not the encoder's
-            `image_features`.
-        compression: of the 1x1 convolutions' weights; see `mil_weights`.
-        attention: `batched` or `per-head`; the same numbers, another speed.
+        image_input: the input is a pixel buffer of bytes, not floats in 0..1.
+        projector: the output is `image_embeddings` (language-model embeddings), not
+            the encoder's `image_features`.
+        compression: of the weights of 1x1 convolutions: `int8`, `int8-block`,
+            `palette8`, `palette6` or None.
+        attention: `batched` (CPU, GPU) or `per-head` (Neural Engine).
         query_chunk: queries at a time, with `per-head`.
-        norm_prescale: a power of two that LayerNorm's input is divided by.
+        norm_prescale: LayerNorm's input is divided by this power of two.
+    Raises:
+        OptionError: an impossible value or combination.
     """
 
     precision: str = "float16"
@@ -96,5 +100,5 @@ class CoreMLOptions:
                     f"--resolution {size}: use a multiple of {vision.stride}"
                     f" up to {MAX_RESOLUTION}"
                 )
-        # What Apple's app gets unless it asks by name: the model's own size.
+        # The first is the default function, the one that Apple's app runs.
         return tuple(sorted(chosen, key=lambda size: (size != own, size)))

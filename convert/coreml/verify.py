@@ -8,7 +8,6 @@ import importlib.resources
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -20,34 +19,43 @@ from fastvlm_mlx.convert.coreml.mlpackage import Function, Package
 from fastvlm_mlx.convert.coreml.neural_engine import Finding
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model.vlm import FastVLMModel
-from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.image_file import Source, open_image
 from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
 
-# The least that is written, in dB; ml-stable-diffusion's and whisperkittools' 35.
-LEAST_PSNR = 35.0
-LEAST_PSNR_COMPRESSED = 25.0
+# In dB; an export below it is not written. ml-stable-diffusion and whisperkittools
+# require 35.
+REQUIRED_PSNR = 35.0
+REQUIRED_PSNR_COMPRESSED = 25.0
 
 MAX_FLOAT16 = 65504.0
-# Another image may go further than the ones that were looked at.
+# Other images may reach larger values than those compared.
 HEADROOM = 2
 
-# Evaluating 1024 px takes some ten seconds: more images only where they are small.
+# Pixels of all images compared at one resolution: evaluating one of 1024 px takes
+# some ten seconds.
 PIXEL_BUDGET = 2 * 512 * 512
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one function of a package did.
+    """The comparison of one function of a package with the MLX encoder.
 
-    `psnr` is the worst image's, in dB; `strict_psnr` the same with every intermediate
-    rounded to float16; `largest` the biggest magnitudes in float32, by operation;
-    `warnings` names those that float16 cannot hold, or only just.
+    Attributes:
+        function: its name.
+        resolution: pixels a side.
+        operations: the number of operations that run.
+        required_psnr: in dB, to pass.
+        psnr: of the worst image, in dB.
+        strict_psnr: the same with every intermediate rounded to float16, if measured.
+        largest: (operation, largest magnitude in float32), largest first.
+        warnings: values that float16 cannot hold, or by less than `HEADROOM`.
+        findings: what is known to leave the Neural Engine, or to use it poorly.
     """
 
     function: str
     resolution: int
     operations: int
-    least: float
+    required_psnr: float
     psnr: float
     strict_psnr: float | None
     largest: tuple[tuple[str, float], ...]
@@ -56,9 +64,11 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        figures = [self.psnr] + [self.strict_psnr] * (self.strict_psnr is not None)
-        # Written so that NaN fails.
-        return all(figure is not None and figure >= self.least for figure in figures)
+        # Comparisons with NaN are false, so NaN fails.
+        passed = self.psnr >= self.required_psnr
+        if self.strict_psnr is not None:
+            passed = passed and self.strict_psnr >= self.required_psnr
+        return passed
 
     def __str__(self) -> str:
         strict = "" if self.strict_psnr is None else f" (strict {self.strict_psnr:.1f})"
@@ -69,64 +79,75 @@ class Verdict:
         )
 
 
-def psnr(reference: np.ndarray, given: np.ndarray) -> float:
-    """In dB; infinite for equal arrays, NaN if either is not finite."""
-    error = np.mean((reference.astype(np.float64) - given) ** 2)
+def psnr(reference: np.ndarray, actual: np.ndarray) -> float:
+    """The peak signal-to-noise ratio in dB; infinite for equal arrays, NaN if either
+    has a value that is not finite."""
+    error = np.mean((reference.astype(np.float64) - actual) ** 2)
     if error == 0:
         return float("inf")
     return float(20 * np.log10(np.abs(reference).max() / np.sqrt(error)))
 
 
 def default_images() -> list[Path]:
-    """Two photographs in the public domain that ship with the package."""
+    """Two public-domain photographs that are part of this package."""
     folder = importlib.resources.files("fastvlm_mlx.convert") / "images"
     return sorted(Path(str(file)) for file in folder.iterdir())
 
 
 class Reference:
-    """The MLX encoder's answers in float32, computed once per resolution."""
+    """The outputs of the MLX encoder in float32, computed once per resolution.
 
-    def __init__(self, model: FastVLMModel, images: Sequence[Any] = ()):
+    Args:
+        model: with an encoder, loaded in float32.
+        images: to encode; two photographs of ours by default.
+    Raises:
+        CheckpointError: the model has no encoder.
+        ImageError: an image cannot be opened.
+    """
+
+    def __init__(self, model: FastVLMModel, images: Sequence[Source] = ()):
         if model.vision_tower is None:
             raise CheckpointError("this model has no vision encoder to compare with")
         self.model = model
         self.encoder = model.vision_tower
         self.images = [open_image(image) for image in images or default_images()]
-        self._kept: dict[tuple[int, bool], tuple[np.ndarray, np.ndarray]] = {}
+        self._outputs: dict[tuple[int, bool], tuple[np.ndarray, np.ndarray]] = {}
 
     def pixels(self, resolution: int) -> np.ndarray:
-        """(N, R, R, 3) floats in 0..1; fewer images where they are large."""
+        """The images as (N, R, R, 3) floats in 0..1; N shrinks as R grows."""
         count = max(1, PIXEL_BUDGET // resolution**2)
         options = ImageOptions.of(self.model.config, resolution=resolution)
         images = [preprocess(image, options) for image in self.images[:count]]
         return np.concatenate(images)
 
-    def answers(
+    def outputs(
         self, resolution: int, projected: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The pixels (N, R, R, 3) and the features or embeddings (N, tokens, width)."""
+        """The pixels (N, R, R, 3), and their features or, if `projected`, embeddings
+        (N, tokens, width)."""
         key = (resolution, projected)
-        if key not in self._kept:
+        if key not in self._outputs:
             pixels = self.pixels(resolution)
             features = []
-            for each in pixels:  # one by one: bounded memory
-                out = self.encoder(mx.array(each[None]))
+            for image in pixels:  # one at a time bounds memory
+                out = self.encoder(mx.array(image[None]))
                 if projected and self.model.projector is not None:
                     out = self.model.projector(out)
                 features.append(np.array(out.astype(mx.float32)))
             mx.clear_cache()
-            self._kept[key] = pixels, np.concatenate(features)
-        return self._kept[key]
+            self._outputs[key] = pixels, np.concatenate(features)
+        return self._outputs[key]
 
 
 def judge(
     package: Package, reference: Reference, *, strict: bool = False
 ) -> list[Verdict]:
-    """Evaluates every function of `package` against `reference`.
+    """Evaluates every function of `package` and compares it with `reference`.
 
+    Args:
+        strict: also with every intermediate rounded to float16.
     Raises:
-        CheckpointError: the package is no encoder of ours or Apple's, or of another
-            model.
+        CheckpointError: the package is not an image encoder, or of another model.
     """
     return [
         _judge(name or "main", function, package, reference, strict)
@@ -149,14 +170,14 @@ def _judge(
         )
     resolution = int(shape[2] or 0)
     output = function.outputs[0]
-    pixels, answers = reference.answers(resolution, output == EMBEDDINGS)
+    pixels, expected = reference.outputs(resolution, output == EMBEDDINGS)
     ranges = Ranges()
     figures = {
         mode: min(
-            _compare(function, one, answer, package, mode, ranges)
-            for one, answer in zip(pixels, answers, strict=True)
+            _compare(function, image, features, package, mode, ranges)
+            for image, features in zip(pixels, expected, strict=True)
         )
-        for mode in ("typed", "strict")[: 1 + strict]
+        for mode in (("typed", "strict") if strict else ("typed",))
     }
     largest = sorted(
         ranges.largest.items(), key=lambda item: (item[1] == item[1], -item[1])
@@ -165,7 +186,7 @@ def _judge(
         name,
         resolution,
         sum(1 for _ in function.computing()),
-        least(function),
+        required_psnr(function),
         figures["typed"],
         figures.get("strict"),
         tuple(largest),
@@ -182,7 +203,7 @@ def _range_warnings(function: Function, ranges: Ranges) -> Iterator[str]:
         if output.dtype == "float16"
     }
     for name, largest in ranges.largest.items():
-        # Written so that NaN warns.
+        # `not <=`, so that NaN warns.
         if name in half and not largest <= MAX_FLOAT16 / HEADROOM:
             yield (
                 f"{name} reaches {largest:.3g} and float16 ends at {MAX_FLOAT16:.0f};"
@@ -199,39 +220,49 @@ def _range_warnings(function: Function, ranges: Ranges) -> Iterator[str]:
 def _compare(
     function: Function,
     pixels: np.ndarray,
-    answer: np.ndarray,
+    expected: np.ndarray,
     package: Package,
     mode: str,
     ranges: Ranges,
 ) -> float:
-    # [R, R, 3] -> [1, 3, R, R]; a pixel buffer holds whole bytes
+    # [R, R, 3] -> [1, 3, R, R]; the pixels of a pixel buffer are bytes
     images = pixels.transpose(2, 0, 1)[None]
     images = np.rint(images * 255) if package.image_input else images
-    given = {function.inputs[0].name: images}
-    seen = ranges if mode == "typed" else None
-    out = evaluate(function, given, mode=mode, ranges=seen)[function.outputs[0]]
-    if out.shape[1:] != answer.shape:
+    inputs = {function.inputs[0].name: images}
+    recorded = ranges if mode == "typed" else None
+    out = evaluate(function, inputs, mode=mode, ranges=recorded)[function.outputs[0]]
+    if out.shape[1:] != expected.shape:
         raise CheckpointError(
             f"{package.path}: gives {out.shape[1:]} where the model gives"
-            f" {answer.shape}; they are of different models"
+            f" {expected.shape}; they are of different models"
         )
-    return psnr(answer, out[0])
+    return psnr(expected, out[0])
 
 
-def least(function: Function) -> float:
-    """The gate that `function` must pass, in dB."""
+def required_psnr(function: Function) -> float:
+    """The PSNR that `function` must reach, in dB."""
     compressed = any(op.type.startswith("constexpr_") for op in function.operations)
-    return LEAST_PSNR_COMPRESSED if compressed else LEAST_PSNR
+    return REQUIRED_PSNR_COMPRESSED if compressed else REQUIRED_PSNR
 
 
 def require(verdicts: Sequence[Verdict], what: str, consequence: str) -> None:
-    """Raises OptionError, with the figure, for the first verdict that failed."""
+    """Checks that every comparison passed.
+
+    Args:
+        what: the start of the message, such as the package's path.
+        consequence: its end.
+    Raises:
+        OptionError: with the figure of the first that failed.
+    """
     for verdict in verdicts:
         if not verdict.passed:
             figure = verdict.psnr
-            if verdict.strict_psnr is not None and verdict.psnr >= verdict.least:
+            if (
+                verdict.strict_psnr is not None
+                and verdict.psnr >= verdict.required_psnr
+            ):
                 figure = verdict.strict_psnr
             raise OptionError(
                 f"{what}: {figure:.1f} dB PSNR at {verdict.resolution} px is below"
-                f" {verdict.least:.0f} dB; {consequence}"
+                f" {verdict.required_psnr:.0f} dB; {consequence}"
             )

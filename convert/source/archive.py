@@ -1,7 +1,7 @@
-"""Checkpoints in a .zip, as Apple serves them: checked whole, then unpacked.
+"""Unpacks a checkpoint from a .zip, as Apple publishes them.
 
-Names and sizes come from strangers. Nothing is written before the archive's directory
-has been judged, and nothing beyond what it declares while unpacking.
+The archive is untrusted. Its directory (names, sizes, kinds of entries) is checked
+before anything is written, and no entry may be larger than the directory declares.
 """
 
 import contextlib
@@ -20,35 +20,39 @@ from fastvlm_mlx.files.temporary_names import temporary_folder
 from fastvlm_mlx.hub.local_cache import files_read
 
 MAX_BYTES = 64 * 10**9  # the largest FastVLM, 7B in float32, is 31 GB
-MAX_RATIO = 50  # weights hardly shrink: about 1.3
+MAX_RATIO = 50  # unpacked / packed; weights compress by about 1.3
 MAX_ENTRIES = 10_000
-_SMALL = 64 * 10**6  # bytes below which no ratio is suspicious
+_SMALL = 64 * 10**6  # bytes; MAX_RATIO is not applied below
 _CHUNK = 1 << 20
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, UnicodeError)
 
 
 @contextlib.contextmanager
-def unpacked(
+def unpack_archive(
     path: str | Path,
     *,
     folder: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Path]:
-    """Give the checkpoint folder inside a .zip, unpacked until the block ends.
+    """Unpacks the checkpoint folder of a .zip; it is removed when the block ends.
 
-    It is the folder that holds config.json, or the weights if there is none. Only
-    files that some reader opens are unpacked, into a temporary folder inside `folder`
-    (default: our cache). `on_progress` receives the bytes written and their total.
+    The checkpoint folder is the one that holds config.json or, if there is none, the
+    weights. Only files that a reader of ours opens are unpacked.
 
-    Raises CheckpointError for anything that is no sound archive of a checkpoint.
+    Args:
+        path: the archive.
+        folder: where the temporary folder is made; by default in our cache.
+        on_progress: called with (bytes done, bytes in all).
+    Raises:
+        CheckpointError: not a sound archive of one checkpoint, or the disk is full.
     """
     path = Path(path).expanduser()
-    with _damage_named(path):
+    with _archive_errors(path):
         archive = zipfile.ZipFile(_check_file(path))
     with archive:
         entries = _check_entries(path, archive.infolist())
-        top = _checkpoint_top(path, entries)
+        top = _checkpoint_prefix(path, entries)
         inside = {n[len(top) :]: e for n, e in entries.items() if n.startswith(top)}
         wanted = {name: inside[name] for name in files_read(inside)}
         total = sum(entry.file_size for entry in wanted.values())
@@ -59,7 +63,7 @@ def unpacked(
         except OptionError as error:
             raise CheckpointError(f"{path}: cannot be unpacked: {error}") from error
         with contextlib.ExitStack() as stack:
-            with _damage_named(path):
+            with _archive_errors(path):
                 place = stack.enter_context(temporary_folder(parent, path.stem))
                 _extract(archive, wanted, place, total, on_progress)
             yield place
@@ -73,7 +77,7 @@ def _check_file(path: Path) -> Path:
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             cut = file.read(4) == b"PK\x03\x04"
-        # The directory stands at the end of a zip: without it, the end is missing.
+        # A zip's directory is at its end: a file that only starts as one was cut.
         raise CheckpointError(
             f"{path}: cut short; download it again"
             if cut
@@ -85,7 +89,7 @@ def _check_file(path: Path) -> Path:
 def _check_entries(
     path: Path, listed: list[zipfile.ZipInfo]
 ) -> dict[str, zipfile.ZipInfo]:
-    """The archive's files by name, when every entry can be trusted."""
+    """The archive's files by name; raises CheckpointError for a suspicious entry."""
     if len(listed) > MAX_ENTRIES:
         raise CheckpointError(
             f"{path}: {len(listed)} entries, {MAX_ENTRIES} at most; not a checkpoint"
@@ -100,7 +104,7 @@ def _check_entries(
             raise CheckpointError(f"{path}: is encrypted; unpack it, pass the folder")
         if entry.is_dir():
             continue
-        # Disks of Macs take A and a for the same file.
+        # Names that differ in case only are one file on most Macs.
         if name.casefold() in seen:
             raise CheckpointError(
                 f"{path}: entry {name!r} comes twice; do not trust it"
@@ -117,6 +121,7 @@ def _check_entries(
 
 
 def _fault(entry: zipfile.ZipInfo) -> str | None:
+    """What makes an entry's name or kind suspicious, as the end of a sentence."""
     # orig_filename: ZipInfo cuts names at a NUL.
     name = entry.orig_filename
     parts = name.split("/")
@@ -140,7 +145,7 @@ def _is_junk(name: str) -> bool:
     return any(p == "__MACOSX" or p.startswith(".") for p in name.split("/"))
 
 
-def _checkpoint_top(path: Path, names: dict[str, zipfile.ZipInfo]) -> str:
+def _checkpoint_prefix(path: Path, names: dict[str, zipfile.ZipInfo]) -> str:
     """The prefix of the checkpoint's files: "" or "folder/" or "a/b/"."""
     weights = (".safetensors", ".bin", ".pt", ".pth")
     outside = [n for n in names if ".mlpackage/" not in n]
@@ -153,7 +158,7 @@ def _checkpoint_top(path: Path, names: dict[str, zipfile.ZipInfo]) -> str:
         raise CheckpointError(
             f"{path}: holds neither config.json nor weights; not a checkpoint"
         )
-    # Training leaves checkpoint-1000/ and the like below the finished model.
+    # Training leaves folders such as checkpoint-1000/ below the finished model.
     depth = min(top.count("/") for top in tops)
     first, *others = sorted(top for top in tops if top.count("/") == depth)
     if others:
@@ -216,7 +221,8 @@ def _extract(
 
 
 @contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def _archive_errors(path: Path) -> Iterator[None]:
+    """Turns the exceptions of zipfile and of the disk into CheckpointErrors."""
     try:
         yield
     except NotImplementedError as error:  # a compression Python lacks

@@ -1,9 +1,9 @@
-"""Any published checkpoint as one `Checkpoint`: a config and named arrays, lazily.
+"""Opens a checkpoint of any known layout: its config and its tensors, unread.
 
-Reads folders (one safetensors file or shards with an index), single files, the `.zip`
-that Apple serves, and pickles where torch is installed. Tensors come out in
-PyTorch's layout under the names of `names.py`; nothing is read from disk before it
-is used, so a checkpoint larger than memory can be converted shard by shard.
+Opens folders (one safetensors file, or shards with an index), single files, the `.zip`
+that Apple publishes, and, if torch is installed, pickles. Tensors have PyTorch's layout
+and the names of `layouts.py`. MLX reads a tensor from disk when it is first used, so a
+checkpoint larger than memory can be converted shard by shard.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_mlx.convert.source import layouts
-from fastvlm_mlx.convert.source.archive import unpacked
+from fastvlm_mlx.convert.source.archive import unpack_archive
 from fastvlm_mlx.convert.source.layouts import Layout
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
@@ -23,12 +23,18 @@ from fastvlm_mlx.weights.weight_files import Tensors, load_tensors, weight_files
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint, read but not folded.
+    """One checkpoint with our train-time tensor names, not folded.
 
-    `tensors` hold everything under our train-time names; quantized layers keep their
-    `scales` and `biases`, and `quantization` says how they are packed, its layers
-    under our names too. `coreml_encoder` is the package that stands in for the
-    encoder in Apple's MLX exports. `folder` has the tokenizer and the licence files.
+    Attributes:
+        name: the folder's or archive's name.
+        folder: where the tokenizer and the licence files are.
+        layout: as detected.
+        config: the content of config.json, {} if there is none.
+        tensors: by our names; quantized layers keep their `scales` and `biases`.
+        quantization: how layers are packed: `group_size` and `bits`, and the same
+            under a layer's (our) name where it differs; None if nothing is quantized.
+        coreml_encoder: the package that replaces the encoder in Apple's MLX exports.
+        size: bytes of the weight files.
     """
 
     name: str
@@ -40,8 +46,9 @@ class Checkpoint:
     coreml_encoder: Path | None
     size: int
 
-    def part(self, name: str) -> Tensors:
-        """The tensors of `vision_tower`, `projector` or `language_model`."""
+    def tensors_of(self, name: str) -> Tensors:
+        """The tensors of `vision_tower`, `projector` or `language_model`, by full
+        name."""
         return {
             key: value
             for key, value in self.tensors.items()
@@ -50,32 +57,34 @@ class Checkpoint:
 
 
 @contextmanager
-def opened(
+def open_checkpoint(
     source: Path, on_progress: Callable[[int, int], None] | None = None
 ) -> Iterator[Checkpoint]:
-    """Reads a folder, a `.zip`, or one weight file.
+    """Opens a folder, a `.zip`, or one weight file.
 
     The tensors are valid inside the `with` block only: an archive is unpacked into a
-    temporary folder that is removed at the end. `on_progress` is told of unpacking:
-    (bytes done, bytes in all).
+    temporary folder that is removed at the end.
 
+    Args:
+        source: the path.
+        on_progress: called with (bytes done, bytes in all) while unpacking.
     Raises:
         CheckpointError: nothing there, an unknown layout, or damaged files.
     """
     if source.suffix.lower() == ".zip":
-        with unpacked(source, on_progress=on_progress) as folder:
+        with unpack_archive(source, on_progress=on_progress) as folder:
             try:
-                yield read(folder, source.stem)
+                yield read_checkpoint(folder, source.stem)
             except CheckpointError as fault:
-                # The folder will be gone when the message is read.
+                # The user knows the archive, not the temporary folder.
                 message = str(fault).replace(str(folder), str(source))
                 raise CheckpointError(message) from fault
     else:
-        yield read(source, source.resolve().name)
+        yield read_checkpoint(source, source.resolve().name)
 
 
-def read(source: Path, name: str) -> Checkpoint:
-    """Reads a folder or one weight file; see `opened`. `name` is what to call it."""
+def read_checkpoint(source: Path, name: str) -> Checkpoint:
+    """The checkpoint in a folder or one weight file; errors as `open_checkpoint`."""
     if not source.exists():
         raise CheckpointError(
             f"{source}: no such file or folder; give a checkpoint's path"
@@ -85,16 +94,16 @@ def read(source: Path, name: str) -> Checkpoint:
     stored: Tensors = {}
     for file in files:
         tensors = load_tensors(file)
-        if twice := stored.keys() & tensors.keys():
+        if duplicates := stored.keys() & tensors.keys():
             raise CheckpointError(
-                f"{file}: tensor {min(twice)} is in another file too; keep the files"
-                " of one checkpoint in the folder"
+                f"{file}: tensor {min(duplicates)} is in another file too; keep the"
+                " files of one checkpoint in the folder"
             )
         stored |= tensors
     has_config = (folder / "config.json").exists()
     config = read_json(folder / "config.json", optional=True)
     if config.get("model_type") == FORMAT:
-        layout, renamed = layouts.OURS, {name: name for name in stored}
+        layout, renamed = layouts.OWN_LAYOUT, {name: name for name in stored}
     else:
         layout = layouts.detect(list(stored))
         renamed = layouts.rename(list(stored), layout)
@@ -119,8 +128,7 @@ def read(source: Path, name: str) -> Checkpoint:
 def _quantization(
     config: dict[str, Any], renamed: dict[str, str]
 ) -> dict[str, Any] | None:
-    """How layers are packed: for all, and for single layers by the checkpoint's own
-    names, which become ours."""
+    """The config's quantization settings, with layer names replaced by ours."""
     # mlx-lm writes the same under both keys; transformers knows the second only.
     settings = config.get("quantization") or config.get("quantization_config")
     if settings is None:
@@ -137,8 +145,8 @@ def _quantization(
 
 
 def _pytorch_layout(tensors: Tensors) -> Tensors:
-    """MLX's convolutions (out, kH, kW, in) back to (out, in, kH, kW), which the folds
-    are written in. Lazy: costs nothing until the fold."""
+    """Transposes the encoder's kernels from MLX's (out, kH, kW, in) to PyTorch's
+    (out, in, kH, kW), which the folds expect. Lazy: computed when folded."""
     return {
         name: value.transpose(0, 3, 1, 2)
         if name.startswith("vision_tower.") and value.ndim == 4

@@ -1,4 +1,4 @@
-"""How a checkpoint wants its images: size, fit and tiling, from whatever says so."""
+"""Reads how a checkpoint's images are prepared: size, fit and tiling."""
 
 import ast
 import math
@@ -10,40 +10,44 @@ from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.model.vision_config import VisionConfig
 
-# Of Apple's releases, and of a checkpoint that says nothing.
+# Pixels a side of Apple's releases; used where no file of the checkpoint has a size.
 DEFAULT_SIZE = 1024
-LARGEST_SIZE = 1 << 14
+MAX_SIZE = 1 << 14
 
 
-def image_settings(
+def read_image_config(
     config: dict[str, Any], folder: Path, vision: VisionConfig | None
 ) -> dict[str, Any]:
-    """The image's preparation: `image_size`, `fit` and `grid_pinpoints`.
+    """The fields of ModelConfig for images: `image_size`, `fit`, `grid_pinpoints`.
 
     The size, in pixels a side, is the first of: `image_size`, the number at the end
-    of `mm_vision_tower` (mobileclip_l_1024), `image_seq_length` tokens, the crop size
-    of preprocessor_config.json.
+    of `mm_vision_tower` (mobileclip_l_1024), the side of `image_seq_length` tokens,
+    the crop size of preprocessor_config.json.
 
+    Args:
+        config: the checkpoint's `config.json`.
+        folder: where preprocessor_config.json may be.
+        vision: the encoder, whose stride the size must be a multiple of.
     Raises:
-        CheckpointError: a size that the encoder cannot take.
+        CheckpointError: a size that the encoder cannot take, or malformed pinpoints.
     """
     stride = vision.stride if vision else 64
     size, origin = _size(config, folder, stride)
-    if type(size) is not int or not 0 < size <= LARGEST_SIZE or size % stride:
+    if type(size) is not int or not 0 < size <= MAX_SIZE or size % stride:
         raise CheckpointError(
             f"{origin} gives images of {size!r:.200} pixels, where a multiple of"
-            f" {stride} up to {LARGEST_SIZE} is needed; get the right file"
+            f" {stride} up to {MAX_SIZE} is needed; get the right file"
         )
     stretched = config.get("image_aspect_ratio") in ("square", "stretch")
     return {
         "image_size": size,
         "fit": "stretch" if stretched else "pad",
-        "grid_pinpoints": _pinpoints(config.get("image_grid_pinpoints")),
+        "grid_pinpoints": _grid_pinpoints(config.get("image_grid_pinpoints")),
     }
 
 
 def _size(config: dict[str, Any], folder: Path, stride: int) -> tuple[Any, str]:
-    """The size and what said so."""
+    """The size, unchecked, and the file and field it is from."""
     if config.get("image_size") is not None:
         return config["image_size"], "config.json: image_size"
     tower = re.search(r"_(\d{1,9})$", str(config.get("mm_vision_tower")))
@@ -52,7 +56,7 @@ def _size(config: dict[str, Any], folder: Path, stride: int) -> tuple[Any, str]:
     tokens = config.get("image_seq_length")
     if tokens is not None:
         origin = "config.json: image_seq_length"
-        if type(tokens) is not int or not 0 < tokens <= LARGEST_SIZE:
+        if type(tokens) is not int or not 0 < tokens <= MAX_SIZE:
             raise CheckpointError(
                 f"{origin} is {tokens!r:.200}, not a number of tokens;"
                 " get the right config.json"
@@ -73,18 +77,18 @@ def _size(config: dict[str, Any], folder: Path, stride: int) -> tuple[Any, str]:
     return DEFAULT_SIZE, "the default"
 
 
-def _pinpoints(told: Any) -> tuple[tuple[int, int], ...]:
-    """LLaVA's `image_grid_pinpoints`: (width, height) pairs, or their text."""
-    if told is None:
+def _grid_pinpoints(value: Any) -> tuple[tuple[int, int], ...]:
+    """LLaVA's `image_grid_pinpoints`: a list of (width, height), or its repr."""
+    if value is None:
         return ()
     try:
-        pairs = ast.literal_eval(told) if isinstance(told, str) else told
+        pairs = ast.literal_eval(value) if isinstance(value, str) else value
         found = tuple((width, height) for width, height in pairs)
         if all(type(n) is int and 0 < n < 1 << 16 for pair in found for n in pair):
             return found
     except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
         pass
     raise CheckpointError(
-        f"config.json: image_grid_pinpoints is {told!r:.200}; give pairs of pixels"
+        f"config.json: image_grid_pinpoints is {value!r:.200}; give pairs of pixels"
         " such as [[512, 512], [1024, 512]]"
     )

@@ -1,8 +1,9 @@
-"""Where every tensor of every known layout belongs, in one table.
+"""Detects a checkpoint's layout and renames its tensors to ours.
 
-A layout is told by its tensors' prefixes, never by a shape. Renaming gives
-`vision_tower.*` in timm's train-time names, `projector.N.*`, and `language_model.*`
-in mlx-lm's; what a prefix does not cover is refused, what we do not need is named.
+A layout is detected by the prefixes of its tensor names, never by a shape. The renamed
+tensors are `vision_tower.*` in timm's train-time names, `projector.N.*`, and
+`language_model.*` in mlx-lm's names. A tensor that no prefix matches is an error;
+tensors that inference does not need are listed in `UNUSED_TENSORS`.
 """
 
 import re
@@ -15,8 +16,12 @@ from fastvlm_mlx.errors import CheckpointError
 class Layout:
     """How one family of checkpoints names its tensors.
 
-    `prefixes` map to ours, the first match wins; `signature` is a prefix that only
-    this layout has. `channels_last` layouts store convolutions as (out, kH, kW, in).
+    Attributes:
+        name: as `info` and config.json's `source` show it.
+        signature: a prefix that only this layout has.
+        prefixes: (theirs, ours); the first match is used, "" drops the tensor.
+        channels_last: convolutions are stored as (out, kH, kW, in), as MLX has them,
+            not as (out, in, kH, kW).
     """
 
     name: str
@@ -84,11 +89,11 @@ LAYOUTS = (
     Layout("encoder", "stem.", (("", "vision_tower."),)),
 )
 
-# A folder that our converter wrote; told by its config.json.
-OURS = Layout("fastvlm-mlx", "", (("", ""),))
+# A folder that our converter wrote; detected by `model_type` in its config.json.
+OWN_LAYOUT = Layout("fastvlm-mlx", "", (("", ""),))
 
-# Apple's names to timm's, tried in this order, each on the whole name. Apple's flat
-# `network.N` is numbered beforehand by `_stages`.
+# Apple's names to timm's; all are applied, in this order. Apple's flat `network.N` is
+# replaced before, with `_stage_prefixes`.
 ENCODER_RENAMES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -109,18 +114,18 @@ ENCODER_RENAMES = tuple(
 
 _NETWORK = re.compile(r"\bnetwork\.(\d{1,9})\.", re.ASCII)
 
-# Tensors that inference has no use for: BatchNorm's counters, CLIP's and ImageNet's
+# Tensors that inference does not need: BatchNorm's counters, CLIP's and ImageNet's
 # heads, precomputed rotary frequencies.
-DROPPED = re.compile(
+UNUSED_TENSORS = re.compile(
     r"num_batches_tracked$|^vision_tower\.head\.|rotary_emb\.inv_freq$|^logit_scale$"
 )
 
 
 def detect(names: list[str]) -> Layout:
-    """The layout that `names` are written in.
+    """The layout of a checkpoint whose tensors have these `names`.
 
     Raises:
-        CheckpointError: none of the known ones.
+        CheckpointError: no known layout.
     """
     for layout in LAYOUTS:
         if any(name.startswith(layout.signature) for name in names):
@@ -133,18 +138,17 @@ def detect(names: list[str]) -> Layout:
 
 
 def rename(names: list[str], layout: Layout) -> dict[str, str]:
-    """Maps each tensor of the checkpoint to our train-time name; dropped ones are
-    left out.
+    """Maps each tensor's name to our train-time name; unused tensors are left out.
 
     Raises:
-        CheckpointError: a name that the layout does not cover.
+        CheckpointError: a name that the layout does not have, or two that become one.
     """
-    stages = _stages(names)
+    stages = _stage_prefixes(names)
     renamed: dict[str, str] = {}
-    origin: dict[str, str] = {}
+    origin: dict[str, str] = {}  # our name -> the checkpoint's
     for name in names:
         new = _replace_prefix(name, layout)
-        if new is None or DROPPED.search(new):
+        if new is None or UNUSED_TENSORS.search(new):
             continue
         if new.startswith("vision_tower."):
             new = _NETWORK.sub(lambda m: stages.get(int(m[1]), m[0]), new)
@@ -160,10 +164,11 @@ def rename(names: list[str], layout: Layout) -> dict[str, str]:
 
 
 def _replace_prefix(name: str, layout: Layout) -> str | None:
+    """`name` with our prefix; None if the tensor is not used."""
     for old, new in layout.prefixes:
         if name.startswith(old):
             return new + name[len(old) :] if new else None
-    if DROPPED.search(name):
+    if UNUSED_TENSORS.search(name):
         return None
     raise CheckpointError(
         f"tensor {name} does not belong to the {layout.name} layout;"
@@ -171,24 +176,24 @@ def _replace_prefix(name: str, layout: Layout) -> str | None:
     )
 
 
-def _stages(names: list[str]) -> dict[int, str]:
-    """Apple's `network.N.` as timm's stage, told by what each entry holds.
+def _stage_prefixes(names: list[str]) -> dict[int, str]:
+    """Maps N of Apple's `network.N.` to timm's prefix, by the next part of the name.
 
-    A downsampling (`network.N.proj.`) opens the next stage, a position encoding
-    (`network.N.pe.` or `.reparam_conv.`) belongs to the one it precedes, and blocks
-    (`network.N.M.`) are the stage itself: 0 blocks, 1 downsample, 2 blocks, ...
+    A downsampling (`network.N.proj.`) starts the next stage, a position encoding
+    (`network.N.pe.` or `.reparam_conv.`) belongs to the stage that follows it, and
+    blocks are numbered (`network.N.M.`): 0 blocks, 1 downsample, 2 blocks, ...
     """
-    found: dict[int, str] = {}
+    children: dict[int, str] = {}
     for name in names:
         if match := re.search(_NETWORK.pattern + r"(\w+)\.", name):
-            found[int(match[1])] = match[2]
-    stages, stage = {}, 0
-    for index in sorted(found):
-        if found[index] == "proj":
+            children[int(match[1])] = match[2]
+    prefixes, stage = {}, 0
+    for index, child in sorted(children.items()):
+        if child == "proj":
             stage += 1
-            stages[index] = f"stages.{stage}.downsample."
-        elif found[index].isdigit():
-            stages[index] = f"stages.{stage}.blocks."
+            prefixes[index] = f"stages.{stage}.downsample."
+        elif child.isdigit():
+            prefixes[index] = f"stages.{stage}.blocks."
         else:
-            stages[index] = f"stages.{stage}.pos_emb."
-    return stages
+            prefixes[index] = f"stages.{stage}.pos_emb."
+    return prefixes

@@ -1,7 +1,7 @@
-"""What a checkpoint is, as our `ModelConfig`: the rivals' configs, read.
+"""Builds the parts of our ModelConfig from another project's config.json and tensors.
 
-Sizes come from the tensors wherever they can; a config only supplies what leaves no
-trace in them (attention heads, rope, the image's preparation: `image.py`).
+Sizes are read from the tensors. The config supplies what no tensor tells: attention
+heads, rope, the context length; `image_config.py` reads how images are prepared.
 """
 
 import re
@@ -18,7 +18,7 @@ from fastvlm_mlx.model.validation import MAX_LAYERS, check_choice
 from fastvlm_mlx.model.vision_config import MULTI_SCALE
 from fastvlm_mlx.weights.weight_files import Tensors
 
-# What mlx-lm's Qwen2 and Llama read; the rest of a config is training's.
+# The fields that mlx-lm's Qwen2 and Llama read; the others matter in training only.
 TEXT_FIELDS = (
     "hidden_size",
     "num_hidden_layers",
@@ -57,23 +57,23 @@ ARCHITECTURES = {
 }
 
 
-def text_config(config: dict[str, Any], tensors: Tensors) -> TextConfig:
+def build_text_config(config: dict[str, Any], tensors: Tensors) -> TextConfig:
     """The arguments of the mlx-lm model that holds `language_model.*` tensors.
 
     Args:
         config: the checkpoint's `config.json`.
-        tensors: the language model's, after `tie_embeddings`.
+        tensors: the language model's, after `drop_tied_head`.
     Raises:
         CheckpointError: a value is missing, or contradicts the tensors.
     """
     text = _object(config, "text_config") or config
-    found: dict[str, Any] = {"model_type": _text_model(config)}
-    found |= {k: text[k] for k in TEXT_FIELDS if text.get(k) is not None}
+    built: dict[str, Any] = {"model_type": text_model_type(config)}
+    built |= {k: text[k] for k in TEXT_FIELDS if text.get(k) is not None}
     rope = _object(text, "rope_parameters")  # transformers 5 moved the base there
-    found.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
+    built.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
     if rope.get("rope_type", "default") != "default":
-        found["rope_scaling"] = rope
-    found.setdefault("num_key_value_heads", found.get("num_attention_heads"))
+        built["rope_scaling"] = rope
+    built.setdefault("num_key_value_heads", built.get("num_attention_heads"))
     embedding = tensors.get("language_model.model.embed_tokens.weight")
     if embedding is None:
         raise CheckpointError(
@@ -83,40 +83,45 @@ def text_config(config: dict[str, Any], tensors: Tensors) -> TextConfig:
     layers = {
         int(m[1]) for n in tensors if (m := re.search(r"\.layers\.(\d{1,9})\.", n))
     }
-    for name, there in (
+    for name, stored in (
         ("num_hidden_layers", 1 + max(layers, default=-1)),
         ("vocab_size", embedding.shape[0]),
     ):
-        if found.setdefault(name, there) != there:
+        if built.setdefault(name, stored) != stored:
             raise CheckpointError(
-                f"config.json: {name} is {found[name]!r:.200}, but the checkpoint"
-                f" holds {there}; the two do not belong together"
+                f"config.json: {name} is {built[name]!r:.200}, but the checkpoint"
+                f" holds {stored}; the two do not belong together"
             )
-    found["tie_word_embeddings"] = "language_model.lm_head.weight" not in tensors
-    return TextConfig.from_dict(found)
+    built["tie_word_embeddings"] = "language_model.lm_head.weight" not in tensors
+    return TextConfig.from_dict(built)
 
 
-def _text_model(config: dict[str, Any]) -> str:
-    text = _object(config, "text_config")
-    for told in (text.get("model_type"), config.get("model_type")):
-        if isinstance(told, str) and told.lower() in TEXT_MODELS:
-            return TEXT_MODELS[told.lower()]
-        if told:
-            break
-    else:
-        told = None
+def text_model_type(config: dict[str, Any]) -> str:
+    """mlx-lm's `model_type` of the language model: `qwen2` or `llama`.
+
+    It is declared by the first of: `text_config.model_type`, `model_type`, and, if
+    neither is set, `architectures`.
+
+    Raises:
+        CheckpointError: not a language model that FastVLM is built on.
+    """
+    declared = _object(config, "text_config").get("model_type")
+    declared = declared or config.get("model_type") or None
+    if declared is None:
         architectures = config.get("architectures")
         for name in architectures if isinstance(architectures, list) else ():
             if isinstance(name, str) and name in ARCHITECTURES:
                 return ARCHITECTURES[name]
+    if isinstance(declared, str) and declared.lower() in TEXT_MODELS:
+        return TEXT_MODELS[declared.lower()]
     raise CheckpointError(
-        f"config.json: model_type {told!r:.200} is not a FastVLM's;"
+        f"config.json: model_type {declared!r:.200} is not a FastVLM's;"
         f" known are {', '.join(TEXT_MODELS)}"
     )
 
 
 def _object(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """The object under `name`, {} if there is none."""
+    """The JSON object under `name`, {} if there is none."""
     value = config.get(name) or {}
     if not isinstance(value, dict):
         raise CheckpointError(
@@ -126,11 +131,11 @@ def _object(config: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def tie_embeddings(tensors: Tensors) -> None:
-    """Drops an output head that equals the embedding; mends what configs get wrong.
+def drop_tied_head(tensors: Tensors) -> None:
+    """Removes an output head that equals the embedding from `tensors`.
 
-    The tensors decide: a head that is there and differs is used, whatever the config
-    says (released configs are known to say otherwise).
+    The tensors decide, not `tie_word_embeddings`: released configs are known to
+    contradict their tensors. A head that differs from the embedding is kept.
     """
     head, embedding = (
         {
@@ -151,12 +156,13 @@ def tie_embeddings(tensors: Tensors) -> None:
             del tensors[f"language_model.lm_head.{field}"]
 
 
-def projector(
+def build_projector(
     tensors: Tensors, config: dict[str, Any]
 ) -> tuple[Tensors, ProjectorConfig]:
-    """Renumbers `projector.N.*` as `projector.layers.I.*` and reads the widths.
+    """Renames `projector.N.*` to `projector.layers.I.*` and reads the widths.
 
-    Published numberings leave gaps for the GELUs between (0 and 2; 1 and 2).
+    N is an index into the publisher's nn.Sequential, which counts the GELUs too
+    (LLaVA: 0 and 2) or starts at 1 (transformers: 1 and 2); I counts linear layers.
 
     Raises:
         CheckpointError: not linear layers, or not what `mm_projector_type` says.
@@ -197,27 +203,32 @@ def projector(
     return out, ProjectorConfig("mlp" if len(weights) > 1 else "linear", dims)
 
 
-def _check_projector_type(told: Any, layers: int) -> None:
-    """LLaVA's `mm_projector_type` against the layers that are there."""
-    if told is None:
+def _check_projector_type(declared: Any, layers: int) -> None:
+    """Compares LLaVA's `mm_projector_type` with the number of layers in the tensors."""
+    if declared is None:
         return
-    match = re.fullmatch(r"linear|identity|mlp([1-9]\d{0,2})x_gelu", str(told))
+    match = re.fullmatch(r"linear|identity|mlp([1-9]\d{0,2})x_gelu", str(declared))
     if match is None:
         raise CheckpointError(
-            f"config.json: mm_projector_type {told!r:.200} is unknown; use linear,"
+            f"config.json: mm_projector_type {declared!r:.200} is unknown; use linear,"
             " mlpNx_gelu or identity"
         )
-    wanted = {"linear": 1, "identity": 0}.get(str(told)) if not match[1] else None
+    wanted = {"linear": 1, "identity": 0}.get(str(declared)) if not match[1] else None
     wanted = int(match[1]) if wanted is None else wanted
     if layers != wanted:
         raise CheckpointError(
-            f"config.json: mm_projector_type is {told}, but the checkpoint's projector"
-            f" has {layers} layers; the two do not belong together"
+            f"config.json: mm_projector_type is {declared}, but the checkpoint's"
+            f" projector has {layers} layers; the two do not belong together"
         )
 
 
-def multi_scale(config: dict[str, Any]) -> tuple[str | None, tuple[int, ...]]:
-    """The encoder's feature aggregation and the stages it pools."""
+def read_multi_scale(config: dict[str, Any]) -> tuple[str | None, tuple[int, ...]]:
+    """The encoder's feature aggregation (`avgpool`, `dwconv` or None) and the indices
+    of the stages it pools.
+
+    Raises:
+        CheckpointError: an unknown kind, or not a list of stage indices.
+    """
     kind, stages = config.get("mm_multi_scale"), config.get("mm_multi_scale_stages")
     if kind is not None:
         check_choice("mm_multi_scale", kind, MULTI_SCALE)
@@ -232,11 +243,11 @@ def multi_scale(config: dict[str, Any]) -> tuple[str | None, tuple[int, ...]]:
     return kind, tuple(stages)
 
 
-def context_length(
+def read_context_length(
     config: dict[str, Any], folder: Path, text: TextConfig | None
 ) -> int:
-    """Tokens that a conversation may hold: the smaller of what the language model was
-    built for and what the checkpoint was tuned with."""
+    """The context length in tokens: the smallest limit of the language model, the
+    config and the tokenizer; 32768 if none has one."""
     limits: list[Any] = [text and text.max_position_embeddings]
     limits.append(config.get("tokenizer_model_max_length"))
     tokenizer = read_json(folder / "tokenizer_config.json", optional=True)

@@ -23,16 +23,22 @@ from fastvlm_mlx.model.vision_config import VisionConfig
 
 
 class DepthwiseConv(nn.Module):
-    """One kernel per channel, or several (`out_dim` a multiple of `dim`)."""
+    """One kernel per channel, or several (`out_dim` a multiple of `dim`).
+
+    Attributes:
+        weight: (out_dim, kernel, kernel, 1).
+        bias: (out_dim,).
+        stride: pixels between two windows, in both directions.
+    """
 
     def __init__(self, dim: int, out_dim: int, kernel: int, stride: int = 1):
         super().__init__()
         self.weight = mx.zeros((out_dim, kernel, kernel, 1))
         self.bias = mx.zeros((out_dim,))
-        self._stride = stride
+        self.stride = stride
 
     def __call__(self, x: mx.array, *, activate: bool = False) -> mx.array:
-        return ops.depthwise(x, self, stride=self._stride, activate=activate)
+        return ops.depthwise(x, self, stride=self.stride, activate=activate)
 
 
 class SqueezeExcite(nn.Module):
@@ -77,35 +83,44 @@ class RepMixerBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of every position to every other."""
+    """Self-attention of every position to every other.
+
+    Attributes:
+        head_dim: channels of one head; `dim` is a multiple of it.
+    """
 
     def __init__(self, dim: int, head_dim: int):
         super().__init__()
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        self._head_dim = head_dim
+        self.head_dim = head_dim
 
     def __call__(self, x: mx.array) -> mx.array:
         B, H, W, C = x.shape
         # [B, H * W, 3 * C]
         qkv = ops.linear(x.flatten(1, 2), self.qkv)
-        x = ops.attention(qkv, self._head_dim)
+        x = ops.attention(qkv, self.head_dim)
         return ops.linear(x, self.proj).reshape(B, H, W, C)
 
 
 class AttentionBlock(nn.Module):
-    """Pre-norm self-attention, then a convolutional FFN."""
+    """Pre-norm self-attention, then a convolutional FFN.
+
+    Attributes:
+        layer_norm: whether the input is normalized (LayerNorm without affine).
+        eps: LayerNorm's epsilon.
+    """
 
     def __init__(self, dim: int, hidden_dim: int, config: VisionConfig):
         super().__init__()
         self.token_mixer = Attention(dim, config.head_dim)
         self.mlp = ConvFFN(dim, hidden_dim, config.ffn_kernel)
         # MobileCLIP's smaller encoders normalize by BatchNorm: folded into qkv.
-        self._layer_norm = config.layer_norm
-        self._eps = config.layer_norm_eps
+        self.layer_norm = config.layer_norm
+        self.eps = config.layer_norm_eps
 
     def __call__(self, x: mx.array) -> mx.array:
-        y = mx.fast.layer_norm(x, None, None, self._eps) if self._layer_norm else x
+        y = mx.fast.layer_norm(x, None, None, self.eps) if self.layer_norm else x
         return self.mlp(x + self.token_mixer(y))
 
 
@@ -188,18 +203,23 @@ class FinalConv(nn.Module):
 
 class Pool(nn.Module):
     """Brings a stage's map to the last grid: the mean, or a learnt kernel, of each
-    `ratio` x `ratio` window (section 3.1.1 and table 2 of the paper)."""
+    `ratio` x `ratio` window (section 3.1.1 and table 2 of the paper).
+
+    Attributes:
+        ratio: the side of a window, in positions of the stage's map.
+        weight, bias: (ratio, ratio, dim) and (dim,), of a learnt kernel only.
+    """
 
     def __init__(self, dim: int, ratio: int, learnt: bool):
         super().__init__()
-        self._ratio = ratio
+        self.ratio = ratio
         if learnt:
             self.weight = mx.zeros((ratio, ratio, dim))
             self.bias = mx.zeros((dim,))
 
     def __call__(self, x: mx.array) -> mx.array:
         B, H, W, C = x.shape
-        r = self._ratio
+        r = self.ratio
         # Windows do not overlap, so pooling is a sum over two axes:
         # [B, H / r, r, W / r, r, C]
         x = x.reshape(B, H // r, r, W // r, r, C)

@@ -27,11 +27,6 @@ _MODEL_FILES = re.compile(
 _SHARD = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
 
 
-def number(array: mx.array) -> float:
-    """The value of an array of one element."""
-    return array.item()  # pyright: ignore
-
-
 def cast(tensors: Tensors, dtype: mx.Dtype) -> Tensors:
     """Gives what is of floating point another dtype; packed weights pass through."""
     return {

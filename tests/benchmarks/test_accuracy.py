@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.accuracy import table
-from benchmarks.accuracy.asking import LOOKS, Answer, Question, asked
+from benchmarks.accuracy.asking import LOOKS, Answer, Question, draw_questions
 from benchmarks.accuracy.table import Tally
-from benchmarks.accuracy.variants import NAMES, Variant, make
+from benchmarks.accuracy.variants import NAMES, Variant, make_variants
 from fastvlm_mlx.model_folder import converted
 from tests.support.paths import ROOT
 from training import drawing, questions
@@ -27,7 +27,7 @@ with_fonts = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def every_question() -> list[Question]:
-    return list(asked(questions.KINDS, 2))
+    return list(draw_questions(questions.KINDS, 2))
 
 
 @with_fonts
@@ -68,15 +68,15 @@ def test_each_kind_is_asked_as_often_in_both_looks(every_question) -> None:
 
 
 def test_questions_are_the_same_every_time(every_question) -> None:
-    assert every_question == list(asked(questions.KINDS, 2))
+    assert every_question == list(draw_questions(questions.KINDS, 2))
     # A kind's questions do not depend on which other kinds are asked.
     words = [q for q in every_question if q.kind == "word"]
-    assert words == list(asked(["word"], 2))
+    assert words == list(draw_questions(["word"], 2))
 
 
 def test_what_cannot_be_had_says_why(tmp_path: Path) -> None:
     folder = converted("demo")
-    shipped, half = make(["shipped", "0.5x"], folder, tmp_path, resolution=64)
+    shipped, half = make_variants(["shipped", "0.5x"], folder, tmp_path, resolution=64)
     assert not shipped.fault
     assert (
         half.fault == "resolution 32: must be a multiple of 64 from 64 to 4096; try 64"
@@ -84,8 +84,8 @@ def test_what_cannot_be_had_says_why(tmp_path: Path) -> None:
 
 
 def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
-    (eight,) = make(["8-bit"], converted("demo"), tmp_path)
-    (again,) = make(["4-bit"], Path(eight.folder), tmp_path)
+    (eight,) = make_variants(["8-bit"], converted("demo"), tmp_path)
+    (again,) = make_variants(["4-bit"], Path(eight.folder), tmp_path)
     assert again.fault.startswith("--q-bits 4: the checkpoint is quantized already")
 
 

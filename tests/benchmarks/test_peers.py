@@ -99,9 +99,9 @@ def test_slow_peers_take_part_in_fewer_rounds():
 
 def test_the_answer_begins_after_the_marker():
     marker = b"assistant\n"
-    assert contenders._after(marker, b"Prompt: user ... assistant\n\n") == b"\n"
-    assert contenders._after(marker, b"Prompt: user") == b""
-    assert contenders._after(b"", b"An") == b"An"
+    assert contenders._text_after(marker, b"Prompt: user ... assistant\n\n") == b"\n"
+    assert contenders._text_after(marker, b"Prompt: user") == b""
+    assert contenders._text_after(b"", b"An") == b"An"
 
 
 def test_pinned_versions(monkeypatch):

@@ -6,9 +6,9 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx.convert import quantization_check, to_mlx
-from fastvlm_mlx.convert.fold.fold_checkpoint import fold_checkpoint
+from fastvlm_mlx.convert.fold_checkpoint import fold_checkpoint
 from fastvlm_mlx.convert.quantization_check import CONVERSATIONS
-from fastvlm_mlx.convert.source.checkpoint import opened
+from fastvlm_mlx.convert.source.checkpoint import open_checkpoint
 from fastvlm_mlx.device import on_cpu
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from tests.support import checkpoints
@@ -16,13 +16,13 @@ from tests.support import checkpoints
 
 @pytest.fixture
 def parts(reference: Path):
-    with opened(reference / "llava-mini") as read:
+    with open_checkpoint(reference / "llava-mini") as read:
         yield *fold_checkpoint(read), Tokenizer(read.folder)
 
 
 def test_a_model_agrees_with_itself(parts):
     tensors, config, tokenizer = parts
-    found = quantization_check.measure(
+    found = quantization_check.measure_agreement(
         tensors, config, dict(tensors), config, tokenizer
     )
     assert found is not None
@@ -37,7 +37,9 @@ def test_garbage_shows(parts):
     broken = dict(tensors)
     name = "language_model.model.layers.0.mlp.down_proj.weight"
     broken[name] = mx.random.normal(broken[name].shape, key=mx.random.key(0))
-    found = quantization_check.measure(tensors, config, broken, config, tokenizer)
+    found = quantization_check.measure_agreement(
+        tensors, config, broken, config, tokenizer
+    )
     assert found is not None
     assert found.top1 < 0.7
     assert found.kl > 0.5
@@ -58,7 +60,10 @@ def test_more_bits_agree_better(reference: Path, tmp_path: Path):
 def test_a_language_model_without_an_encoder_is_not_compared(parts):
     tensors, config, tokenizer = parts
     blind = to_mlx.replace(config, vision=None)
-    assert quantization_check.measure(tensors, blind, tensors, blind, tokenizer) is None
+    assert (
+        quantization_check.measure_agreement(tensors, blind, tensors, blind, tokenizer)
+        is None
+    )
 
 
 @pytest.mark.skipif(not on_cpu(), reason="only a CPU compares in float32")

@@ -14,7 +14,7 @@ from fastvlm_mlx.weights.weight_files import INDEX, load_tensors, weight_files
 
 
 def test_shards_hold_all_and_are_let_go(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(save_weights, "SHARD_BYTES", 100)
+    monkeypatch.setattr(save_weights, "MAX_SHARD_BYTES", 100)
     tensors = {f"t{n}": mx.full((16,), n, mx.float32) for n in range(3)}
     wanted, seen = dict(tensors), []
     size = save_tensors(tmp_path, tensors, lambda done, total: seen.append(done))

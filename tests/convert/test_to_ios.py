@@ -17,8 +17,8 @@ from tokenizers import Tokenizer
 from fastvlm_mlx.convert import to_ios
 from fastvlm_mlx.convert.coreml import mlpackage
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.convert.ios_memory import estimate
-from fastvlm_mlx.convert.to_ios import app_tensors, with_rows
+from fastvlm_mlx.convert.ios_memory import estimate_memory
+from fastvlm_mlx.convert.to_ios import add_embedding_rows, rename_for_app
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import load
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
@@ -192,7 +192,7 @@ def test_projectors_that_the_app_has_not():
     )
     message = re.escape("has a projector of two layers as wide as the language model")
     with pytest.raises(CheckpointError, match=message):
-        app_tensors({}, config)
+        rename_for_app({}, config)
 
 
 def test_rows_are_added_where_the_vocabulary_is_full():
@@ -201,8 +201,8 @@ def test_rows_are_added_where_the_vocabulary_is_full():
         name: mx.ones((64, 8)),
         "language_model.lm_head.weight": mx.ones((64, 8)),
     }
-    assert with_rows(tensors, 64)[name].shape == (64, 8)
-    grown = with_rows(tensors, 65)
+    assert add_embedding_rows(tensors, 64)[name].shape == (64, 8)
+    grown = add_embedding_rows(tensors, 65)
     assert {array.shape for array in grown.values()} == {(128, 8)}
     assert float(mx.abs(grown[name][64:]).max()) == 0
 
@@ -213,12 +213,12 @@ def test_memory_of_the_released_sizes():
         projector=ProjectorConfig("mlp", (3072, 3584, 3584)),
         text=TEXT,
     )
-    small = estimate(config, 500_000_000, 246_000_000, 1024)
+    small = estimate_memory(config, 500_000_000, 246_000_000, 1024)
     # the first stage's (384, 256, 256) maps, twice; 64 x 64 positions never attend
     assert small.activations == 2 * 2 * 384 * 256 * 256
     assert small.cache == 2 * 2 * 28 * 512 * (256 + 512)
     assert small.warnings() == []
-    large = estimate(config, 8_100_000_000, 246_000_000, 1024)
+    large = estimate_memory(config, 8_100_000_000, 246_000_000, 1024)
     lines = large.warnings()
     assert lines[0].startswith(
         "4 GB (iPhone 12, 13): 8.7 GB is above the 2.6 GB an app"

@@ -14,10 +14,10 @@ from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.weights.weight_files import load_tensors
 from tests.support import checkpoints, encoders
+from tests.support.assert_close import assert_close
 from tests.support.checkpoints import Spec
-from tests.support.closeness import assert_close
 from tests.support.encoders import MCI, Encoder
-from tests.support.unfolded import Unfolded
+from tests.support.train_form_encoder import TrainFormEncoder
 
 WHOLE = ("llava", "transformers", "mlx-community")
 BARE = ("mobileclip", "openclip", "encoder", "timm")
@@ -31,8 +31,8 @@ def pixels(size: int = 128) -> mx.array:
     return mx.array(values.astype(np.float32))
 
 
-def unfolded_features(encoder: Encoder, seed: int = 0) -> mx.array:
-    network = Unfolded(encoders.to_mlx(encoders.build(encoder, seed)))
+def train_form_features(encoder: Encoder, seed: int = 0) -> mx.array:
+    network = TrainFormEncoder(encoders.to_mlx(encoders.build(encoder, seed)))
     return network(pixels()).flatten(1, 2)
 
 
@@ -62,7 +62,7 @@ def test_every_layout_gives_the_features_of_its_source(
 ):
     encoder = Encoder() if fused else UNFUSED
     model = converted(tmp_path, Spec(layout=layout, encoder=encoder))
-    assert_close(layout, features(model), unfolded_features(encoder), LIMIT)
+    assert_close(layout, features(model), train_form_features(encoder), LIMIT)
     assert (model.language_model is None) == (layout in BARE)
 
 
@@ -75,7 +75,7 @@ def test_four_stages_with_squeeze_excite_and_batch_norm(
     spec = Spec(layout=layout, encoder=encoder, image_size=64)
     model = converted(tmp_path, spec)
     assert model.config.vision is not None and model.config.vision.stride == 32
-    assert_close("mci", features(model), unfolded_features(encoder), LIMIT)
+    assert_close("mci", features(model), train_form_features(encoder), LIMIT)
 
 
 def test_layouts_of_one_model_agree(tmp_path: Path):
@@ -99,7 +99,7 @@ def test_layouts_of_one_model_agree(tmp_path: Path):
 )
 def test_other_sizes(encoder: Encoder, seed: int, tmp_path: Path):
     model = converted(tmp_path, Spec(layout="encoder", encoder=encoder), seed)
-    wanted = unfolded_features(encoder, seed)
+    wanted = train_form_features(encoder, seed)
     assert_close("features", features(model), wanted, LIMIT)
 
 
@@ -128,7 +128,7 @@ def test_quantizing(bits: int, limit: float, tmp_path: Path):
     report = to_mlx.convert(source, out, q_bits=bits, q_group_size=32)
     model = load(out, dtype="float32")
     assert_close(f"{bits} bits", logits(model), plain, limit)
-    assert_close("encoder", features(model), unfolded_features(Encoder()), LIMIT)
+    assert_close("encoder", features(model), train_form_features(Encoder()), LIMIT)
     assert model.config.quantization == {"group_size": 32, "bits": bits}
     assert report.bytes < report.source_bytes
     stored = load_tensors(out / "model.safetensors")
@@ -152,7 +152,7 @@ def test_quantising_a_converted_folder_is_the_same(tmp_path: Path):
 
 def test_shards_with_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     plain = logits(converted(tmp_path / "one", Spec(shards=2)))
-    monkeypatch.setattr(save_weights, "SHARD_BYTES", 100_000)
+    monkeypatch.setattr(save_weights, "MAX_SHARD_BYTES", 100_000)
     model = converted(tmp_path / "many", Spec())
     assert len(list((tmp_path / "many" / "out").glob("model-*.safetensors"))) > 1
     assert (tmp_path / "many" / "out" / "model.safetensors.index.json").exists()

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from fastvlm_mlx.convert import to_mlx_vlm
-from fastvlm_mlx.convert.to_mlx_vlm import RELEASED, vision_config
+from fastvlm_mlx.convert.to_mlx_vlm import RELEASED, build_vision_config
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import load
 from fastvlm_mlx.model.vision_config import VisionConfig
-from tests.support.closeness import assert_close
+from tests.support.assert_close import assert_close
 from tests.support.paths import TESTS
 
 LAYOUTS = ("llava-mini", "llava-mini-train", "hf-mini", "mlx-community-mini-4bit")
@@ -70,7 +70,7 @@ def test_mlx_vlm_gives_our_logits(made, tmp_path: Path):
 
 def test_the_config_serves_swift_too():
     # The CodingKeys of mlx-swift-lm's FastVLM.swift, none of them optional.
-    values = vision_config(VisionConfig(), 1024)
+    values = build_vision_config(VisionConfig(), 1024)
     assert set(values) - {"model_type"} == {
         "cls_ratio",
         "down_patch_size",
@@ -117,7 +117,7 @@ def test_refusals(reference: Path, tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_encoders_that_mlx_vlm_has_not():
+def test_encoders_that_mlx_vlm_cannot_express():
     cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"downsample_se_dims": (0, 0, 0, 0, 8)}, "squeeze-excite in its downsampl"),
         ({"layer_norm": False}, "BatchNorm in its attention"),
@@ -126,13 +126,13 @@ def test_encoders_that_mlx_vlm_has_not():
     )
     for fields, what in cases:
         with pytest.raises(CheckpointError, match=f"its encoder has no {what}"):
-            to_mlx_vlm._check(VisionConfig(**fields))
+            to_mlx_vlm._check_encoder(VisionConfig(**fields))
 
 
-def test_a_bias_that_no_norm_explains_is_refused():
+def test_a_bias_that_is_not_a_norms_is_refused():
     tensors = {
         "vision_tower.b.token_mixer.qkv.weight": mx.eye(12)[:, :4],
         "vision_tower.b.token_mixer.qkv.bias": mx.ones((12,)),
     }
-    with pytest.raises(CheckpointError, match="has a bias on qkv .1 of it beyond"):
+    with pytest.raises(CheckpointError, match="has a bias on qkv .1 of it not from"):
         to_mlx_vlm._norm_and_qkv(tensors, "b", "n")

@@ -12,7 +12,7 @@ import pytest
 
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.model import ops
-from tests.support.closeness import assert_close
+from tests.support.assert_close import assert_close
 
 LIMIT = 2e-5  # of the standard deviation, float32
 

@@ -10,7 +10,7 @@ import pytest
 from fastvlm_mlx.cpu import kernels, mlx_lm_patch
 from fastvlm_mlx.model import language
 from fastvlm_mlx.model.text_config import TextConfig
-from tests.support.closeness import assert_close
+from tests.support.assert_close import assert_close
 
 SIZES: dict[str, Any] = {
     "hidden_size": 64,

@@ -11,7 +11,7 @@ import pytest
 from fastvlm_mlx import load
 from fastvlm_mlx.convert import to_mlx
 from tests.support import checkpoints
-from tests.support.closeness import assert_close
+from tests.support.assert_close import assert_close
 from tests.support.paths import GOLDEN
 from tests.support.small_tokenizers import write_vicuna
 

@@ -9,8 +9,7 @@ import pytest
 from fastvlm_mlx.convert import to_mlx
 from fastvlm_mlx.errors import FastVLMError
 from tests.support import encoders
-from tests.support.encoders import Encoder
-from tests.support.spoiling import (
+from tests.support.damaged_files import (
     DEEP,
     Case,
     assert_refused,
@@ -22,6 +21,7 @@ from tests.support.spoiling import (
     without,
     write_sound,
 )
+from tests.support.encoders import Encoder
 
 JSON = r"config\.json: not valid JSON \(.*\); download the file again"
 RIGHT = "get the right config.json"

@@ -19,7 +19,7 @@ import pytest
 from benchmarks import encoder as forms
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.model.vision_config import VisionConfig
-from tests.support.closeness import assert_close
+from tests.support.assert_close import assert_close
 
 SMALL = VisionConfig(
     depths=(1, 2, 1, 1, 1),

@@ -20,7 +20,7 @@ from fastvlm_mlx.fastvlm import FastVLM as Ours  # noqa: E402
 from fastvlm_mlx.model.language import mlx_lm_module  # noqa: E402
 from tests.support import reference_files as files  # noqa: E402
 from tests.support import reference_goldens, reference_layouts  # noqa: E402
-from tests.support.closeness import assert_close  # noqa: E402
+from tests.support.assert_close import assert_close  # noqa: E402
 from tests.support.reference_models import FastVlm, Llava, Sizes  # noqa: E402
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]
@@ -96,7 +96,7 @@ def written(layout: str, sizes: Sizes, folder: Path) -> Any:
     config = reference_layouts.llava_config(sizes, str(dtype).removeprefix("torch."))
     if kind.endswith("bit"):
         bits = int(kind[-4])
-        values, language_model = files.quantise(language_model, bits)
+        values, language_model = files.quantize(language_model, bits)
         files.load(model.language_model, values)
         config["quantization"] = {"group_size": files.GROUP_SIZE, "bits": bits}
     if kind.startswith("mlx"):

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 pytest.importorskip("timm")
 
 from tests.support import make_references  # noqa: E402
-from tests.support.closeness import assert_close  # noqa: E402
+from tests.support.assert_close import assert_close  # noqa: E402
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]
 MAKERS = {

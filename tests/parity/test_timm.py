@@ -10,7 +10,7 @@ import pytest
 
 from fastvlm_mlx import load
 from fastvlm_mlx.convert import to_mlx
-from tests.support.closeness import assert_close
+from tests.support.assert_close import assert_close
 
 pytestmark = pytest.mark.parity
 LIMIT = 1e-3

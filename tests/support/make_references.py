@@ -25,7 +25,7 @@ from tests.support.reference_files import (
     TOKENIZER,
     arrays,
     load,
-    quantise,
+    quantize,
     shorten,
     to_bfloat16,
     write,
@@ -68,7 +68,7 @@ def make_tokenizer(folder: Path) -> None:
 
 
 def make_llava(out: Path, images: Arrays) -> None:
-    """Apple's release, mlx-vlm's conversion of it, and that quantised: one model."""
+    """Apple's release, mlx-vlm's conversion of it, and that quantized: one model."""
     sizes = Sizes()
 
     def build(seed: int) -> tuple[list[Arrays], Arrays, Arrays, Arrays]:
@@ -77,7 +77,7 @@ def make_llava(out: Path, images: Arrays) -> None:
             shorten(part)
         parts = [arrays(part) for part in model.parts]
         whole = golden(model, images)
-        values, stored = quantise(parts[2])
+        values, stored = quantize(parts[2])
         load(model.language_model, values)
         return parts, whole, stored, golden(model, images)
 

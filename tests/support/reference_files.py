@@ -1,4 +1,4 @@
-"""Tensors of PyTorch's modules, rounded or quantised, and checkpoint folders of them.
+"""Tensors of PyTorch's modules, rounded or quantized, and checkpoint folders of them.
 
 The weights are written as safetensors in the order of their names.
 """
@@ -48,7 +48,7 @@ def arrays(module: torch.nn.Module) -> Arrays:
     return {name: array.copy() for name, array in state.items()}
 
 
-def quantise(tensors: Arrays, bits: int = BITS) -> tuple[Arrays, Arrays]:
+def quantize(tensors: Arrays, bits: int = BITS) -> tuple[Arrays, Arrays]:
     """The values that few bits leave, and the tensors that hold them, as in mlx-lm."""
     values, stored = dict(tensors), dict(tensors)
     for name, array in tensors.items():

@@ -20,13 +20,15 @@ LAYERS = {0.5: 24, 1.5: 28, 7: 28}
 
 
 def text(billions: float) -> TextConfig:
-    return TextConfig(
-        **QWEN2[billions],
-        model_type="qwen2",
-        num_hidden_layers=LAYERS[billions],
-        num_key_value_heads=4 if billions == 7 else 2,
-        rms_norm_eps=1e-6,
-        vocab_size=152064 if billions == 7 else 151936,
+    return TextConfig.from_dict(
+        {
+            **QWEN2[billions],
+            "model_type": "qwen2",
+            "num_hidden_layers": LAYERS[billions],
+            "num_key_value_heads": 4 if billions == 7 else 2,
+            "rms_norm_eps": 1e-6,
+            "vocab_size": 152064 if billions == 7 else 151936,
+        }
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from fastvlm_mlx.convert.coreml import mil_rounding
 from fastvlm_mlx.convert.coreml.mil_evaluator import Ranges, evaluate
 from fastvlm_mlx.convert.coreml.mil_operations import OPERATIONS
-from fastvlm_mlx.convert.coreml.mil_rounding import rounded, unrounded
+from fastvlm_mlx.convert.coreml.mil_rounding import no_rounding, round_to_float16
 from fastvlm_mlx.convert.coreml.mlpackage import Function, Operation, Value
 from fastvlm_mlx.errors import CheckpointError, OptionError
 
@@ -20,7 +20,7 @@ def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
     return (scale * RANDOM.standard_normal(shape)).astype(np.float32)
 
 
-def run(name: str, step=unrounded, **inputs) -> np.ndarray:
+def run(name: str, step=no_rounding, **inputs) -> np.ndarray:
     return OPERATIONS[name](inputs, step)
 
 
@@ -105,9 +105,9 @@ def test_pooling_and_means():
 
 def test_moves():
     x = normal(1, 6, 2, 2)
-    parts = OPERATIONS["split"]({"x": x, "num_splits": 3, "axis": 1}, unrounded)
+    parts = OPERATIONS["split"]({"x": x, "num_splits": 3, "axis": 1}, no_rounding)
     np.testing.assert_array_equal(run("concat", values=parts, axis=1), x)
-    sizes = OPERATIONS["split"]({"x": x, "split_sizes": [1, 5], "axis": 1}, unrounded)
+    sizes = OPERATIONS["split"]({"x": x, "split_sizes": [1, 5], "axis": 1}, no_rounding)
     assert [part.shape[1] for part in sizes] == [1, 5]
     given = run("transpose", x=run("reshape", x=x, shape=[1, 6, 4]), perm=[0, 2, 1])
     np.testing.assert_array_equal(given, x.reshape(1, 6, 4).swapaxes(1, 2))
@@ -152,9 +152,21 @@ def test_gelu_is_exact():
 def test_strict_rounding_shows_the_overflow_that_the_prescale_cures():
     x = normal(1, 768, 2, 2, scale=100)
     wanted = run("layer_norm", x=x, axes=[1], epsilon=1e-5)
-    lost = run("layer_norm", x=rounded(x), axes=[1], epsilon=1e-5, step=rounded)
+    lost = run(
+        "layer_norm",
+        x=round_to_float16(x),
+        axes=[1],
+        epsilon=1e-5,
+        step=round_to_float16,
+    )
     assert np.abs(lost).max() < 0.1  # silently nothing, not even NaN
-    cured = run("layer_norm", x=rounded(x / 16), axes=[1], epsilon=6e-8, step=rounded)
+    cured = run(
+        "layer_norm",
+        x=round_to_float16(x / 16),
+        axes=[1],
+        epsilon=6e-8,
+        step=round_to_float16,
+    )
     np.testing.assert_allclose(cured, wanted, atol=0.02)
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from fastvlm_mlx.convert.coreml.mil_operations import OPERATIONS
-from fastvlm_mlx.convert.coreml.mil_rounding import unrounded
+from fastvlm_mlx.convert.coreml.mil_rounding import no_rounding
 from fastvlm_mlx.convert.coreml.mil_weights import (
     Weights,
     pack_bits,
-    palettise,
+    palettize,
     quantize,
 )
 from fastvlm_mlx.convert.coreml.mlpackage import unpack_bits
@@ -47,7 +47,7 @@ def test_int8_is_within_half_a_step(block: int | None):
     data, scale = quantize(array, block)
     assert scale.shape == (48, 64 // (block or 64), 1, 1)
     restored = OPERATIONS["constexpr_blockwise_shift_scale"](
-        {"data": data, "scale": scale}, unrounded
+        {"data": data, "scale": scale}, no_rounding
     )
     step = np.repeat(scale, block or 64, 1)
     assert np.all(np.abs(restored - array.astype(np.float32)) <= 0.51 * step)
@@ -59,7 +59,7 @@ def test_int8_is_within_half_a_step(block: int | None):
                 "scale": scale.reshape(-1),
                 "axis": np.int32(0),
             },
-            unrounded,
+            no_rounding,
         )
         np.testing.assert_array_equal(flat, restored)
 
@@ -67,7 +67,7 @@ def test_int8_is_within_half_a_step(block: int | None):
 @pytest.mark.parametrize(("bits", "limit"), [(8, 0.01), (6, 0.04)])
 def test_palettes_fit(bits: int, limit: float):
     array = kernel(128, 256)
-    palette, indices = palettise(array, bits)
+    palette, indices = palettize(array, bits)
     assert palette.shape == (2**bits,) and np.all(np.diff(palette) >= 0)
     error = palette[indices].astype(np.float32) - array.astype(np.float32)
     assert np.sqrt(np.mean(error**2)) < limit  # of a standard deviation of 1
@@ -75,7 +75,7 @@ def test_palettes_fit(bits: int, limit: float):
 
 def test_a_palette_of_few_values_is_exact():
     array = RANDOM.choice(np.array([-1, 0.25, 3], np.float16), (16, 16, 1, 1))
-    palette, indices = palettise(array, 6)
+    palette, indices = palettize(array, 6)
     np.testing.assert_array_equal(palette[indices], array)
 
 

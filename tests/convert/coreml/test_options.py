@@ -8,6 +8,7 @@ import pytest
 
 from fastvlm_mlx import coreml_encoder
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
+from fastvlm_mlx.convert.coreml.verify import Verdict
 from fastvlm_mlx.convert.to_coreml import export
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import FastVLM
@@ -87,3 +88,22 @@ def test_a_missing_extra_is_one_line(monkeypatch):
     with pytest.raises(OptionError, match=f"^{re.escape(message)}$"):
         coreml_encoder.import_coremltools()
     assert sys.modules.get("transformers", ...) is not None  # nothing stays hidden
+
+
+def verdict(psnr: float, strict_psnr: float | None) -> Verdict:
+    return Verdict("main", 256, 98, 35.0, psnr, strict_psnr, (), (), ())
+
+
+@pytest.mark.parametrize(
+    ("psnr", "strict_psnr", "passed"),
+    [
+        (40.0, None, True),
+        (40.0, 36.0, True),
+        (40.0, 34.0, False),
+        (34.0, 36.0, False),
+        (float("nan"), None, False),
+        (40.0, float("nan"), False),
+    ],
+)
+def test_both_figures_must_reach_the_limit(psnr, strict_psnr, passed: bool):
+    assert verdict(psnr, strict_psnr).passed is passed

@@ -10,8 +10,8 @@ from fastvlm_mlx.convert.fold import reparam
 from fastvlm_mlx.convert.fold.reparam import BatchNorm, Conv
 from fastvlm_mlx.convert.fold.tensor_tree import TensorReader
 from fastvlm_mlx.errors import CheckpointError
-from tests.support.closeness import assert_close
-from tests.support.unfolded import Unfolded
+from tests.support.assert_close import assert_close
+from tests.support.train_form_encoder import TrainFormEncoder
 
 # Of the standard deviation: float32 sums in another order.
 LIMIT = 2e-5
@@ -45,18 +45,18 @@ class Parts:
     def fold_side(self) -> TensorReader:
         return TensorReader(self.timm, "part.")
 
-    def unfolded(self) -> Unfolded:
+    def train_form(self) -> TrainFormEncoder:
         apple = {}
         for name, value in self.timm.items():
             for timm, original in self.APPLE.items():
                 name = name.replace(f".{timm}.", f".{original}.")
             apple[name.replace("layer_scale.gamma", "layer_scale")] = value
-        return Unfolded(apple)
+        return TrainFormEncoder(apple)
 
 
 def batch_norm(dim: int, seed: int = 0) -> BatchNorm:
     parts = Parts(seed).batch_norm("bn", dim)
-    return parts.fold_side().__truediv__("bn").batch_norm(dim)
+    return parts.fold_side().child("bn").batch_norm(dim)
 
 
 def apply_norm(x: mx.array, norm: BatchNorm) -> mx.array:
@@ -127,17 +127,17 @@ def test_mobile_one(skip: bool, scale: bool, branches: int, inputs: int, kernel:
         parts.conv_norm("conv_scale", DIM, inputs, 1, 1)
     if skip:
         parts.batch_norm("identity")
-    folded = folding._mobile_one(parts.fold_side())
+    folded = folding.fold_mobile_one(parts.fold_side())
     assert folded.weight.shape == (DIM, inputs, kernel, kernel)
-    wanted = parts.unfolded().mobile_one(image(), "part")
+    wanted = parts.train_form().mobile_one(image(), "part")
     assert_close("MobileOne", apply_conv(image(), folded), wanted, LIMIT)
 
 
 def test_mobile_one_of_stride_2_and_several_outputs_per_channel():
     parts = Parts().conv_norm("conv_kxk.0", 2 * DIM, 1, 3, 3)
     parts.conv_norm("conv_scale", 2 * DIM, 1, 1, 1)
-    folded = folding._mobile_one(parts.fold_side())
-    wanted = parts.unfolded().mobile_one(image(), "part", 2)
+    folded = folding.fold_mobile_one(parts.fold_side())
+    wanted = parts.train_form().mobile_one(image(), "part", 2)
     assert_close("stride 2", apply_conv(image(), folded, 2), wanted, LIMIT)
 
 
@@ -148,8 +148,8 @@ def test_rep_mixer(layer_scale: bool):
     parts.batch_norm("mixer.identity").batch_norm("norm.identity")
     if layer_scale:
         parts.put("layer_scale.gamma", DIM, 1, 1)
-    folded = folding._rep_mixer(parts.fold_side())
-    wanted = parts.unfolded().rep_mixer(image(), "part")
+    folded = folding.fold_token_mixer(parts.fold_side())
+    wanted = parts.train_form().rep_mixer(image(), "part")
     assert_close("RepMixer", apply_conv(image(), folded), wanted, LIMIT)
 
 
@@ -164,8 +164,8 @@ def test_large_kernel(small: int | None, multiplier: int):
         name.replace("large_conv", "lkb_origin"): value
         for name, value in parts.timm.items()
     }
-    folded = folding._large_kernel(parts.fold_side())
-    wanted = parts.unfolded().large_kernel(image(), "part")
+    folded = folding.fold_large_kernel(parts.fold_side())
+    wanted = parts.train_form().large_kernel(image(), "part")
     assert_close("large kernel", apply_conv(image(), folded, 2), wanted, LIMIT)
 
 
@@ -173,7 +173,7 @@ def test_position_encoding():
     parts = Parts()
     parts.put("pos_enc.weight", DIM, 1, 7, 7)
     parts.put("pos_enc.bias", DIM)
-    folded = folding._position_encoding(parts.fold_side())
+    folded = folding.fold_position_encoding(parts.fold_side())
     conv = Conv(parts.timm["part.pos_enc.weight"], parts.timm["part.pos_enc.bias"])
     wanted = image() + apply_conv(image(), conv)
     assert_close("RepCPE", apply_conv(image(), folded), wanted, LIMIT)
@@ -228,10 +228,10 @@ def test_folded_parts_pass_through():
     parts.put("reparam_conv.weight", DIM, 1, 3, 3)
     parts.put("reparam_conv.bias", DIM)
     for fold in (
-        folding._mobile_one,
-        folding._rep_mixer,
-        folding._large_kernel,
-        folding._position_encoding,
+        folding.fold_mobile_one,
+        folding.fold_token_mixer,
+        folding.fold_large_kernel,
+        folding.fold_position_encoding,
     ):
         conv = fold(parts.fold_side())
         assert mx.array_equal(conv.weight, parts.timm["part.reparam_conv.weight"])

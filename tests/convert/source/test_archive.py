@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fastvlm_mlx.convert.source import archive
-from fastvlm_mlx.convert.source.archive import unpacked
+from fastvlm_mlx.convert.source.archive import unpack_archive
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from tests.support.paths import ROOT
 
@@ -59,7 +59,7 @@ def refuse(path: Path, message: str) -> None:
     pattern = re.escape(f"{path}: {message}").replace(r"\*", ".*")
     folder = path.parent / "out"
     with pytest.raises(CheckpointError, match=f"^{pattern}$"):
-        with unpacked(path, folder=folder):
+        with unpack_archive(path, folder=folder):
             raise AssertionError("not reached")
     assert not folder.exists() or list(folder.iterdir()) == []
 
@@ -68,7 +68,7 @@ def test_unpacks_and_cleans_up(make: Make, tmp_path: Path):
     path = make(GOOD)
     told: list[tuple[int, int]] = []
     out = tmp_path / "out"
-    with unpacked(
+    with unpack_archive(
         path, folder=out, on_progress=lambda *numbers: told.append(numbers)
     ) as folder:
         assert folder.parent == out
@@ -83,7 +83,7 @@ def test_unpacks_and_cleans_up(make: Make, tmp_path: Path):
 def test_the_block_s_own_errors_pass(make: Make, tmp_path: Path):
     for error in (OptionError("theirs"), OSError("theirs"), KeyboardInterrupt()):
         with pytest.raises(type(error)) as caught:
-            with unpacked(make(GOOD), folder=tmp_path / "out"):
+            with unpack_archive(make(GOOD), folder=tmp_path / "out"):
                 raise error
         assert caught.value is error
     assert list((tmp_path / "out").iterdir()) == []
@@ -91,7 +91,7 @@ def test_the_block_s_own_errors_pass(make: Make, tmp_path: Path):
 
 def test_default_folder_is_the_cache(make: Make, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("FASTVLM_CACHE", str(tmp_path / "cache"))
-    with unpacked(make(GOOD)) as folder:
+    with unpack_archive(make(GOOD)) as folder:
         assert folder.parent == tmp_path / "cache" / "unpacked"
 
 
@@ -115,7 +115,7 @@ def test_finds_the_checkpoint(
     make: Make, tmp_path: Path, names: list[str], found: list[str]
 ):
     path = make(dict.fromkeys(names, b"{}"))
-    with unpacked(path, folder=tmp_path / "out") as folder:
+    with unpack_archive(path, folder=tmp_path / "out") as folder:
         assert tree(folder) == found
 
 
@@ -239,7 +239,8 @@ def test_no_room(make: Make, tmp_path: Path):
         for check in (archive.check_free_space, lambda *_: None):
             archive.check_free_space = check
             try:
-                with archive.unpacked(sys.argv[1], folder=archive.Path(sys.argv[2])):
+                folder = archive.Path(sys.argv[2])
+                with archive.unpack_archive(sys.argv[1], folder=folder):
                     pass
             except CheckpointError as error:
                 print(error)

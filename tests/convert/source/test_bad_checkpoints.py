@@ -9,7 +9,7 @@ import pytest
 
 from fastvlm_mlx.convert import to_mlx
 from fastvlm_mlx.errors import FastVLMError
-from tests.support.spoiling import (
+from tests.support.damaged_files import (
     DEEP,
     WEIGHTS,
     Case,

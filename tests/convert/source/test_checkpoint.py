@@ -14,7 +14,7 @@ from fastvlm_mlx import load
 from fastvlm_mlx.convert import to_mlx
 from fastvlm_mlx.convert.source import checkpoint, model_config
 from fastvlm_mlx.convert.source.checkpoint import Checkpoint
-from fastvlm_mlx.convert.source.image_config import image_settings
+from fastvlm_mlx.convert.source.image_config import read_image_config
 from fastvlm_mlx.errors import CheckpointError
 from tests.support import checkpoints, encoders, mock_model
 from tests.support.checkpoints import Spec
@@ -22,7 +22,7 @@ from tests.support.encoders import Encoder
 
 
 def opened(source: Path) -> Checkpoint:
-    with checkpoint.opened(source) as read:
+    with checkpoint.open_checkpoint(source) as read:
         mx.eval(read.tensors)
         return read
 
@@ -46,7 +46,7 @@ def test_a_zip_is_read_as_the_folder_in_it(tmp_path: Path):
         for path in source.iterdir():
             file.write(path, f"checkpoints/llava-mini/{path.name}")
     steps: list[tuple[int, int]] = []
-    with checkpoint.opened(archive, lambda *step: steps.append(step)) as read:
+    with checkpoint.open_checkpoint(archive, lambda *step: steps.append(step)) as read:
         assert read.name == "release"
         folder = read.folder
         assert mx.array_equal(
@@ -153,7 +153,7 @@ def test_projectors(projector: str, kind: str, dims: tuple[int, ...], tmp_path: 
 def test_a_projector_that_contradicts_its_type_is_refused(told: str):
     tensors = {f"projector.{n}.weight": mx.zeros((8, 8)) for n in (0, 2)}
     with pytest.raises(CheckpointError, match=f"is {told}, but the .* has 2 layers"):
-        model_config.projector(tensors, {"mm_projector_type": told})
+        model_config.build_projector(tensors, {"mm_projector_type": told})
 
 
 SIZES: list[tuple[dict[str, Any], dict[str, Any] | None, int]] = [
@@ -179,7 +179,7 @@ def test_image_size(
     if preprocessor is not None:
         path = tmp_path / "preprocessor_config.json"
         path.write_text(json.dumps(preprocessor))
-    assert image_settings(config, tmp_path, None)["image_size"] == size
+    assert read_image_config(config, tmp_path, None)["image_size"] == size
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_image_size(
     ],
 )
 def test_pinpoints(told: Any, found: tuple, tmp_path: Path):
-    settings = image_settings({"image_grid_pinpoints": told}, tmp_path, None)
+    settings = read_image_config({"image_grid_pinpoints": told}, tmp_path, None)
     assert settings["grid_pinpoints"] == found
 
 
@@ -200,7 +200,7 @@ def test_pinpoints(told: Any, found: tuple, tmp_path: Path):
     ("told", "fit"), [("pad", "pad"), ("square", "stretch"), ("anyres", "pad")]
 )
 def test_fit(told: str, fit: str, tmp_path: Path):
-    settings = image_settings({"image_aspect_ratio": told}, tmp_path, None)
+    settings = read_image_config({"image_aspect_ratio": told}, tmp_path, None)
     assert settings["fit"] == fit
 
 
@@ -220,7 +220,7 @@ def test_context_length(
     if tokenizer is not None:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     known = replace(mock_model.TEXT, max_position_embeddings=text)
-    found = model_config.context_length(config, tmp_path, known)
+    found = model_config.read_context_length(config, tmp_path, known)
     assert found == length
 
 
@@ -241,10 +241,10 @@ def test_context_length(
 )
 def test_language_model_kind(config: dict[str, Any], model: str | None):
     if model is not None:
-        assert model_config._text_model(config) == model
+        assert model_config.text_model_type(config) == model
         return
     with pytest.raises(CheckpointError, match="model_type .* is not a FastVLM's"):
-        model_config._text_model(config)
+        model_config.text_model_type(config)
 
 
 def test_multi_scale_is_read_from_the_config(tmp_path: Path):

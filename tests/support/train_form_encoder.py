@@ -11,7 +11,7 @@ import mlx.nn as nn
 Tensors = dict[str, mx.array]
 
 
-class Unfolded:
+class TrainFormEncoder:
     """The tensors of one encoder, by Apple's names without a prefix."""
 
     def __init__(self, tensors: Tensors):

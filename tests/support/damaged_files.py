@@ -19,9 +19,9 @@ from tests.support.encoders import Encoder
 WEIGHTS = "model.safetensors"
 DEEP = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
-Spoil = Callable[[Path], Any]
+Damage = Callable[[Path], Any]
 # Of which checkpoint, how it is broken, what the message must match.
-Case = tuple[str, Spoil, str]
+Case = tuple[str, Damage, str]
 
 
 def write_sound(place: Path) -> dict[str, Path]:
@@ -39,9 +39,9 @@ def write_sound(place: Path) -> dict[str, Path]:
 
 def assert_refused(case: Case, sound: dict[str, Path], place: Path):
     """Converting the broken copy gives one line that matches, and no output."""
-    which, spoil, message = case
+    which, damage, message = case
     source = shutil.copytree(sound[which], place / "source")
-    spoil(source)
+    damage(source)
     with pytest.raises(FastVLMError, match=message) as caught:
         to_mlx.convert(source, place / "out")
     line = str(caught.value)
@@ -49,62 +49,62 @@ def assert_refused(case: Case, sound: dict[str, Path], place: Path):
     assert [path.name for path in place.iterdir()] == ["source"]
 
 
-def tensors(change: Callable[[dict[str, mx.array]], Any]) -> Spoil:
+def tensors(change: Callable[[dict[str, mx.array]], Any]) -> Damage:
     """Rewrites the weights with `change` made to them."""
 
-    def spoil(folder: Path):
+    def damage(folder: Path):
         stored = mx.load(str(folder / WEIGHTS))
         assert isinstance(stored, dict)
         change(stored)
         mx.eval(stored)
         mx.save_safetensors(str(folder / WEIGHTS), stored)
 
-    return spoil
+    return damage
 
 
-def config(**values: Any) -> Spoil:
+def config(**values: Any) -> Damage:
     """Replaces entries of config.json."""
 
-    def spoil(folder: Path):
+    def damage(folder: Path):
         path = folder / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
-    return spoil
+    return damage
 
 
-def without(name: str) -> Spoil:
-    def spoil(folder: Path):
+def without(name: str) -> Damage:
+    def damage(folder: Path):
         path = folder / "config.json"
         values = json.loads(path.read_text())
         del values[name]
         path.write_text(json.dumps(values))
 
-    return spoil
+    return damage
 
 
-def file(name: str, content: bytes) -> Spoil:
+def file(name: str, content: bytes) -> Damage:
     return lambda folder: (folder / name).write_bytes(content) and None
 
 
-def cut(size: int) -> Spoil:
+def cut(size: int) -> Damage:
     """Keeps the first `size` bytes of the weights; negative: all but the last."""
 
-    def spoil(folder: Path):
+    def damage(folder: Path):
         content = (folder / WEIGHTS).read_bytes()
         (folder / WEIGHTS).write_bytes(content[:size])
 
-    return spoil
+    return damage
 
 
-def header(change: Callable[[bytes], bytes]) -> Spoil:
-    def spoil(folder: Path):
+def header(change: Callable[[bytes], bytes]) -> Damage:
+    def damage(folder: Path):
         content = (folder / WEIGHTS).read_bytes()
         (length,) = struct.unpack("<Q", content[:8])
         new = change(content[8 : 8 + length])
         size = struct.pack("<Q", len(new))
         (folder / WEIGHTS).write_bytes(size + new + content[8 + length :])
 
-    return spoil
+    return damage
 
 
 def put(name: str, *shape: int) -> Callable[[dict], None]:
@@ -115,23 +115,23 @@ def drop(name: str) -> Callable[[dict], None]:
     return lambda stored: stored.pop(name)
 
 
-def index(change: Callable[[dict], Any]) -> Spoil:
-    def spoil(folder: Path):
+def index(change: Callable[[dict], Any]) -> Damage:
+    def damage(folder: Path):
         path = folder / "model.safetensors.index.json"
         values = json.loads(path.read_text())
         change(values["weight_map"])
         path.write_text(json.dumps(values))
 
-    return spoil
+    return damage
 
 
-def remove(name: str) -> Spoil:
+def remove(name: str) -> Damage:
     return lambda folder: (folder / name).unlink()
 
 
-def only_pickle(content: bytes) -> Spoil:
-    def spoil(folder: Path):
+def only_pickle(content: bytes) -> Damage:
+    def damage(folder: Path):
         (folder / WEIGHTS).unlink()
         (folder / "pytorch_model.bin").write_bytes(content)
 
-    return spoil
+    return damage
