@@ -1,8 +1,8 @@
-"""The folds: every train-time branch becomes one convolution, in float32.
+"""Folds train-time branches into one convolution each, in float32.
 
-A folded network computes the same function as the trained one with fewer, plainer
-operations. Each function below is one identity of algebra on weights in PyTorch's
-layout (out, in / groups, kH, kW); nothing here knows a tensor's name.
+A folded network computes the same function as the trained one with fewer operations.
+Each function is one algebraic identity on weights in PyTorch's layout
+(out, in / groups, kH, kW), and knows no tensor names.
 
 Sources: RepVGG (arXiv 2101.03697), MobileOne (2206.04040), FastViT (2303.14189);
 written beside apple/ml-fastvlm's `mobileclip/mci.py` and timm's `fastvit.py`.
@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from fastvlm_mlx.errors import CheckpointError
 
-# PyTorch's default, which every published FastViT keeps.
+# PyTorch's default; every published FastViT has it.
 BATCH_NORM_EPS = 1e-5
 
 
@@ -34,14 +34,16 @@ class BatchNorm(NamedTuple):
     running_var: mx.array
 
     def affine(self) -> tuple[mx.array, mx.array]:
-        """The `scale` and `shift`, float32, of what it computes: x * scale + shift."""
+        """`scale` and `shift`, (channels,) float32: the norm is x * scale + shift."""
         weight, bias, mean, var = (a.astype(mx.float32) for a in self)
         scale = weight * mx.rsqrt(var + BATCH_NORM_EPS)
         return scale, bias - mean * scale
 
 
-def fold_batch_norm(weight: mx.array, norm: BatchNorm, bias=None) -> Conv:
-    """conv, then BatchNorm."""
+def fold_batch_norm(
+    weight: mx.array, norm: BatchNorm, bias: mx.array | None = None
+) -> Conv:
+    """A convolution followed by BatchNorm, as one convolution."""
     scale, shift = norm.affine()
     if bias is not None:
         shift = shift + bias.astype(mx.float32) * scale
@@ -49,7 +51,7 @@ def fold_batch_norm(weight: mx.array, norm: BatchNorm, bias=None) -> Conv:
 
 
 def identity_kernel(shape: tuple[int, ...]) -> mx.array:
-    """The kernel of `shape` (out, in / groups, k, k) that leaves its input as it is.
+    """The kernel of `shape` (out, in / groups, k, k) that computes the identity.
 
     Output channel `o` reads input `o % (in / groups)` of its group, which is `o`
     itself in the two cases that occur: depthwise (1 input) and dense (out == in).
@@ -62,7 +64,11 @@ def identity_kernel(shape: tuple[int, ...]) -> mx.array:
 
 
 def pad_kernel(weight: mx.array, size: int) -> mx.array:
-    """Centres a small odd kernel in one of `size` x `size`."""
+    """Pads an odd kernel with zeros to `size` x `size`, around its centre.
+
+    Raises:
+        CheckpointError: the kernel is larger, or cannot be centred.
+    """
     small = weight.shape[-1]
     if small > size or (size - small) % 2:
         raise CheckpointError(
@@ -74,7 +80,7 @@ def pad_kernel(weight: mx.array, size: int) -> mx.array:
 
 
 def add_branches(*branches: Conv) -> Conv:
-    """Parallel convolutions of one input, summed: the largest kernel holds all."""
+    """The sum of parallel convolutions of one input, with the size of the largest."""
     size = max(branch.weight.shape[-1] for branch in branches)
     weight, bias = pad_kernel(branches[0].weight, size), branches[0].bias
     for branch in branches[1:]:
@@ -89,7 +95,7 @@ def fold_skip(norm: BatchNorm, shape: tuple[int, ...]) -> Conv:
 
 
 def fold_rep_mixer(mixer: Conv, norm: Conv, layer_scale: mx.array | None) -> Conv:
-    """x + layer_scale * (mixer(x) - norm(x)); no layer scale counts as ones."""
+    """x + layer_scale * (mixer(x) - norm(x)); a layer scale of None is 1."""
     weight, bias = mixer.weight - norm.weight, mixer.bias - norm.bias
     if layer_scale is not None:
         weight, bias = fold_layer_scale(weight, bias, layer_scale)
@@ -103,7 +109,7 @@ def fold_residual(weight: mx.array, bias: mx.array) -> Conv:
 
 
 def fold_layer_scale(weight: mx.array, bias: mx.array, scale: mx.array) -> Conv:
-    """A layer, then a scale per output; `weight` has the outputs on its first axis."""
+    """A layer followed by a scale per output (axis 0 of `weight`), as one layer."""
     scale = scale.astype(mx.float32).reshape(-1)
     rows = scale.reshape(-1, *[1] * (weight.ndim - 1))
     return Conv(weight.astype(mx.float32) * rows, bias.astype(mx.float32) * scale)
@@ -112,8 +118,13 @@ def fold_layer_scale(weight: mx.array, bias: mx.array, scale: mx.array) -> Conv:
 def fold_input_affine(
     weight: mx.array, bias: mx.array | None, scale: mx.array, shift: mx.array
 ) -> Conv:
-    """A scale and shift per input, then a linear layer of weight (out, in): the
-    affine of the LayerNorm, or the whole BatchNorm, before attention's qkv."""
+    """A scale and shift per input followed by a linear layer, as one linear layer.
+
+    Folds the affine of a LayerNorm, or a whole BatchNorm, into attention's qkv.
+
+    Shapes:
+        weight: (out, in); bias: (out,); scale, shift: (in,)
+    """
     weight = weight.astype(mx.float32)
     moved = weight @ shift.astype(mx.float32)
     if bias is not None:

@@ -1,4 +1,4 @@
-"""The rivals' sizes against the published ones, and that they run."""
+"""The paper's other encoders: published sizes, FLOPs, and that they run."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The paper's report from given times: ratios, marks, and that nothing is missing."""
+"""The paper's report from given times: ratios, marks, completeness."""
 
 import pytest
 from PIL import Image

@@ -1,4 +1,4 @@
-"""The comparison with peers: medians, ratios, and what is said about failures."""
+"""The comparison with peers: medians, ratios, failures."""
 
 import sys
 

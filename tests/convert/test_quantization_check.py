@@ -1,4 +1,4 @@
-"""A quantized model is compared with its original before anyone uses it."""
+"""Agreement of a quantized model with its original, and its memory."""
 
 from pathlib import Path
 

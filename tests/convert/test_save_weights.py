@@ -1,4 +1,4 @@
-"""Weights on their way to the disk: shards, room, writes that fail unnoticed."""
+"""save_tensors: shards, the index, a full disk, writes that MLX does not report."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Every layout converts, loads strictly and gives what its source computes."""
+"""to_mlx.convert: each layout, each option, against the unfolded source."""
 
 import json
 import os

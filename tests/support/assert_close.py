@@ -1,4 +1,4 @@
-"""How far two arrays may lie apart, and where they do."""
+"""Compares two arrays by the largest difference over the standard deviation."""
 
 from typing import Any
 

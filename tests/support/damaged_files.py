@@ -1,4 +1,4 @@
-"""Ways to break a sound checkpoint, and what must then happen."""
+"""Functions that damage a sound checkpoint, and `assert_refused`."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The train form of the encoder, computed straight from Apple-named tensors.
+"""The train form of the encoder, computed directly from Apple-named tensors.
 
 Written from apple/ml-fastvlm's `mobileclip/mci.py`, apart from the product: nothing
 is folded, every branch, BatchNorm and layer scale is computed as in training's

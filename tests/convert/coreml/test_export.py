@@ -1,4 +1,4 @@
-"""Packages made from the reference checkpoints, in every option, against PyTorch."""
+"""Core ML packages of the reference checkpoints, every option, against PyTorch."""
 
 import ast
 import inspect

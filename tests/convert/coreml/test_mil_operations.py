@@ -1,4 +1,4 @@
-"""The evaluator of MIL programs, operation by operation against plain definitions."""
+"""Each operation of the MIL evaluator against a plain definition."""
 
 import math
 

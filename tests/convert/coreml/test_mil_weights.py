@@ -1,4 +1,4 @@
-"""Compressed weights: how well they fit, how they are packed, what is warned of."""
+"""Compressed weights: error, bit packing and warnings."""
 
 import numpy as np
 import pytest

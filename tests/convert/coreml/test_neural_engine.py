@@ -1,4 +1,4 @@
-"""The graph check names what is known to leave the Neural Engine."""
+"""The rules for the Neural Engine find the operations that break them."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Wrong options of a Core ML export are refused in one line each."""
+"""CoreMLOptions: impossible values give one-line errors; the pass criterion."""
 
 import builtins
 import re

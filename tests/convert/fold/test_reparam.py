@@ -1,4 +1,4 @@
-"""Each fold against the unfolded computation, with random BatchNorm statistics."""
+"""Each fold against the train form, with random BatchNorm statistics."""
 
 import mlx.core as mx
 import mlx.nn as nn

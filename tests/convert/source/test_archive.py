@@ -1,4 +1,4 @@
-"""Archives: Apple's layout unpacks; everything unsound is refused in one line."""
+"""unpack_archive: sound archives, and each kind of unsafe or damaged one."""
 
 import re
 import shutil

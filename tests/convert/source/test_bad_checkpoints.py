@@ -1,4 +1,4 @@
-"""Bad weights: one line that says what is wrong and what to do, nothing written."""
+"""Damaged checkpoints: a one-line error with the remedy, and no output."""
 
 import pickle
 import shutil

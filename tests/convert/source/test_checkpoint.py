@@ -1,4 +1,4 @@
-"""Reading: files, archives, settings, and what a config leaves unsaid."""
+"""open_checkpoint and the configs: files, archives, quantization, defaults."""
 
 import json
 import shutil

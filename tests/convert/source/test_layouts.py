@@ -1,4 +1,4 @@
-"""Names: every layout is told by its prefixes and every tensor finds its place."""
+"""Layout detection and renaming of tensors."""
 
 import pytest
 
