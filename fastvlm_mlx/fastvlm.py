@@ -3,11 +3,13 @@
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from threading import Event
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx.conversation.conversation import Conversation, ImageSources
+from fastvlm_mlx.conversation.attachment import ImageSources
+from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.device import DTYPES, device_dtype
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.json_file import read_json
@@ -46,15 +48,14 @@ class FastVLM(FastVLMModel):
             ImageError: an image cannot be opened.
             OptionError: an option cannot be honoured.
         """
-        view = ImageOptions(
-            fit or self.config.fit, resolution or self.config.image_size, tiles
-        )
-        sources = images if isinstance(images, list | tuple) else [images]
+        options = ImageOptions.of(self.config, fit, resolution, tiles)
+        several = isinstance(images, list | tuple)
+        sources = cast(Sequence[Source], images if several else [images])
         if not sources:
             raise OptionError("images: an empty list; give at least one image")
         opened = [open_image(source) for source in sources]
         pixels = [
-            preprocess(image, view, self.config.grid_pinpoints) for image in opened
+            preprocess(image, options, self.config.grid_pinpoints) for image in opened
         ]
         return self.encode_pixels(np.concatenate(pixels))
 

@@ -17,7 +17,7 @@ from fastvlm_mlx.generation.batch import Completion, batch_generate
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing import chat_template
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import preprocess
+from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
 
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
@@ -37,41 +37,41 @@ class Caption:
 class Captioner:
     """Answers one question about any number of images with `model`.
 
-    `view` are the options of a conversation; `schema` is a JSON schema or None.
-
-    Raises OptionError for an option that cannot be honoured.
+    `system` is the system prompt, None the model's own; `schema` is a JSON schema or
+    None.
     """
 
     def __init__(
         self,
         model: "FastVLM",
         question: str,
-        view: dict[str, Any],
+        options: ImageOptions,
         sampling: Sampling,
+        *,
+        system: str | None = None,
         schema: Any = None,
     ):
-        conversation = model.conversation(**view)
         self.model = model
         self.sampling = sampling
-        self._view = conversation.view
-        self._context_size = conversation.context_size
+        self._options = options
+        self._context_size = model.config.context_size
         self._schema = schema
         self._pieces = chat_template.encode_turn(
             model.tokenizer,
             question,
             [0],
-            system=conversation.system,
+            system=system,
             template=model.config.template,
         )
 
     def pixels(self, name: str) -> np.ndarray:
-        """What the model is to see of an image; any thread may do this.
+        """An image's pixels, (N, R, R, 3); any thread may call this.
 
-        Raises ImageError if it cannot be opened.
+        Raises:
+            ImageError: it cannot be opened.
         """
-        return preprocess(
-            open_image(name), self._view, self.model.config.grid_pinpoints
-        )
+        pinpoints = self.model.config.grid_pinpoints
+        return preprocess(open_image(name), self._options, pinpoints)
 
     def captions(self, pixels: Sequence[np.ndarray]) -> list[Caption | FastVLMError]:
         """A caption, or why there is none, for each of several images, in order."""

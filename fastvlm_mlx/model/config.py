@@ -60,6 +60,13 @@ class ModelConfig:
     def __post_init__(self):
         check_model(self)
 
+    @property
+    def context_size(self) -> int:
+        """Tokens that a conversation may hold: `context_length`, or the positions the
+        language model was built for if they are fewer."""
+        positions = (self.text or {}).get("max_position_embeddings")
+        return min(self.context_length, positions or self.context_length)
+
     def to_dict(self) -> dict[str, Any]:
         """The content of a converted folder's `config.json`."""
         return {

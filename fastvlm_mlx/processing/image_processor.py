@@ -11,12 +11,16 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.processing.image_file import Source, open_image
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.model.config import ModelConfig
 
 FITS = ("pad", "crop", "stretch")
 MAX_RESOLUTION = 4096
@@ -265,6 +269,21 @@ class ImageOptions:
         check_resolution(self.resolution)
         if self.tiles is not None:
             object.__setattr__(self, "tiles", check_tiles(*self.tiles))
+
+    @classmethod
+    def of(
+        cls,
+        config: "ModelConfig",
+        fit: str | None = None,
+        resolution: int | None = None,
+        tiles: tuple[int, int] | None = None,
+    ) -> "ImageOptions":
+        """The given options; where one is None, the model's own."""
+        return cls(
+            fit=config.fit if fit is None else fit,
+            resolution=config.image_size if resolution is None else resolution,
+            tiles=tiles,
+        )
 
 
 def preprocess(

@@ -16,6 +16,7 @@ from fastvlm_mlx.conversation.history import Turn
 from fastvlm_mlx.conversation.prompt_cache import LRUPromptCache
 from fastvlm_mlx.generation.constrained import JSONConstraint, llguidance_tokenizer
 from fastvlm_mlx.generation.stream import Chunk
+from fastvlm_mlx.processing.image_processor import ImageOptions
 
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
@@ -29,7 +30,7 @@ class Engine:
         self._model = model
         self._limits = limits
         self._recent = LRUPromptCache(model)
-        self._images = Images(model, model.conversation().view)
+        self._images = Images(model, ImageOptions.of(model.config))
         self._warm_up()
         # Seconds with a large vocabulary, and no request has asked for JSON yet.
         threading.Thread(
@@ -46,7 +47,7 @@ class Engine:
         )
         return {
             "name": self._name,
-            "context_length": self._model.conversation().context_size,
+            "context_length": config.context_size,
             "family": str(text.get("model_type", "qwen2")),
             "parameters": sum(_count(array, bits) for _, array in parameters),
             "bytes": sum(array.nbytes for _, array in parameters),
@@ -70,7 +71,7 @@ class Engine:
                 images.append(image)
             turns.append(Turn(message.role, message.text, tuple(images)))
         form = question.form
-        conversation = self._recent.resume(turns[:-1], system=question.system)
+        conversation = self._recent.restore(turns[:-1], system=question.system)
         try:
             yield from conversation.stream(
                 turns[-1].text,
@@ -81,7 +82,7 @@ class Engine:
                 **question.sampling,
             )
         finally:
-            self._recent.keep(conversation)
+            self._recent.insert(conversation)
 
     def tidy(self):
         """Gives memory back that nothing needs now."""
