@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastvlm_mlx import generate, stream_generate
+from fastvlm_mlx import batch_generate, generate, stream_generate
 from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.conversation.prompt_cache import LRUPromptCache
 from fastvlm_mlx.fastvlm import FastVLM
@@ -18,6 +18,7 @@ ANSWERS = [FastVLM.ask, FastVLM.stream, generate, stream_generate]
 TURNS = [Conversation.ask, Conversation.stream]
 SHOWS_IMAGES = [
     *ANSWERS,
+    batch_generate,
     Conversation.__init__,
     FastVLM.conversation,
     FastVLM.encode_image,
@@ -36,7 +37,7 @@ def keywords(function: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-@pytest.mark.parametrize("function", [*ANSWERS, *TURNS])
+@pytest.mark.parametrize("function", [*ANSWERS, *TURNS, batch_generate])
 def test_every_field_of_sampling_with_its_default(function):
     wanted = {field.name: field.default for field in dataclasses.fields(Sampling)}
     found = keywords(function)
