@@ -169,7 +169,11 @@ def records(
 
 
 def check(request: Request) -> None:
-    """Raises UsageError for options that cannot work."""
+    """Checks the options.
+
+    Raises:
+        UsageError: the prompt is empty or the batch size below 1.
+    """
     if not request.prompt.strip():
         raise session.UsageError("'-p' is empty; try -p 'Describe the image.'")
     if request.batch < 1:
