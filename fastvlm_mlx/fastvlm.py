@@ -101,8 +101,7 @@ class FastVLM(FastVLMModel):
                 the model's own.
             max_tokens: the length of the answer at most.
             temperature: 0 is greedy; see `Sampling` for this and the next seven.
-            constraint: a rule for the form of the answer, as from `constrained.py`.
-            cancel: once set, the answer ends early.
+            constraint, cancel: a rule for the answer's form; once set, ends it early.
             detailed: measures every stage of `Chunk.timings`, which takes longer.
         Raises:
             OptionError: at the call, for an option that cannot be honoured.
