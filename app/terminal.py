@@ -10,10 +10,10 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event
-from typing import Any
+from typing import Any, Protocol
 
 from fastvlm_mlx.errors import FastVLMError
 
@@ -139,25 +139,53 @@ def deferred_interrupt() -> Iterator[Event]:
         signal.signal(signal.SIGINT, before)
 
 
+class Update(Protocol):
+    """Shows progress: what is done, of how much, and a note such as a rate."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress(
+    what: str, *, count: bool = False, visible: bool = True
+) -> Iterator[Update]:
     """A bar on stderr, drawn on a terminal once there is progress, silent in a pipe.
 
-    Yields the function to call with (bytes done, bytes in all).
+    Args:
+        what: the label.
+        count: `done` and `total` are a number of things, shown with the time left;
+            otherwise they are bytes.
+        visible: False draws nothing.
     """
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
+    if not visible or not sys.stderr.isatty():
+        yield lambda done, total, note="": None
         return
     # 0.1 s to import, which most answers need not pay.
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(what, total=None)
+    amount = (
+        (
+            bars.MofNCompleteColumn(),
+            bars.TextColumn("{task.fields[note]}"),
+            bars.TimeRemainingColumn(),
+            bars.TextColumn("left"),
+        )
+        if count
+        else (bars.DownloadColumn(),)
+    )
+    bar = bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        *amount,
+        console=Console(stderr=True),
+        transient=True,
+        speed_estimate_period=300,
+    )
+    task = bar.add_task(what, total=None, note="")
 
-    def update(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
+    def update(done: int, total: int, note: str = "") -> None:
+        bar.update(task, completed=done, total=total, note=note)
         bar.start()
 
     try:

@@ -14,6 +14,7 @@ from fastvlm_mlx._version import __version__
 
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation.attachment import Attachment
+    from fastvlm_mlx.conversation.batch import batch_generate
     from fastvlm_mlx.conversation.conversation import Conversation
     from fastvlm_mlx.conversation.history import Turn
     from fastvlm_mlx.errors import (
@@ -46,6 +47,7 @@ _HOMES = {
     "Sampling": "generation.sampling",
     "Timings": "generation.stream",
     "Turn": "conversation.history",
+    "batch_generate": "conversation.batch",
     "generate": "fastvlm",
     "load": "fastvlm",
     "stream_generate": "fastvlm",
@@ -68,6 +70,7 @@ __all__ = [
     "Timings",
     "Turn",
     "__version__",
+    "batch_generate",
     "generate",
     "load",
     "stream_generate",

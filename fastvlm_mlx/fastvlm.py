@@ -1,14 +1,15 @@
-"""From a name to a loaded model; anything unconverted is converted once, and kept."""
+"""`load`, and `FastVLM`: the network with images, prompts and conversations."""
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx.conversation.conversation import Conversation, ImageSources
+from fastvlm_mlx.conversation.attachment import ImageSources
+from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.device import DTYPES, device_dtype
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.json_file import read_json
@@ -39,22 +40,19 @@ class FastVLM(FastVLMModel):
 
         Args:
             images: a PIL image, path or URL, or a list of them.
-            fit: `pad`, `crop` or `stretch`; the model's own by default.
-            resolution: pixels a side, a multiple of 64; the model's own by default.
-            tiles: (rows, columns) to cut each image into; N then counts the
-                overview and the tiles of every image in order.
+            fit, resolution, tiles: as for `stream`. With tiles, N counts the overview
+                and the tiles of every image in order.
         Raises:
             ImageError: an image cannot be opened.
             OptionError: an option cannot be honoured.
         """
         options = ImageOptions.of(self.config, fit, resolution, tiles)
-        sources: Any = images if isinstance(images, list | tuple) else [images]
+        listed = isinstance(images, list | tuple)
+        sources = cast(Sequence[Source], images if listed else [images])
         if not sources:
             raise OptionError("images: an empty list; give at least one image")
-        opened = [open_image(source) for source in sources]
-        pixels = [
-            preprocess(image, options, self.config.grid_pinpoints) for image in opened
-        ]
+        pinpoints = self.config.grid_pinpoints
+        pixels = [preprocess(open_image(each), options, pinpoints) for each in sources]
         return self.encode_pixels(np.concatenate(pixels))
 
     def conversation(
@@ -99,23 +97,21 @@ class FastVLM(FastVLMModel):
             prompt: the question.
             images: a PIL image, path, URL or bytes, or a list of them.
             system: the system prompt; None is the model's own, "" is none.
-            fit: `pad`, `crop` or `stretch`; None is the model's own.
-            resolution: pixels a side, a multiple of 64; None is the model's own.
-            tiles: (rows, columns) to cut each image into, beside the overview.
+            fit, resolution, tiles: how images are shown, see `ImageOptions`; None is
+                the model's own.
             max_tokens: the length of the answer at most.
             temperature: 0 is greedy; see `Sampling` for this and the next seven.
-            constraint: a rule for the form of the answer, as from `constrained.py`.
-            cancel: once set, the answer ends early.
+            constraint, cancel: a rule for the answer's form; once set, ends it early.
             detailed: measures every stage of `Chunk.timings`, which takes longer.
         Raises:
             OptionError: at the call, for an option that cannot be honoured.
             ImageError: while iterating, if an image cannot be opened.
             ContextError: while iterating, if the prompt does not fit.
         """
-        conversation = self.conversation(
+        chat = self.conversation(
             system=system, fit=fit, resolution=resolution, tiles=tiles
         )
-        return conversation.stream(
+        return chat.stream(
             prompt,
             images,
             max_tokens=max_tokens,
@@ -184,15 +180,12 @@ def load(
 ) -> FastVLM:
     """Loads a model, converting it once into the cache if it is not ours yet.
 
-    Reading the weights has begun when it returns, the encoder's first; the model can
-    be used at once, from any thread.
+    It returns while the weights are still read; any thread can use the model at once.
 
     Args:
         path_or_hf_repo: `demo`, `0.5b`, `1.5b`, `7b`, a hub id, or a path to a
-            folder, `.zip` or
-            weight file in any known layout.
-        dtype: float32, float16 or bfloat16; the device's own by default
-                (see `device.py`).
+            folder, `.zip` or weight file in any known layout.
+        dtype: float32, float16 or bfloat16; the device's own by default.
         on_progress: called with (bytes done, bytes in all) while converting.
     Raises:
         CheckpointError: the checkpoint is unknown, damaged or incomplete.
@@ -240,7 +233,7 @@ def generate(
     constraint: Constraint | None = None,
     cancel: Event | None = None,
 ) -> str:
-    """`model.ask` as a function, for those who come from mlx-lm and mlx-vlm."""
+    """`model.ask` as a function, as in mlx-lm and mlx-vlm."""
     return model.ask(
         prompt,
         images,
@@ -284,7 +277,7 @@ def stream_generate(
     cancel: Event | None = None,
     detailed: bool = False,
 ) -> Generator[Chunk, None, None]:
-    """`model.stream` as a function, for those who come from mlx-lm and mlx-vlm."""
+    """`model.stream` as a function, as in mlx-lm and mlx-vlm."""
     return model.stream(
         prompt,
         images,

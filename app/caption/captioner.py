@@ -37,17 +37,18 @@ class Caption:
 class Captioner:
     """Answers one question about any number of images with `model`.
 
-    `view` are the options of a conversation; `schema` is a JSON schema or None.
-
-    Raises OptionError for an option that cannot be honoured.
+    `system` is the system prompt, None the model's own; `schema` is a JSON schema or
+    None.
     """
 
     def __init__(
         self,
         model: "FastVLM",
         question: str,
-        view: dict[str, Any],
+        options: ImageOptions,
         sampling: Sampling,
+        *,
+        system: str | None = None,
         schema: Any = None,
     ):
         if model.language_model is None:
@@ -55,11 +56,9 @@ class Captioner:
                 "this checkpoint is an encoder alone and cannot caption;"
                 " give a whole FastVLM checkpoint"
             )
-        options = dict(view)
-        system = options.pop("system", None)
         self.model = model
         self.sampling = sampling
-        self._view = ImageOptions.of(model.config, **options)
+        self._options = options
         self._context_size = model.config.context_size
         self._schema = schema
         self._pieces = chat_template.encode_turn(
@@ -71,13 +70,13 @@ class Captioner:
         )
 
     def pixels(self, name: str) -> np.ndarray:
-        """What the model is to see of an image; any thread may do this.
+        """An image's pixels, (N, R, R, 3); any thread may call this.
 
-        Raises ImageError if it cannot be opened.
+        Raises:
+            ImageError: it cannot be opened.
         """
-        return preprocess(
-            open_image(name), self._view, self.model.config.grid_pinpoints
-        )
+        pinpoints = self.model.config.grid_pinpoints
+        return preprocess(open_image(name), self._options, pinpoints)
 
     def captions(self, pixels: Sequence[np.ndarray]) -> list[Caption | FastVLMError]:
         """A caption, or why there is none, for each of several images, in order."""

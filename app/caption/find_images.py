@@ -1,4 +1,4 @@
-"""Which images `caption` is about: files, folders and patterns, in a stable order."""
+"""Finds the images that `caption` is given: files, folders, patterns; stable order."""
 
 import glob
 import os
@@ -22,7 +22,8 @@ def find(names: Sequence[str], *, recursive: bool = False) -> list[str]:
     pattern such as `photos/**/*.jpg`. Folders and patterns give images by their
     suffix, in the order of their names, `2.png` before `10.png`; hidden ones are left.
 
-    Raises OptionError if a name stands for nothing.
+    Raises:
+        OptionError: a name stands for nothing.
     """
     found: dict[str, str] = {}
     for name in names:

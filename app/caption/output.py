@@ -1,8 +1,8 @@
-"""Where captions go, so that a run may end at any moment and be gone on with.
+"""Crash-safe output: an interrupted run can be resumed from the file itself.
 
-A line is handed to the system whole and as soon as it is known, and the file itself
-says which images are done: there is no second file that could disagree with it. Only
-the end of the last line can be missing after a crash; the next run cuts it off.
+A line is written whole, in one call, as soon as it is known. The file itself says
+which images are done, so no second file can disagree with it. After a crash only the
+last line can be incomplete; the next run cuts it off.
 """
 
 import errno
@@ -20,8 +20,11 @@ from fastvlm_mlx.errors import OptionError
 
 
 class Output(Protocol):
-    """`done` are the identities of images that need no caption any more; `begin` is
-    called once before the first `write`."""
+    """Where captions go.
+
+    `done` are the identities of images that have a caption; `begin` is called once
+    before the first `write`.
+    """
 
     done: set[str]
 
@@ -31,12 +34,13 @@ class Output(Protocol):
 
 
 class File:
-    """A JSONL or CSV file, gone on with or, if `overwrite`, begun anew.
+    """A JSONL or CSV file that is resumed, or replaced if `overwrite`.
 
-    Lines of images that failed are dropped by `begin`: those are tried again.
+    `begin` drops the lines of images that failed: those are tried again.
 
-    Raises OptionError if `path` cannot be written, holds something else, is in use, or
-    was made by another model or prompt.
+    Raises:
+        OptionError: `path` cannot be written, holds something else, is in use, or was
+            made by another model or prompt.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class File:
             raise
 
     def begin(self):
-        """Makes the file ready for the next line; until now it was only read."""
+        """Prepares the file for the next line; until now it was only read."""
         try:
             if self._overwrite:
                 self._file.truncate(0)
@@ -77,11 +81,15 @@ class File:
             self._append(self._form.header)
 
     def write(self, record: Record):
-        """Appends a line; OptionError if it does not fit, and then none of it is."""
+        """Appends a line, whole or not at all.
+
+        Raises:
+            OptionError: it cannot be written.
+        """
         self._append(self._form.encode(record))
 
     def close(self):
-        # Nothing is left of a run that came to nothing.
+        # A run that wrote nothing leaves no file.
         if not os.fstat(self._file.fileno()).st_size:
             self._path.unlink(missing_ok=True)
         self._file.close()
@@ -94,7 +102,7 @@ class File:
                     line.rstrip(b"\0")[:10]
                 ):
                     raise self._foreign()
-                return  # torn by a crash; its image is done again
+                return  # cut by a crash; its image is captioned again
             self._whole = start + len(line)
             if not start and self._form.header:
                 if line != self._form.header:
@@ -121,7 +129,7 @@ class File:
                 self.done.add(identity(fields["image"]))
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        """Each line's place and its bytes, the last perhaps torn."""
+        """Each line's offset and its bytes; the last may be incomplete."""
         with open(self._path, "rb") as file:
             start, pending = 0, b""
             for part in file:
@@ -156,7 +164,7 @@ class File:
             while rest:
                 rest = rest[self._file.write(rest) or 0 :]
         except OSError as error:
-            # A disk takes what still fits; half a line helps nobody.
+            # A full disk takes what still fits: half a line is removed.
             self._file.truncate(self._end)
             raise _unwritable(self._path, error) from None
         self._end += len(line)
@@ -171,7 +179,8 @@ class File:
 class Sidecars:
     """A text file beside each image: `cat.jpg` gets `cat.txt`, whole or not at all.
 
-    Raises OptionError if two images would share a file.
+    Raises:
+        OptionError: two images would share a file.
     """
 
     def __init__(self, images: list[str], *, overwrite: bool):
@@ -212,7 +221,7 @@ class Sidecars:
 
 
 class Stdout:
-    """Standard output; nothing there can be gone on with."""
+    """Standard output, which cannot be resumed."""
 
     def __init__(self, form: JSONLines | CSV):
         self.done: set[str] = set()

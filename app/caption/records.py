@@ -1,4 +1,4 @@
-"""What one image's line says, as JSON or CSV, and when it is a whole one."""
+"""One image's record as a line of JSON or CSV, and whether a line is complete."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""`fastvlm-mlx caption`: a caption for every image of a folder, and no image twice.
+"""`fastvlm-mlx caption`: writes a caption for every image that has none yet.
 
 While the model answers about one batch, a thread opens the images of the next.
 """
@@ -6,9 +6,9 @@ While the model answers about one batch, a thread opens the images of the next.
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fastvlm_mlx.app.caption.captioner import Captioner
+    from fastvlm_mlx.generation.sampling import Sampling
 
 LISTED = 10  # failures named at the end; the others are in the output
 
 
 @dataclass(frozen=True)
 class Request:
-    """The command line of `caption`; `view` and `sampling` as in `chat.run.Request`.
+    """The command line of `caption`.
 
     `out` None is standard output; `form` is "jsonl", "csv", "txt" or None: as the name
     of `out` says; `schema` is the path of a JSON schema.
@@ -46,13 +47,13 @@ class Request:
     prompt: str
     schema: Path | None
     model: str | None
-    view: Mapping[str, Any]
-    sampling: Mapping[str, Any]
+    options: session.ConversationOptions
+    sampling: "Sampling"
 
 
 def run(request: Request) -> int:
     """Captions what has none yet; returns the exit code, 1 if an image failed."""
-    view, sampling = check(request)
+    check(request)
     schema = read_schema(request.schema) if request.schema else None
     images = find(request.paths, recursive=request.recursive)
     name = session.choose_model(request.model)
@@ -64,8 +65,17 @@ def run(request: Request) -> int:
             return 0
         _, model = session.open_model(name)
         from fastvlm_mlx.app.caption.captioner import Captioner
+        from fastvlm_mlx.processing.image_processor import ImageOptions
 
-        captioner = Captioner(model, request.prompt, view, sampling, schema)
+        chosen = request.options
+        captioner = Captioner(
+            model,
+            request.prompt,
+            ImageOptions.of(model.config, chosen.fit, chosen.resolution, chosen.tiles),
+            request.sampling,
+            system=chosen.system,
+            schema=schema,
+        )
         output.begin()
         label = {"model": name, "prompt": request.prompt}
         return _run(captioner, todo, output, request, label)
@@ -85,14 +95,16 @@ def _run(
     visible = request.out is not None or request.form == "txt"
     visible = visible or not sys.stdout.isatty()
     try:
-        with progress(len(todo), visible) as update:
+        with terminal.progress("captioning", count=True, visible=visible) as update:
+            update(0, len(todo))
             for batch in batches(todo, captioner.pixels, request.batch):
                 for record in records(captioner, batch, label):
                     output.write(record)
                     done += 1
                     if record.error is not None:
                         failures.append(record.error)
-                update(done)
+                rate = format_rate(done, time.perf_counter() - begun)
+                update(done, len(todo), rate)
     finally:
         seconds = time.perf_counter() - begun
         _summarize(done - len(failures), failures, len(todo), seconds)
@@ -156,21 +168,16 @@ def records(
             )
 
 
-def check(request: Request) -> tuple[dict[str, Any], Any]:
-    """The options of a conversation and the Sampling, refused where impossible."""
-    from fastvlm_mlx.generation.sampling import Sampling
-    from fastvlm_mlx.processing.image_processor import check_resolution, parse_tiles
+def check(request: Request) -> None:
+    """Checks the options.
 
+    Raises:
+        UsageError: the prompt is empty or the batch size below 1.
+    """
     if not request.prompt.strip():
         raise session.UsageError("'-p' is empty; try -p 'Describe the image.'")
     if request.batch < 1:
         raise session.UsageError(f"--batch {request.batch}: must be at least 1")
-    view = {key: value for key, value in request.view.items() if value is not None}
-    if "resolution" in view:
-        check_resolution(view["resolution"])
-    if "tiles" in view:
-        view["tiles"] = parse_tiles(view["tiles"])
-    return view, Sampling(**request.sampling)
 
 
 def open_output(request: Request, images: list[str], model: str) -> Output:
@@ -194,46 +201,7 @@ def open_output(request: Request, images: list[str], model: str) -> Output:
     )
 
 
-@contextmanager
-def progress(total: int, visible: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr with the rate and the time left; silent in a pipe.
-
-    Yields the function to call with the images done so far.
-    """
-    if not visible or not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    bar = Progress(
-        TextColumn("captioning"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=Console(stderr=True),
-        transient=True,
-        speed_estimate_period=300,
-    )
-    task = bar.add_task("", total=total, rate="")
-    begun = time.perf_counter()
-
-    def update(done: int):
-        bar.update(task, completed=done, rate=rate(done, time.perf_counter() - begun))
-
-    with bar:
-        yield update
-
-
-def rate(images: int, seconds: float) -> str:
+def format_rate(images: int, seconds: float) -> str:
     """`2.5 images/s`, or `4.0 s/image` where that is slow."""
     if not images or images >= seconds:
         return f"{images / max(seconds, 1e-9):.1f} images/s"
@@ -242,7 +210,8 @@ def rate(images: int, seconds: float) -> str:
 
 def _summarize(captions: int, failures: list[str], todo: int, seconds: float):
     done = captions + len(failures)
-    text = f"{_count(captions)} captioned in {seconds:.1f} s ({rate(done, seconds)})"
+    rate = format_rate(done, seconds)
+    text = f"{_count(captions)} captioned in {seconds:.1f} s ({rate})"
     if failures:
         text += f", {len(failures)} failed:"
     terminal.note(text)

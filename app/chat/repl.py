@@ -5,7 +5,7 @@ The answer goes to stdout; the prompt is readline's, the rest goes to stderr.
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from fastvlm_mlx.generation import constrained
 
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation.conversation import Conversation
+    from fastvlm_mlx.generation.sampling import Sampling
     from fastvlm_mlx.generation.stream import Chunk
 
 WELCOME = """\
@@ -34,13 +35,13 @@ HELP = """\
 
 
 class Repl:
-    """Reads lines, answers questions, obeys commands, survives errors."""
+    """Reads lines, answers questions, runs commands; an error does not end it."""
 
     def __init__(
         self,
         conversation: "Conversation",
         model: str,
-        sampling: Mapping[str, Any],
+        sampling: "Sampling",
         *,
         show_stats: bool = False,
         schema: Any = None,
@@ -94,17 +95,18 @@ class Repl:
             self.ask(line)
 
     def ask(self, question: str) -> None:
-        """Stream one answer; Ctrl-C ends it and keeps what was said."""
+        """Streams one answer; Ctrl-C ends it and keeps what was shown."""
         last = None
         with terminal.deferred_interrupt() as cancel:
-            for last in self.conversation.stream(
+            for last in self.conversation.answer(
                 question,
+                (),
+                self.sampling,
                 cancel=cancel,
                 detailed=self.show_stats,
                 constraint=constrained.json_constraint(
                     self.conversation.model, self.schema
                 ),
-                **self.sampling,
             ):
                 terminal.emit(last.text)
         terminal.emit("\n")

@@ -1,8 +1,8 @@
-"""`fastvlm-mlx chat`: one answer, or the way into a conversation (repl.py)."""
+"""`fastvlm-mlx chat`: prints one answer, or starts a conversation (`repl.py`)."""
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,27 +10,24 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.chat import stats
 from fastvlm_mlx.app.encoder import packages
-from fastvlm_mlx.app.session import UsageError, open_model
+from fastvlm_mlx.app.session import ConversationOptions, UsageError, open_model
 from fastvlm_mlx.generation.constrained import json_constraint
 from fastvlm_mlx.generation.json_schema import read_schema
 
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation.conversation import Conversation
+    from fastvlm_mlx.generation.sampling import Sampling
 
 
 @dataclass(frozen=True)
 class Request:
-    """The command line of `chat`.
-
-    `view` holds the options of a conversation (system, fit, resolution, tiles),
-    `sampling` those of an answer; None stands for "as the model's config says".
-    """
+    """The command line of `chat`."""
 
     images: tuple[str, ...]
     prompt: str | None
     model: str | None
-    view: Mapping[str, Any]
-    sampling: Mapping[str, Any]
+    options: ConversationOptions
+    sampling: "Sampling"
     stats: bool
     as_json: bool
     encoder: str = "auto"
@@ -39,23 +36,23 @@ class Request:
 
 
 def run(request: Request) -> None:
-    """Answer the question, or talk until the person leaves."""
+    """Answers the question, or runs a conversation until the user leaves."""
     question = read_question(request)
-    view = check(request)
+    check_images(request.images)
     schema = read_schema(request.schema) if request.schema else None
     may_use_coreml = packages.check(request.encoder, request.compute_units)
     name, model = open_model(request.model)
     if may_use_coreml and request.encoder == "auto":
-        packages.use_faster(model, name, request.view["resolution"])
+        packages.use_faster(model, name, request.options.resolution)
     elif may_use_coreml:
         packages.use(model, name, request.encoder, request.compute_units)
     if question is not None:
-        answer(model.conversation(**view), question, request, name, schema)
+        answer(request.options.conversation(model), question, request, name, schema)
         return
     from fastvlm_mlx.app.chat.repl import Repl
     from fastvlm_mlx.files.cache_dir import cache_dir
 
-    conversation = model.conversation(request.images, **view)
+    conversation = request.options.conversation(model, request.images)
     repl = Repl(
         conversation, name, request.sampling, show_stats=request.stats, schema=schema
     )
@@ -63,10 +60,10 @@ def run(request: Request) -> None:
 
 
 def read_question(request: Request) -> str | None:
-    """The prompt from -p or the pipe; None where a conversation is meant.
+    """The prompt from -p or the pipe; None if a conversation is to start.
 
     Raises:
-        UsageError: if nobody can be asked for a prompt.
+        UsageError: there is no prompt and no terminal to type one on.
     """
     from_pipe = request.images.count("-")
     if from_pipe > 1:
@@ -98,25 +95,17 @@ def _piped_question() -> str:
     return text.strip()
 
 
-def check(request: Request) -> dict[str, Any]:
-    """Refuse what cannot work before a model is loaded or even downloaded.
+def check_images(names: Sequence[str]) -> None:
+    """Refuses files that cannot be read before a model is loaded or downloaded.
 
-    Returns the options of the conversation, those that were given.
+    Raises:
+        ImageError: one of them cannot be an image.
     """
-    from fastvlm_mlx.generation.sampling import Sampling
     from fastvlm_mlx.processing.image_file import open_image
-    from fastvlm_mlx.processing.image_processor import check_resolution, parse_tiles
 
-    Sampling(**request.sampling)
-    view = {key: value for key, value in request.view.items() if value is not None}
-    if "resolution" in view:
-        check_resolution(view["resolution"])
-    if "tiles" in view:
-        view["tiles"] = parse_tiles(view["tiles"])
-    for name in request.images:
+    for name in names:
         if name != "-" and "://" not in name and not is_readable(name):
             open_image(name)  # Raises the error that says why.
-    return view
 
 
 def is_readable(name: str) -> bool:
@@ -135,16 +124,16 @@ def answer(
     model: str,
     schema: Any = None,
 ) -> None:
-    """Print one answer as it comes, or at its end as one JSON object."""
+    """Prints one answer as it comes, or at its end as one JSON object."""
     text = ""
     last = None
     try:
-        for last in conversation.stream(
+        for last in conversation.answer(
             question,
             request.images,
+            request.sampling,
             detailed=request.stats,
             constraint=json_constraint(conversation.model, schema),
-            **request.sampling,
         ):
             text += last.text
             if not request.as_json:

@@ -1,4 +1,4 @@
-"""The numbers of one answer, as lines for people and as a record for programs."""
+"""The statistics of one answer: lines for `--stats`, a record for `--json`."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any

@@ -58,7 +58,9 @@ def caption(
     ended, the same command goes on with it: images that have a caption are left,
     and those that failed are tried again.
     """
+    from fastvlm_mlx.app import session
     from fastvlm_mlx.app.caption import run
+    from fastvlm_mlx.generation.sampling import Sampling
 
     code = run.run(
         run.Request(
@@ -71,22 +73,17 @@ def caption(
             prompt=prompt,
             schema=schema,
             model=model,
-            view={
-                "system": system,
-                "fit": fit,
-                "resolution": resolution,
-                "tiles": tiles,
-            },
-            sampling={
-                "temperature": temperature,
-                "top_p": top_p,
-                "top_k": top_k,
-                "min_p": min_p,
-                "repetition_penalty": repetition_penalty,
-                "seed": seed,
-                "max_tokens": max_tokens,
-                "stop": tuple(stop or ()),
-            },
+            options=session.validated_options(system, fit, resolution, tiles),
+            sampling=Sampling(
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                min_p=min_p,
+                repetition_penalty=repetition_penalty,
+                seed=seed,
+                max_tokens=max_tokens,
+                stop=tuple(stop or ()),
+            ),
         )
     )
     raise typer.Exit(code)

@@ -56,29 +56,26 @@ def chat(
     Without it, what is piped in is the question, and on a terminal a conversation
     begins.
     """
+    from fastvlm_mlx.app import session
     from fastvlm_mlx.app.chat import run
+    from fastvlm_mlx.generation.sampling import Sampling
 
     run.run(
         run.Request(
             images=tuple(images or ()),
             prompt=prompt,
             model=model,
-            view={
-                "system": system,
-                "fit": fit,
-                "resolution": resolution,
-                "tiles": tiles,
-            },
-            sampling={
-                "temperature": temperature,
-                "top_p": top_p,
-                "top_k": top_k,
-                "min_p": min_p,
-                "repetition_penalty": repetition_penalty,
-                "seed": seed,
-                "max_tokens": max_tokens,
-                "stop": tuple(stop or ()),
-            },
+            options=session.validated_options(system, fit, resolution, tiles),
+            sampling=Sampling(
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                min_p=min_p,
+                repetition_penalty=repetition_penalty,
+                seed=seed,
+                max_tokens=max_tokens,
+                stop=tuple(stop or ()),
+            ),
             stats=stats,
             as_json=as_json,
             schema=schema,

@@ -1,9 +1,9 @@
-"""An image in a conversation: opened, named by its content, encoded once."""
+"""An image in a conversation: opened once, identified by its content, encoded once."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
 import numpy as np
@@ -26,16 +26,24 @@ if TYPE_CHECKING:
 class Attachment:
     """An image of a conversation.
 
-    `path` is where it came from, or None if only `image` has it. `digest` names the
-    pixels the model sees, so it depends on the view too.
+    - `path`: where it came from; None if only `image` has it.
+    - `image`: the image itself if it came without a path.
+    - `digest`: a hash of the pixels the model sees, so it depends on the options too.
+    - `tokens`: positions it takes in the context.
+    - `pixels`: (N, R, R, 3), or a function that makes them, which is only called if
+      the model's cache has no features for `digest`; None once it is encoded.
+    - `decode_seconds`, `preprocess_seconds`: the time that opening it took.
     """
 
     path: str | None
     image: Image.Image | None = field(repr=False)
     digest: str
     tokens: int
-    seconds: tuple[float, float] = (0.0, 0.0)  # to decode, to preprocess
-    _pixels: np.ndarray | None = field(default=None, repr=False)
+    pixels: np.ndarray | Callable[[], np.ndarray] | None = field(
+        default=None, repr=False
+    )
+    decode_seconds: float = 0.0
+    preprocess_seconds: float = 0.0
     _features: mx.array | None = field(default=None, repr=False)
 
     def features(self, model: "FastVLMModel") -> mx.array:
@@ -43,20 +51,24 @@ class Attachment:
         if self._features is None:
             known = model.feature_cache.get(self.digest)
             if known is None:
+                pixels = self.pixels() if callable(self.pixels) else self.pixels
                 # [N, tokens, hidden] -> [N * tokens, hidden], overview first
-                known = [model.encode_pixels(self._pixels).flatten(0, 1)]
+                known = [model.encode_pixels(pixels).flatten(0, 1)]
                 model.feature_cache.put(self.digest, known)
-            self._features, self._pixels = known[0], None
+            self._features, self.pixels = known[0], None
         return self._features
 
 
 def attach(
-    model: "FastVLMModel", source: Source | Attachment, view: ImageOptions
+    model: "FastVLMModel", source: Source | Attachment, options: ImageOptions
 ) -> Attachment:
     """Opens an image for `model` without encoding it; anything `open_image` opens.
 
-    What is an attachment already is returned as it is; it must be of the same view.
-    Raises ImageError if it cannot be opened, CheckpointError if `model` has no eyes.
+    An attachment is returned as it is; it must have been made with the same options.
+
+    Raises:
+        ImageError: it cannot be opened.
+        CheckpointError: the model has no vision encoder.
     """
     config = model.config
     if config.vision is None and not config.coreml_encoder:
@@ -66,10 +78,12 @@ def attach(
         )
     if isinstance(source, Attachment):
         return source
+    # A Core ML encoder has FastViTHD's stride, which is VisionConfig's default.
+    vision = config.vision or VisionConfig()
     begun = time.perf_counter()
     image = open_image(source)
     opened = time.perf_counter()
-    pixels = preprocess(image, view, config.grid_pinpoints)
+    pixels = preprocess(image, options, config.grid_pinpoints)
     digest = content_hash(pixels)
     path = None
     if not isinstance(source, Image.Image | bytes) and str(source) != "-":
@@ -81,13 +95,23 @@ def attach(
         path=path,
         image=None if path else image,
         digest=digest,
-        tokens=len(pixels) * (config.vision or VisionConfig()).tokens(view.resolution),
-        seconds=(opened - begun, time.perf_counter() - opened),
-        _pixels=pixels,
+        tokens=len(pixels) * vision.tokens(options.resolution),
+        pixels=pixels,
+        decode_seconds=opened - begun,
+        preprocess_seconds=time.perf_counter() - opened,
     )
 
 
+ImageSource = Source | Attachment
+ImageSources = ImageSource | Sequence[ImageSource]
 Pieces = list[list[int] | Attachment]
+
+
+def as_list(images: ImageSources) -> Sequence[ImageSource]:
+    """One image or several, as a sequence."""
+    if isinstance(images, list | tuple):
+        return cast(Sequence[ImageSource], images)
+    return [cast(ImageSource, images)]
 
 
 def length(pieces: Sequence[list[int] | Attachment]) -> int:

@@ -1,32 +1,35 @@
-"""Questions and answers over the same images, each paid for once."""
+"""A multi-turn chat about images.
 
-import contextlib
+The KV cache and the image features are kept between turns.
+"""
+
 import time
 import weakref
 from collections.abc import Generator, Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import mlx.core as mx
-
-from fastvlm_mlx.conversation import attachment, shared_prefix, transcript
-from fastvlm_mlx.conversation.attachment import Attachment, Pieces, attach
+from fastvlm_mlx.conversation import transcript
+from fastvlm_mlx.conversation.answer import answer_room, end_answer, stream_answer
+from fastvlm_mlx.conversation.attachment import (
+    Attachment,
+    ImageSource,
+    ImageSources,
+    as_list,
+    attach,
+    length,
+)
 from fastvlm_mlx.conversation.history import History, Turn
 from fastvlm_mlx.conversation.transcript import Transcript
-from fastvlm_mlx.errors import CheckpointError, ContextError, FastVLMError
-from fastvlm_mlx.generation import decode
+from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.generation.sampling import Constraint, Sampling
-from fastvlm_mlx.generation.stream import Chunk, Timings, stream_generate
-from fastvlm_mlx.processing.image_file import Source
+from fastvlm_mlx.generation.stream import Chunk, Timings
 from fastvlm_mlx.processing.image_processor import ImageOptions
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
-
-ImageSource = Source | Attachment
-ImageSources = ImageSource | Sequence[ImageSource]
 
 
 class Conversation:
@@ -36,10 +39,14 @@ class Conversation:
     - `fit`: "pad", "crop" or "stretch"; `resolution`: pixels, a multiple of 64;
       `tiles`: `(rows, columns)`. None is the model's own.
 
+    `image_options` are the last three; `state` holds the turns and their KV cache.
     One conversation serves one user; any number of them may share a model.
 
-    Raises ImageError, OptionError, ContextError if the images alone do not fit, and
-    CheckpointError if the model is only an encoder.
+    Raises:
+        ImageError: an image cannot be opened.
+        OptionError: an option cannot be honoured.
+        ContextError: the images alone do not fit.
+        CheckpointError: the model is only an encoder.
     """
 
     def __init__(
@@ -52,7 +59,6 @@ class Conversation:
         resolution: int | None = None,
         tiles: tuple[int, int] | None = None,
     ):
-        config = model.config
         if model.language_model is None:
             raise CheckpointError(
                 "this checkpoint is an encoder alone and cannot chat;"
@@ -60,40 +66,43 @@ class Conversation:
             )
         self.model = model
         self.system = system
-        self.view = ImageOptions.of(config, fit, resolution, tiles)
-        self.context_size = config.context_size
+        self.image_options = ImageOptions.of(model.config, fit, resolution, tiles)
+        self.context_size = model.config.context_size
         self._stream: weakref.ref[Generator[Chunk, None, None]] | None = None
-        self._past = History(model, system)
+        self.state = History(model, system)
         self._waiting: list[Attachment] = []
-        for source in _listed(images):
+        for source in as_list(images):
             self.add(source)
         self._opening = list(self._waiting)
 
     @property
     def history(self) -> tuple[Turn, ...]:
         """The turns so far, oldest first; an answer is there once its stream ended."""
-        return tuple(self._past.turns)
+        return tuple(self.state.turns)
 
     @property
     def context_used(self) -> int:
         """Positions of the context taken, out of `context_size`."""
-        return attachment.length(self._past.pieces)
+        return length(self.state.pieces)
 
     def add(self, image: ImageSource):
         """Lets an image join the next question; its encoding begins at once.
 
-        Raises ImageError, and ContextError if it does not fit with what is there.
+        Raises:
+            ImageError: it cannot be opened.
+            ContextError: it does not fit with what is there.
         """
         self._settle()
-        attachment = attach(self.model, image, self.view)
-        self._check([*self._past.pieces, *self._waiting, attachment])
-        attachment.features(self.model)
-        self._waiting.append(attachment)
+        added = attach(self.model, image, self.image_options)
+        pieces = [*self.state.pieces, *self._waiting, added]
+        answer_room(pieces, self.context_used, self.context_size)
+        added.features(self.model)
+        self._waiting.append(added)
 
     def reset(self):
         """Forgets all turns. The images given at the start join the next question."""
         self._settle()
-        self._past = History(self.model, self.system)
+        self.state = History(self.model, self.system)
         self._waiting = list(self._opening)
 
     def ask(
@@ -201,93 +210,49 @@ class Conversation:
         started = time.perf_counter()
         self._settle()
         stream = self._answer(
-            prompt, _listed(images), sampling, cancel, detailed, constraint, started
+            prompt, as_list(images), sampling, constraint, cancel, detailed, started
         )
         self._stream = weakref.ref(stream)
         return stream
 
     def _answer(
         self,
-        text: str,
+        prompt: str,
         images: Sequence[ImageSource],
         sampling: Sampling,
+        constraint: Constraint | None,
         cancel: Event | None,
         detailed: bool,
-        constraint: Constraint | None,
         started: float,
     ) -> Generator[Chunk, None, None]:
-        joining = [attach(self.model, image, self.view) for image in images]
-        timings = Timings(
-            decode=sum(attachment.seconds[0] for attachment in joining),
-            preprocess=sum(attachment.seconds[1] for attachment in joining),
-        )
-        joining = [*self._waiting, *joining]
-        past, memory = self._past, self.model.feature_cache
-        pieces = past.with_question(text, joining)
-        left = self._check(pieces)
-
-        before = time.perf_counter()
-        features = [attachment.features(self.model) for attachment in joining]
-        if detailed:
-            mx.eval(features)
-            timings = replace(timings, encode=time.perf_counter() - before)
-        fresh = decode.cache_length(past.cache) == 0
-        shown: list[Chunk] = []
+        joining = [attach(self.model, image, self.image_options) for image in images]
+        turns = len(self.state.turns)
         try:
-            if fresh:
-                shared_prefix.recall(memory, pieces, past.cache)
-            chunks = stream_generate(
+            yield from stream_answer(
                 self.model,
-                past.missing(pieces),
-                past.cache,
-                replace(sampling, max_tokens=min(sampling.max_tokens, left)),
-                visual_tokens=attachment.length(joining),
-                timings=timings,
+                self.state,
+                prompt,
+                [*self._waiting, *joining],
+                sampling,
+                context_size=self.context_size,
+                timings=Timings(
+                    decode=sum(image.decode_seconds for image in joining),
+                    preprocess=sum(image.preprocess_seconds for image in joining),
+                ),
                 started=started,
                 detailed=detailed,
                 cancel=cancel,
                 constraint=constraint,
             )
-            with contextlib.closing(chunks):
-                for chunk in chunks:
-                    shown.append(chunk)
-                    yield chunk
-                    if fresh and len(shown) == 1:
-                        shared_prefix.remember(memory, pieces, past.cache)
         finally:
-            if shown:
-                past.keep(Turn("user", text, tuple(joining)), pieces, shown)
+            if len(self.state.turns) > turns:
                 self._waiting = []
-            else:
-                decode.trim_cache(past.cache, self.context_used)
-
-    def _check(self, pieces: Pieces, used: int | None = None) -> int:
-        """Positions left for an answer to `pieces`; ContextError if there are none.
-
-        `used` of them are not the question's; None means all of the history.
-        """
-        used = self.context_used if used is None else used
-        needed = attachment.length(pieces) - used + 1  # and one token of answer
-        free = max(self.context_size - used, 0)
-        if needed > free:
-            raise ContextError(
-                f"the question needs {needed} tokens of context and {free} of"
-                f" {self.context_size} are left; start over with /reset, or use fewer"
-                " tiles or a lower --resolution"
-            )
-        return free - needed + 1
 
     def _settle(self):
         """Ends an answer that is still open, keeping what was shown of it."""
         stream = self._stream() if self._stream else None
         if stream is not None:
-            try:
-                stream.close()
-            except ValueError:  # another thread is inside it
-                raise FastVLMError(
-                    "this conversation is still answering; wait for the answer, or"
-                    " start another conversation"
-                ) from None
+            end_answer(stream)
         self._stream = None
 
     def save(self, path: str | Path):
@@ -295,20 +260,19 @@ class Conversation:
 
         Images are saved as their path and a hash, or whole if they have no path.
 
-        Raises FastVLMError if `path` cannot be written.
+        Raises:
+            FastVLMError: `path` cannot be written.
         """
         self._settle()
-        transcript.write(
-            path,
-            Transcript(
-                model=str(self.model.config.source.get("name", "")),
-                system=self.system,
-                view=self.view,
-                turns=self.history,
-                opening=tuple(self._opening),
-                waiting=tuple(self._waiting),
-            ),
+        saved = Transcript(
+            model=str(self.model.config.source.get("name", "")),
+            system=self.system,
+            image_options=self.image_options,
+            turns=self.history,
+            opening=tuple(self._opening),
+            waiting=tuple(self._waiting),
         )
+        transcript.write(path, saved)
 
     @classmethod
     def load(cls, model: "FastVLMModel", path: str | Path) -> "Conversation":
@@ -317,26 +281,18 @@ class Conversation:
         With the same model it goes on as if it had never stopped. Its images are
         opened at once and encoded with the next question.
 
-        Raises FastVLMError if `path` is not a saved conversation, ImageError if a
-        image is missing or has changed, ContextError if all that does not fit.
+        Raises:
+            FastVLMError: `path` is not a saved conversation.
+            ImageError: an image is missing or has changed.
+            ContextError: all that does not fit.
         """
         saved = transcript.read(path, model)
-        conversation = cls(
-            model,
-            system=saved.system,
-            fit=saved.view.fit,
-            resolution=saved.view.resolution,
-            tiles=saved.view.tiles,
-        )
+        options = asdict(saved.image_options)
+        conversation = cls(model, system=saved.system, **options)
         conversation._opening = list(saved.opening)
         conversation._waiting = list(saved.waiting)
         for turn in saved.turns:
-            conversation._past.replay(turn)
-        conversation._check([*conversation._past.pieces, *saved.waiting], used=0)
+            conversation.state.replay(turn)
+        pieces = [*conversation.state.pieces, *saved.waiting]
+        answer_room(pieces, 0, conversation.context_size)
         return conversation
-
-
-def _listed(images: ImageSources) -> Sequence[ImageSource]:
-    if isinstance(images, list | tuple):
-        return cast(Sequence[ImageSource], images)
-    return [cast(ImageSource, images)]

@@ -1,8 +1,9 @@
-"""All that was said, as pieces of a prompt, and the KV cache of a beginning of it.
+"""The turns of a chat, the prompt they make (token ids and images), and the KV cache
+for a prefix of that prompt.
 
-A question prefills what the cache lacks: usually the closing of the last answer and
-its own tokens, after an interrupted step everything. So nothing has to be undone when
-an answer is cut short, and the two cannot disagree.
+A question prefills what the cache lacks: usually the end of the last turn and the
+question's own tokens; after an interrupted step everything. So nothing has to be
+undone when an answer is cut short, and prompt and cache cannot disagree.
 """
 
 from collections.abc import Sequence
@@ -38,8 +39,12 @@ class Turn:
 
 
 class History:
-    """`turns` for people, `pieces` for the model, and `cache`, which holds the keys
-    and values of a beginning of `pieces`."""
+    """The state of a conversation.
+
+    - `turns`: for people.
+    - `pieces`: the prompt they make, for the model.
+    - `cache`: the KV cache for a prefix of `pieces`.
+    """
 
     def __init__(self, model: "FastVLMModel", system: str | None):
         self.turns: list[Turn] = []
@@ -117,7 +122,7 @@ class History:
         return count
 
     def replay(self, turn: Turn):
-        """Adds a turn that was said elsewhere; nothing is computed."""
+        """Adds a turn from elsewhere; nothing is computed."""
         if turn.role == "user":
             self.pieces = self.with_question(turn.text, turn.images)
         else:

@@ -1,9 +1,9 @@
-"""Conversations that are sent anew whole, as chat protocols do, and go on at once.
+"""LRU cache of KV caches for stateless chat APIs: a request that repeats an earlier
+chat prefills only what is new.
 
-A request of OpenAI's or Ollama's protocol repeats everything said so far. The store
-here keeps the KV caches of recent conversations under what was said in them, so that
-the next request of a conversation prefills its last question only, and an edited one
-goes on from the last turn that is still the same.
+A request of OpenAI's or Ollama's protocol repeats the whole chat. The cache finds the
+conversation that shares most turns with it, so the next request of a chat prefills its
+last question only, and one with an edited turn everything from that turn on.
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 LIMIT = 256 << 20  # bytes; 1,000 positions of the 0.5B model take 12 MB
 
-_Said = tuple[str, str, tuple[str, ...]]  # role, text, digests of images
-_Place = int | tuple[str, int]  # a token, or an image's digest and its positions
+_TurnKey = tuple[str, str, tuple[str, ...]]  # role, text, digests of images
+_Position = int | tuple[str, int]  # a token, or an image's digest and its positions
 
 
 @dataclass(frozen=True)
 class _Entry:
     system: str | None
-    said: tuple[_Said, ...]
+    turn_keys: tuple[_TurnKey, ...]
     tokens: tuple[tuple[int, ...], ...]  # of each turn
-    places: tuple[_Place, ...]
+    positions: tuple[_Position, ...]
     cache: decode.KVCache
 
     @property
@@ -38,10 +38,10 @@ class _Entry:
 
 
 class LRUPromptCache:
-    """Recent conversations with `model`, at most `limit` bytes of KV cache; the least
-    recently used go first. Images are known by their digest and not kept.
+    """Recent conversations with `model`, at most `limit` bytes of KV cache.
 
-    Only for the thread that runs the model.
+    The least recently used are removed first. Images are identified by their digest
+    and not kept. Only for the thread that runs the model.
     """
 
     def __init__(self, model: "FastVLMModel", limit: int = LIMIT):
@@ -58,65 +58,74 @@ class LRUPromptCache:
         return sum(entry.nbytes for entry in self._entries)
 
     def clear(self):
-        """Forgets everything."""
+        """Removes everything."""
         self._entries.clear()
 
-    def resume(
-        self, turns: Sequence[Turn], *, system: str | None = None, **options: Any
+    def restore(
+        self,
+        turns: Sequence[Turn],
+        *,
+        system: str | None = None,
+        fit: str | None = None,
+        resolution: int | None = None,
+        tiles: tuple[int, int] | None = None,
     ) -> Conversation:
-        """A conversation in which `turns` were said, questions and answers by turns.
+        """A conversation that consists of `turns`, questions and answers in turn.
 
-        As much of it as an earlier one shares need not be computed again. Options as
-        for `Conversation`.
+        The KV cache of the longest beginning that an earlier conversation shares is
+        taken over. Options and errors as for `Conversation`.
         """
-        conversation = Conversation(self._model, system=system, **options)
-        past = conversation._past
-        entry, shared = self._closest(_said(turns), system)
+        conversation = Conversation(
+            self._model, system=system, fit=fit, resolution=resolution, tiles=tiles
+        )
+        state = conversation.state
+        entry, shared = self._closest(_turn_keys(turns), system)
         for number, turn in enumerate(turns):
             if entry is not None and number < shared:
                 # The ids as they were generated: only they continue the same way.
                 turn = replace(turn, tokens=entry.tokens[number])
-            past.replay(turn)
+            state.replay(turn)
         if entry is not None:
             self._entries.remove(entry)
             self._entries.append(entry)
-            _adopt(past, entry)
+            _copy_shared(state, entry)
         return conversation
 
-    def keep(self, conversation: Conversation):
-        """Remembers what was said; call it when an answer has ended."""
-        past = conversation._past
-        said = _said(past.turns)
+    def insert(self, conversation: Conversation):
+        """Keeps a conversation's KV cache; call it when an answer has ended."""
+        state = conversation.state
+        keys = _turn_keys(state.turns)
         entry = _Entry(
             system=conversation.system,
-            said=said,
-            tokens=tuple(turn.tokens for turn in past.turns),
-            places=tuple(_places(past.pieces)),
-            cache=past.cache,
+            turn_keys=keys,
+            tokens=tuple(turn.tokens for turn in state.turns),
+            positions=tuple(_positions(state.pieces)),
+            cache=state.cache,
         )
-        if not said or not decode.cache_length(past.cache):
+        if not keys or not decode.cache_length(state.cache):
             return
         self._entries = [
             old
             for old in self._entries
-            if old.system != entry.system or old.said != said[: len(old.said)]
+            if old.system != entry.system or old.turn_keys != keys[: len(old.turn_keys)]
         ]
         self._entries.append(entry)
         while self._entries and self.nbytes > self.limit:
             self._entries.pop(0)
 
     def _closest(
-        self, said: tuple[_Said, ...], system: str | None
+        self, keys: tuple[_TurnKey, ...], system: str | None
     ) -> tuple[_Entry | None, int]:
         """The entry that shares most turns from the beginning, and how many."""
         best, most = None, 0
         for entry in reversed(self._entries):
-            if entry.system == system and (shared := _shared(entry.said, said)) > most:
+            shared = _shared(entry.turn_keys, keys)
+            if entry.system == system and shared > most:
                 best, most = entry, shared
         return best, most
 
 
-def _said(turns: Sequence[Turn]) -> tuple[_Said, ...]:
+def _turn_keys(turns: Sequence[Turn]) -> tuple[_TurnKey, ...]:
     return tuple(
         (turn.role, turn.text, tuple(image.digest for image in turn.images))
         for turn in turns
@@ -124,29 +133,29 @@ def _said(turns: Sequence[Turn]) -> tuple[_Said, ...]:
 
 
 def _shared(left: Sequence[Any], right: Sequence[Any]) -> int:
-    """Length of the beginning that both have."""
+    """Length of the longest common prefix."""
     for number, (a, b) in enumerate(zip(left, right, strict=False)):
         if a != b:
             return number
     return min(len(left), len(right))
 
 
-def _places(pieces: Pieces) -> list[_Place]:
-    places: list[_Place] = []
+def _positions(pieces: Pieces) -> list[_Position]:
+    positions: list[_Position] = []
     for piece in pieces:
         if isinstance(piece, Attachment):
-            places.append((piece.digest, piece.tokens))
+            positions.append((piece.digest, piece.tokens))
         else:
-            places += piece
-    return places
+            positions += piece
+    return positions
 
 
-def _adopt(past: History, entry: _Entry):
-    """Fills the empty cache of `past` with what `entry` has of the same beginning."""
-    places = _places(past.pieces)
-    same = places[: _shared(places, entry.places)]
+def _copy_shared(state: History, entry: _Entry):
+    """Fills the empty cache of `state` with the prefix that `entry` shares."""
+    positions = _positions(state.pieces)
+    same = positions[: _shared(positions, entry.positions)]
     size = sum(1 if isinstance(place, int) else place[1] for place in same)
     size = min(size, decode.cache_length(entry.cache))
-    for mine, theirs in zip(past.cache, entry.cache, strict=True):
+    for mine, theirs in zip(state.cache, entry.cache, strict=True):
         # New arrays: a cache writes into its own in place.
         mine.state = (theirs.keys[..., :size, :], theirs.values[..., :size, :], size)

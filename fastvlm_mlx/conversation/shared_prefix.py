@@ -1,4 +1,8 @@
-"""TODO first line."""
+"""Saves and restores the KV cache of a prompt prefix that other conversations share.
+
+Two prefixes are shared: the prompt up to its last image, and the tokens before its
+first image.
+"""
 
 from collections.abc import Hashable, Iterator
 
@@ -9,11 +13,11 @@ from fastvlm_mlx.generation import decode
 from fastvlm_mlx.model.feature_cache import FeatureCache
 
 
-def remember(memory: FeatureCache, pieces: Pieces, cache: decode.KVCache):
-    """Keeps the keys and values of the beginnings that others may share."""
-    for key, size in _beginnings(pieces):
-        if memory.get(key) is None:
-            memory.put(
+def save_prefix(prefixes: FeatureCache, pieces: Pieces, cache: decode.KVCache):
+    """Saves the keys and values of the prefixes of `pieces` that others may share."""
+    for key, size in _shared_prefixes(pieces):
+        if prefixes.get(key) is None:
+            prefixes.put(
                 key,
                 [
                     # A copy: a slice alone would keep the whole cache alive.
@@ -24,12 +28,12 @@ def remember(memory: FeatureCache, pieces: Pieces, cache: decode.KVCache):
             )
 
 
-def recall(memory: FeatureCache, pieces: Pieces, cache: decode.KVCache):
-    """Fills an empty `cache` with the longest known beginning of `pieces`."""
-    for key, size in _beginnings(pieces):
-        if (known := memory.get(key)) is not None:
+def restore_prefix(prefixes: FeatureCache, pieces: Pieces, cache: decode.KVCache):
+    """Fills an empty `cache` with the longest saved prefix of `pieces`."""
+    for key, size in _shared_prefixes(pieces):
+        if (saved := prefixes.get(key)) is not None:
             # New arrays: the cache writes into its own in place.
-            halves = [half[..., :size, :] for half in known]
+            halves = [half[..., :size, :] for half in saved]
             for layer, keys, values in zip(
                 cache, halves[::2], halves[1::2], strict=True
             ):
@@ -37,9 +41,8 @@ def recall(memory: FeatureCache, pieces: Pieces, cache: decode.KVCache):
             return
 
 
-def _beginnings(pieces: Pieces) -> Iterator[tuple[Hashable, int]]:
-    """What other conversations may begin with, the longest first: all up to the last
-    image, and all before the first. Each as a key and a number of positions."""
+def _shared_prefixes(pieces: Pieces) -> Iterator[tuple[Hashable, int]]:
+    """The prefixes as a key and a number of positions, the longest first."""
     places = [at for at, piece in enumerate(pieces) if isinstance(piece, Attachment)]
     for end in (places[-1] + 1, places[0]) if places else ():
         if end:

@@ -1,4 +1,4 @@
-"""What was said in a conversation, and its form as a JSON file.
+"""A conversation as a JSON file: its turns, options and images, without KV cache.
 
 Answers are saved as text and as token ids, because one text can be spelled in several
 ways and only the same ids continue the same way. Images are saved by path and hash,
@@ -35,14 +35,18 @@ class Transcript:
 
     model: str
     system: str | None
-    view: ImageOptions
+    image_options: ImageOptions
     turns: tuple[Turn, ...]
     opening: tuple[Attachment, ...] = ()
     waiting: tuple[Attachment, ...] = ()
 
 
 def write(path: str | Path, transcript: Transcript):
-    """Writes `path`, whole or not at all; FastVLMError if that is impossible."""
+    """Writes `path`, whole or not at all.
+
+    Raises:
+        FastVLMError: `path` cannot be written.
+    """
     path = Path(path)
     # Beside the target: a rename is only atomic within one file system.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -64,8 +68,9 @@ def write(path: str | Path, transcript: Transcript):
 def read(path: str | Path, model: "FastVLMModel") -> Transcript:
     """Reads `path` and opens its images, wherever it says they are, for `model`.
 
-    Raises FastVLMError if it is not a saved conversation, ImageError if an image is
-    missing or is no longer what it was.
+    Raises:
+        FastVLMError: it is not a saved conversation.
+        ImageError: an image is missing or has changed.
     """
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -113,7 +118,7 @@ def _values(transcript: Transcript) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "model": transcript.model,
-        "settings": {"system": transcript.system, **asdict(transcript.view)},
+        "settings": {"system": transcript.system, **asdict(transcript.image_options)},
         "turns": turns,
         "opening": numbers(transcript.opening),
         "waiting": numbers(transcript.waiting),
@@ -146,27 +151,29 @@ class _Reader:
 
     def transcript(self) -> Transcript:
         values, settings = self._values, self._values["settings"]
+        # Files of earlier versions say "pictures".
+        key = "images" if "images" in values else "pictures"
         system = settings["system"]
         tiles = settings["tiles"]
         if tiles is not None:
             rows, columns = (_is(int, number) for number in tiles)
             tiles = rows, columns
-        self._view = ImageOptions(
+        self._options = ImageOptions(
             _is(str, settings["fit"]), _is(int, settings["resolution"]), tiles
         )
         # All the text first: an image takes long to open.
-        sketch = [self._said(turn) for turn in _is(list, values["turns"])]
+        sketch = [self._text_of(turn) for turn in _is(list, values["turns"])]
         if [turn.role for turn in sketch] != ["user", "assistant"] * (len(sketch) // 2):
             raise ValueError("questions and answers do not take turns")
         self._images = [
             self._open(number, entry)
-            for number, entry in enumerate(_is(list, values["images"]), start=1)
+            for number, entry in enumerate(_is(list, values[key]), start=1)
         ]
         turns = [
             Turn(
                 turn.role,
                 turn.text,
-                self._chosen(entry.get("images", [])),
+                self._images_at(entry.get(key, [])),
                 turn.tokens,
                 turn.finish_reason,
             )
@@ -175,20 +182,20 @@ class _Reader:
         return Transcript(
             model=_is(str, values["model"]),
             system=None if system is None else _is(str, system),
-            view=self._view,
+            image_options=self._options,
             turns=tuple(turns),
-            opening=self._chosen(values["opening"]),
-            waiting=self._chosen(values["waiting"]),
+            opening=self._images_at(values["opening"]),
+            waiting=self._images_at(values["waiting"]),
         )
 
-    def _said(self, turn: Any) -> Turn:
+    def _text_of(self, turn: Any) -> Turn:
         role, text = _is(str, _is(dict, turn)["role"]), _is(str, turn["text"])
         if role == "user":
             return Turn(role, text)
         tokens = tuple(_is(int, token) for token in _is(list, turn["tokens"]))
         return Turn(role, text, (), tokens, _is(str, turn["finish_reason"]))
 
-    def _chosen(self, numbers: Any) -> tuple[Attachment, ...]:
+    def _images_at(self, numbers: Any) -> tuple[Attachment, ...]:
         if any(_is(int, number) < 0 for number in _is(list, numbers)):
             raise ValueError(f"there is no image {min(numbers)}")
         return tuple(self._images[number] for number in numbers)
@@ -200,7 +207,7 @@ class _Reader:
         else:
             name = f"{self._path}: image {number}"
             source = base64.b64decode(_is(str, entry["png"]), validate=True)
-        attachment = attach(self._model, source, self._view)
+        attachment = attach(self._model, source, self._options)
         if attachment.digest != wanted:
             raise ImageError(
                 f"{name}: not the image that the conversation was about; put the"

@@ -1,8 +1,7 @@
-"""Answers that are JSON, or JSON of a schema, whatever the model would rather say.
+"""Constrained decoding to JSON or a JSON schema (llguidance).
 
-llguidance tells which tokens may come next. It cannot tell how to end in time, and an
-answer cut off by `max_tokens` is no JSON. So the shortest way to the end is kept in
-sight, and taken once no token is left to lose.
+llguidance says which tokens may come next, but not how to end in time. If max_tokens
+comes near, the shortest valid completion is forced, so the output always parses.
 
 An extra, `pip install 'fastvlm-mlx[serve]'`.
 """
@@ -28,23 +27,25 @@ if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
 
 
-# What leads to an end soonest, first; `_way_out` takes the first that is allowed.
-_CLOSING = ("}", "]", '"', ",", ":", "0", "null", "false", "{", "[")
-# Where one of these may come, a bracket is text and only a quote ends it.
-_TEXT = ("a", "A", " ", "_", "-")
-_LONGEST = 1024  # tokens of a way out; beyond that it is not looked for
-_PATIENCE = 2.0  # seconds for a way out; milliseconds are usual
-_NEAR = 48  # with fewer spare tokens than this, every one is checked
-_LOCK = threading.Lock()
+# Texts that end a JSON value soonest, the best first; the first allowed one is taken.
+CLOSING_TEXTS = ("}", "]", '"', ",", ":", "0", "null", "false", "{", "[")
+# Where one of these is allowed, a bracket is text and only a quote ends the string.
+STRING_TEXTS = ("a", "A", " ", "_", "-")
+MAX_COMPLETION = 1024  # tokens of a shortest completion; the search ends there
+SEARCH_SECONDS = 2.0  # for a shortest completion; milliseconds are usual
+CHECK_EVERY_BELOW = 48  # with fewer spare tokens than this, each step is checked
+_TOKENIZER_LOCK = threading.Lock()
 
 
 class JSONConstraint:
     """A rule for one answer of `model`: JSON of `schema`, or any object if None.
 
-    A `sampling.Constraint`: give it to `Conversation.stream`, a new one each time.
+    A `sampling.Constraint` for `Conversation.stream` or `batch_generate`; every answer
+    needs a new one.
 
-    Raises OptionError if the schema cannot be followed, FastVLMError if llguidance is
-    not installed.
+    Raises:
+        OptionError: the schema cannot be followed.
+        FastVLMError: llguidance is not installed.
     """
 
     def __init__(self, model: "FastVLMModel", schema: Any = None):
@@ -53,9 +54,9 @@ class JSONConstraint:
             self._vocabulary, grammar_of(schema), log_level=0, limits=limits()
         )
         self._check()
-        self._closing = self._ids(_CLOSING)
+        self._closing = self._ids(CLOSING_TEXTS)
         self._quote = self._ids('"')
-        self._text = self._ids(_TEXT)
+        self._text = self._ids(STRING_TEXTS)
         self._last: mx.array | None = None
         self._forced: Iterator[int] | None = None
         self._next_look: int | None = None  # at this many tokens left
@@ -67,46 +68,48 @@ class JSONConstraint:
             self._consume(self._matcher, int(self._last.item()))  # type: ignore
             self._last = None
         if self._matcher.is_stopped():
-            # The end token; and after it one that nobody sees.
+            # The end token; the look-ahead asks once more after it.
             return mx.array([self._vocabulary.eos_token])
         token = None
         if self._forced is None:
-            token = self._drawn(logits, draw, left)
+            token = self._draw_with_room(logits, draw, left)
         if token is None:
             assert self._forced is not None
             token = mx.array([next(self._forced, self._vocabulary.eos_token)])
         self._last = token
         return token
 
-    def _drawn(self, logits: mx.array, draw: Sampler, left: int) -> mx.array | None:
-        """A token that leaves room for an end, or None: `_forced` leads there."""
+    def _draw_with_room(
+        self, logits: mx.array, draw: Sampler, left: int
+    ) -> mx.array | None:
+        """A token that leaves room for a completion, or None: then it is `_forced`."""
         token = draw(self._masked(logits, self._matcher))
         if self._next_look is not None and left > self._next_look:
             return token
-        way = self._way_out(self._matcher)
-        spare = left - len(way)
+        completion = self._shortest_completion(self._matcher)
+        spare = left - len(completion)
         if spare < 0 and self._next_look is None:
             raise OptionError(
                 f"max_tokens {left}: too few for JSON of this schema;"
-                f" give at least {len(way)}"
+                f" give at least {len(completion)}"
             )
-        # One token seldom puts the end much further away.
+        # One token seldom makes the shortest completion much longer.
         self._next_look = left - spare // 8
-        if spare > _NEAR:
+        if spare > CHECK_EVERY_BELOW:
             return token
         ahead = self._matcher.deep_copy()
         self._consume(ahead, int(token.item()))  # type: ignore
-        if ahead.is_stopped() or len(self._way_out(ahead)) < left:
+        if ahead.is_stopped() or len(self._shortest_completion(ahead)) < left:
             return token
-        self._forced = iter(way)
+        self._forced = iter(completion)
         return None
 
-    def _way_out(self, matcher: Any) -> list[int]:
-        """Tokens that end the answer soon, the end token included."""
+    def _shortest_completion(self, matcher: Any) -> list[int]:
+        """The tokens of the shortest completion found, the end token included."""
         matcher = matcher.deep_copy()
-        way: list[int] = []
-        latest = time.monotonic() + _PATIENCE
-        while len(way) < _LONGEST:
+        completion: list[int] = []
+        latest = time.monotonic() + SEARCH_SECONDS
+        while len(completion) < MAX_COMPLETION:
             if time.monotonic() > latest:
                 raise schema_error("its end takes too long to find")
             if matcher.is_accepting() or matcher.is_stopped():
@@ -114,14 +117,14 @@ class JSONConstraint:
             forced = matcher.compute_ff_bytes()
             ids = self._vocabulary.tokenize_bytes(forced) if forced else []
             if not ids:
-                ids = [self._step_out(_bits(matcher.compute_bitmask()))]
+                ids = [self._closing_token(_bits(matcher.compute_bitmask()))]
             for token in ids:
                 if not matcher.consume_token(token):
-                    return [*way, self._vocabulary.eos_token]
-                way.append(token)
-        return [*way, self._vocabulary.eos_token]
+                    return [*completion, self._vocabulary.eos_token]
+                completion.append(token)
+        return [*completion, self._vocabulary.eos_token]
 
-    def _step_out(self, allowed: np.ndarray) -> int:
+    def _closing_token(self, allowed: np.ndarray) -> int:
         in_text = any(allowed[token] for token in self._text)
         for token in [*self._quote, *self._closing] if in_text else self._closing:
             if allowed[token]:
@@ -154,10 +157,12 @@ def llguidance_tokenizer(model: "FastVLMModel") -> Any:
     """`model`'s tokenizer as llguidance's, made on first use.
 
     That takes seconds with a large vocabulary; a server calls it ahead of time.
-    Raises FastVLMError if llguidance is not installed.
+
+    Raises:
+        FastVLMError: llguidance is not installed.
     """
     llguidance = import_llguidance()
-    with _LOCK:
+    with _TOKENIZER_LOCK:
         if model.llguidance_tokenizer is None:
             tokenizer, text = model.tokenizer, model.config.text
             assert text is not None  # a model that generates text has one
@@ -174,11 +179,6 @@ def _bits(mask: bytes) -> np.ndarray:
     return np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")
 
 
-def json_constraint(model: Any, schema: Any) -> "JSONConstraint | None":
-    """The rule for an answer in JSON of `schema`; None if there is no schema."""
-    if schema is None:
-        return None
-    # Here, not above: an extra of the installation.
-    from fastvlm_mlx.generation.constrained import JSONConstraint
-
-    return JSONConstraint(model, schema)
+def json_constraint(model: "FastVLMModel", schema: Any) -> JSONConstraint | None:
+    """The constraint to JSON of `schema`; None if there is no schema."""
+    return None if schema is None else JSONConstraint(model, schema)

@@ -2,9 +2,9 @@
 
     python -m fastvlm_mlx.generation.json_schema < SCHEMA
 
-prints what is wrong with a schema, if anything. A server tries schemas of strangers
-in such a process: intersections of patterns can take exponential time and memory
-before llguidance notices, and a process can be ended.
+prints what is wrong with a schema, if anything. A server checks the schemas of its
+clients in such a process: intersections of patterns can take exponential time and
+memory before llguidance notices, and a process can be ended.
 """
 
 import contextlib
@@ -27,7 +27,11 @@ _SPACING = {
 
 
 def import_llguidance() -> Any:
-    """The llguidance module; FastVLMError if it is not installed."""
+    """The llguidance module.
+
+    Raises:
+        FastVLMError: it is not installed.
+    """
     try:
         import llguidance
     except ImportError:
@@ -48,7 +52,8 @@ def limits() -> Any:
 def grammar_of(schema: Any) -> str:
     """llguidance's grammar for `schema`, or for any JSON object if None.
 
-    Raises OptionError if `schema` is no JSON object.
+    Raises:
+        OptionError: `schema` is not a JSON object.
     """
     schema = {"type": "object"} if schema is None else schema
     if not isinstance(schema, dict):
@@ -61,7 +66,9 @@ def grammar_of(schema: Any) -> str:
 def read_schema(path: str | Path) -> Any:
     """The JSON schema in the file `path`.
 
-    Raises OptionError unless it is one that can be followed, OSError if there is none.
+    Raises:
+        OptionError: it is not a JSON schema that can be followed.
+        OSError: the file cannot be read.
     """
     try:
         schema = json.loads(Path(path).read_bytes())
@@ -72,7 +79,11 @@ def read_schema(path: str | Path) -> Any:
 
 
 def check_schema(schema: Any):
-    """Raises OptionError unless `schema` is a JSON schema that can be followed."""
+    """Checks that llguidance can follow `schema`.
+
+    Raises:
+        OptionError: it cannot.
+    """
     fault = import_llguidance().LLMatcher.validate_grammar(
         grammar_of(schema), limits=limits()
     )

@@ -1,4 +1,4 @@
-"""How the next token is chosen from the logits."""
+"""Sampling options, and the samplers that choose the next token from the logits."""
 
 import math
 import os
@@ -117,7 +117,7 @@ class Constraint(Protocol):
 
 
 def make_sampler(sampling: Sampling, constraint: Constraint | None = None) -> Sampler:
-    """A function from logits `(1, vocab)` to a token `(1,)` that is under way.
+    """A function from logits `(1, vocab)` to a token `(1,)` whose computing has begun.
 
     Nothing lazy is left behind: since MLX 0.31.2 only the thread that described an
     array can compute it, and a server may take each chunk from another thread.

@@ -1,21 +1,26 @@
-"""Matches stop sequences in streamed text, holding back what may begin one."""
+"""Matches stop sequences in streamed text; text that may begin one is held back."""
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.processing.tokenizer import TextStream
 
 
 class StopSequenceMatcher:
-    """Tokens in, text out, holding back what may be the beginning of a stop text."""
+    """Takes token ids and returns text; `stopped` is True after a stop sequence."""
 
-    def __init__(self, decoder: Any, stop: tuple[str, ...]):
+    def __init__(self, decoder: "TextStream", stop: tuple[str, ...]):
         self.stopped = False
         self._decoder = decoder
         self._stop = stop
         self._held = ""
 
     def push(self, token: int) -> str:
+        """The text that is certain after `token`, without the stop sequence."""
         return self._show(self._decoder.push(token), final=False)
 
     def finish(self) -> str:
+        """The rest of the text, half a character included."""
         return self._show(self._decoder.finish(), final=True)
 
     def _show(self, text: str, *, final: bool) -> str:
@@ -24,12 +29,12 @@ class StopSequenceMatcher:
         if cuts:
             self.stopped, self._held = True, ""
             return text[: min(cuts)]
-        keep = len(text) if final else len(text) - self._doubtful(text)
+        keep = len(text) if final else len(text) - self._held_length(text)
         self._held = text[keep:]
         return text[:keep]
 
-    def _doubtful(self, text: str) -> int:
-        """Length of the longest end of `text` that begins some stop text."""
+    def _held_length(self, text: str) -> int:
+        """Length of the longest end of `text` that begins a stop sequence."""
         longest = max((len(stop) for stop in self._stop), default=1) - 1
         for length in range(min(longest, len(text)), 0, -1):
             if any(stop.startswith(text[-length:]) for stop in self._stop):

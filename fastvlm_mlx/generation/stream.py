@@ -46,7 +46,7 @@ class Timings:
 class Chunk:
     """What one step of an answer adds, and the numbers so far.
 
-    - `text`: may be empty: half a character, or what may become a stop text.
+    - `text`: may be empty: half a character, or what may begin a stop sequence.
     - `token`: its id; None in a last chunk that only ends the answer.
     - `prompt_tokens`: positions of the whole prompt, `cached_tokens` of which were
       in the KV cache already; `visual_tokens` are those of this turn's images.
@@ -90,7 +90,7 @@ def stream_generate(
 
     `cache` holds what comes before the prompt and grows in place. When the stream
     ends (by a stop token, a limit, `cancel`, an exception, or closing it early) it
-    holds a beginning of the prompt and the yielded tokens, never anything else; it is
+    holds a prefix of the prompt and the yielded tokens, never anything else; it is
     empty if a step was interrupted halfway, since its layers then disagree.
 
     `started` is `time.perf_counter()` at the user's call. A set `cancel` ends the

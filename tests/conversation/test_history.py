@@ -64,7 +64,7 @@ def interrupt(conversation: Conversation, model, after: int):
     logits = type(model).logits
 
     def interrupted(*_):
-        conversation._past.cache[0].offset += 1
+        conversation.state.cache[0].offset += 1
         raise KeyboardInterrupt
 
     type(model).logits = interrupted
@@ -81,7 +81,7 @@ def test_interrupt_inside_a_step_keeps_what_was_shown(model, after):
     conversation.ask("What is it?", max_tokens=7)
     interrupt(conversation, model, after)
     assert conversation.history[-1].finish_reason == "cancelled"
-    assert conversation._past.cache[0].offset == 0
+    assert conversation.state.cache[0].offset == 0
     check(conversation)
     conversation.ask("Go on", max_tokens=7)
     check(conversation)
@@ -146,7 +146,7 @@ def test_half_characters_are_not_kept(model):
     assert chunk.text == ""
     assert conversation.history[-1].text == "a中"
     assert list(conversation.history[-1].tokens) == tokenizer.encode("a中")
-    held = conversation._past.cache[0].offset
+    held = conversation.state.cache[0].offset
     assert held == conversation.context_used
     conversation.ask("And?", max_tokens=7)
     check(conversation)

@@ -85,6 +85,22 @@ def test_the_file_says_what_is_needed(model, photo, tmp_path):
     ]
 
 
+def test_files_that_say_pictures_are_read(model, photo, tmp_path):
+    conversation = Conversation(model, photo)
+    conversation.ask("What is it?", max_tokens=3)
+    conversation.ask("And this?", make_image(4), max_tokens=3)
+    path, values = saved(conversation, tmp_path)
+    old = {**values, "pictures": values["images"]}
+    for turn in old["turns"]:
+        if "images" in turn:
+            turn["pictures"] = turn.pop("images")
+    del old["images"]
+    path.write_text(json.dumps(old))
+    loaded = Conversation.load(model, path)
+    assert plain(loaded) == plain(conversation)
+    assert [len(turn.images) for turn in loaded.history] == [1, 0, 1, 0]
+
+
 def test_a_image_drawn_upon_is_saved_as_it_was_shown(model, tmp_path):
     image = make_image()
     conversation = Conversation(model, image)
@@ -102,7 +118,7 @@ def test_ids_that_are_not_ours_are_spelled_anew(model, tmp_path):
         values["turns"][1] |= {"text": "A cat.", "tokens": ids}
         path.write_text(json.dumps(values))
         loaded = Conversation.load(model, path)
-        assert loaded._past.pieces[-1] == model.tokenizer.encode("A cat.")
+        assert loaded.state.pieces[-1] == model.tokenizer.encode("A cat.")
         loaded.ask("Why?", max_tokens=5)
         check(loaded)
 

@@ -100,8 +100,8 @@ def test_follow_ups_after_json(tiny_model):
     assert json.loads(first) == {} or json.loads(first)
     plain = conversation.ask("And?", max_tokens=5)
     again = tiny_model.conversation()
-    again._past.replay(conversation.history[0])
-    again._past.replay(conversation.history[1])
+    again.state.replay(conversation.history[0])
+    again.state.replay(conversation.history[1])
     assert again.ask("And?", max_tokens=5) == plain
 
 

@@ -2,7 +2,7 @@
 
     python -m tests.support.echo FOLDER
 
-FOLDER keeps the history. Nothing heavy is imported, so a test starts it in no time.
+FOLDER keeps the history. No model is loaded, so a test starts it quickly.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 
 from fastvlm_mlx.app.chat.repl import Repl
 from fastvlm_mlx.errors import ImageError
+from fastvlm_mlx.generation.sampling import Sampling
 
 
 @dataclass
@@ -50,11 +51,19 @@ class EchoConversation:
     def __init__(self):
         self.turns: list[tuple[str, str]] = []
 
-    def stream(self, question: str, *, cancel: Any, **options: Any) -> Iterator[Echo]:
+    def answer(
+        self,
+        question: str,
+        images: tuple[()],
+        sampling: Sampling,
+        *,
+        cancel: Any,
+        **options: Any,
+    ) -> Iterator[Echo]:
         said = ""
         count = question.startswith("count")
-        answer = [str(n) for n in range(1000)] if count else question.split(" ")
-        for number, word in enumerate(answer, start=1):
+        words = [str(n) for n in range(1000)] if count else question.split(" ")
+        for number, word in enumerate(words, start=1):
             time.sleep(0.02 if count else 0)
             if cancel.is_set():
                 break
@@ -80,5 +89,5 @@ class EchoConversation:
 
 
 if __name__ == "__main__":
-    session = Repl(EchoConversation(), "echo", {})  # pyright: ignore[reportArgumentType]
+    session = Repl(EchoConversation(), "echo", Sampling())  # pyright: ignore[reportArgumentType]
     session.run(Path(sys.argv[1]) / "history")

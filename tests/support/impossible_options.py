@@ -15,7 +15,7 @@ IMPOSSIBLE = [
     ((*ASK, "--temperature", "nan"), 1, "nan"),
     ((*ASK, "--temperature", "inf"), 1, "inf"),
     ((*ASK, "--temperature", "hot"), 2, "hot"),
-    ((*ASK, "--top-p", "0"), 1, "0"),
+    ((*ASK, "--top-p", "-0.1"), 1, "-0.1"),
     ((*ASK, "--top-p", "1.5"), 1, "1.5"),
     ((*ASK, "--top-k", "-3"), 1, "-3"),
     ((*ASK, "--top-k", "1.5"), 2, "1.5"),

@@ -136,11 +136,11 @@ def make_image(seed: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
 def check(conversation: Conversation):
     """The last answer is what everything computed anew gives, id by id, and what the
     cache holds is a beginning of the history."""
-    *pieces, answer = conversation._past.pieces
+    *pieces, answer = conversation.state.pieces
     tokens = list(conversation.history[-1].tokens)
     assert tokens == answer
     assert tokens == greedy(conversation.model, pieces, len(tokens))
-    offsets = {layer.offset for layer in conversation._past.cache}
+    offsets = {layer.offset for layer in conversation.state.cache}
     assert len(offsets) == 1 and offsets.pop() <= conversation.context_used
 
 
@@ -151,7 +151,7 @@ def plain(conversation: Conversation) -> str:
         "<image>"
         if isinstance(piece, Attachment)
         else text.decode(piece, skip_special_tokens=False)
-        for piece in conversation._past.pieces
+        for piece in conversation.state.pieces
     )
 
 

@@ -70,7 +70,7 @@ class Engine:
                 images.append(image)
             turns.append(Turn(message.role, message.text, tuple(images)))
         form = question.form
-        conversation = self._recent.resume(turns[:-1], system=question.system)
+        conversation = self._recent.restore(turns[:-1], system=question.system)
         try:
             yield from conversation.stream(
                 turns[-1].text,
@@ -81,7 +81,7 @@ class Engine:
                 **question.sampling,
             )
         finally:
-            self._recent.keep(conversation)
+            self._recent.insert(conversation)
 
     def tidy(self):
         """Gives memory back that nothing needs now."""

@@ -5,16 +5,13 @@ import binascii
 import hashlib
 import re
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-import mlx.core as mx
 
 from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.errors import ImageError
-from fastvlm_mlx.processing.image_file import size_of
-from fastvlm_mlx.processing.image_processor import ImageOptions
+from fastvlm_mlx.processing.image_file import open_image, size_of
+from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
@@ -52,20 +49,6 @@ def from_url(url: str) -> bytes | str:
     )
 
 
-@dataclass(eq=False)
-class _Known(Attachment):
-    """An image that was decoded before. Often nothing but its digest is needed."""
-
-    data: bytes = field(default=b"", repr=False)
-    view: ImageOptions | None = None
-
-    def features(self, model: "FastVLMModel") -> mx.array:
-        if self._features is None and model.feature_cache.get(self.digest) is None:
-            assert self.view is not None
-            self._features = attach(model, self.data, self.view).features(model)
-        return super().features(model)
-
-
 class Images:
     """Files to attachments for `model`, as seen by `view`.
 
@@ -86,7 +69,15 @@ class Images:
         if name in self._known:
             self._known.move_to_end(name)
             digest, tokens = self._known[name]
-            known = _Known(None, None, digest, tokens, data=data, view=self._view)
+            # Often nothing but its digest is needed.
+            pinpoints = self._model.config.grid_pinpoints
+            known = Attachment(
+                path=None,
+                image=None,
+                digest=digest,
+                tokens=tokens,
+                pixels=lambda: preprocess(open_image(data), self._view, pinpoints),
+            )
             return known, pixels
         width, height = size_of(data, FORMATS)
         if width * height > pixels:

@@ -13,6 +13,7 @@ from fastvlm_mlx.app.caption.find_images import find
 from fastvlm_mlx.errors import ContextError, OptionError
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.image_processor import ImageOptions
 from tests.support.mock_model import make_image
 
 pytest_plugins = ["tests.support.caption_runs"]
@@ -66,7 +67,9 @@ def test_a_name_that_stands_for_nothing(folder, monkeypatch, caption, name, mess
 )
 def test_a_batch_answers_as_chat_does(tiny_model, options):
     options = {"max_tokens": 12, **options}
-    captioner = Captioner(tiny_model, PROMPT, {}, Sampling(**options))
+    captioner = Captioner(
+        tiny_model, PROMPT, ImageOptions.of(tiny_model.config), Sampling(**options)
+    )
     images = [make_image(seed) for seed in range(9)]
     pixels = [captioner.pixels(image) for image in images]  # type: ignore
     expected = []
@@ -80,14 +83,23 @@ def test_a_batch_answers_as_chat_does(tiny_model, options):
 
 
 def test_views_and_context(tiny_model, images):
-    view = {"tiles": (1, 2), "fit": "crop", "system": ""}
-    captioner = Captioner(tiny_model, PROMPT, view, Sampling(max_tokens=5))
+    view = {"tiles": (1, 2), "fit": "crop"}
+    captioner = Captioner(
+        tiny_model,
+        PROMPT,
+        ImageOptions.of(tiny_model.config, **view),
+        Sampling(max_tokens=5),
+        system="",
+    )
     image = open_image(images / "coffee.png")
     pixels = captioner.pixels(image)  # type: ignore
     assert len(pixels) == 3
     (found,) = captioner.captions([pixels])
     assert isinstance(found, Caption)
-    assert found.content == tiny_model.ask(PROMPT, image, max_tokens=5, **view).strip()
+    assert (
+        found.content
+        == tiny_model.ask(PROMPT, image, max_tokens=5, system="", **view).strip()
+    )
     # Prompts of several lengths, and one that is too long, in one batch.
     found = captioner.captions([pixels, pixels[:1], pixels])
     assert found[0] == found[2] != found[1]
@@ -123,7 +135,7 @@ def test_images_are_opened_in_order_and_ahead():
     ],
 )
 def test_rates(images, seconds, text):
-    assert run.rate(images, seconds) == text
+    assert run.format_rate(images, seconds) == text
 
 
 def test_a_bar_on_a_terminal(folder, tiny, tmp_path):

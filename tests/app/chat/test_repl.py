@@ -17,6 +17,7 @@ import pytest
 
 from fastvlm_mlx.app.chat import line_editor, repl
 from fastvlm_mlx.app.chat.repl import Repl
+from fastvlm_mlx.generation.sampling import Sampling
 from tests.support.echo import EchoConversation
 
 PROMPT = "\r\n> "
@@ -208,7 +209,7 @@ def test_odd_lines_are_questions_or_unknown(capsys, tmp_path, monkeypatch):
     (tmp_path / "what").touch()
     odd = ["'", '"', "\\", "\0", "x" * 5000, "~nobody/x", ".", "what", "a /image b"]
     conversation = EchoConversation()
-    session = Repl(conversation, "echo", {})  # pyright: ignore[reportArgumentType]
+    session = Repl(conversation, "echo", Sampling())  # pyright: ignore[reportArgumentType]
     for line in [*odd, "/", "//", "/Image x", "/nowhere/x.png"]:
         session.obey(line)
     assert [question for question, _ in conversation.turns] == odd

@@ -1,0 +1,114 @@
+"""Streams the answer to one question of a chat and adds both to its history."""
+
+import contextlib
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from threading import Event
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+
+from fastvlm_mlx.conversation.attachment import Attachment, Pieces, length
+from fastvlm_mlx.conversation.history import History, Turn
+from fastvlm_mlx.conversation.shared_prefix import restore_prefix, save_prefix
+from fastvlm_mlx.errors import ContextError, FastVLMError
+from fastvlm_mlx.generation import decode
+from fastvlm_mlx.generation.sampling import Constraint, Sampling
+from fastvlm_mlx.generation.stream import Chunk, Timings, stream_generate
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.model.vlm import FastVLMModel
+
+
+def stream_answer(
+    model: "FastVLMModel",
+    state: History,
+    question: str,
+    images: Sequence[Attachment],
+    sampling: Sampling,
+    *,
+    context_size: int,
+    timings: Timings,
+    started: float,
+    detailed: bool,
+    cancel: Event | None,
+    constraint: Constraint | None,
+) -> Generator[Chunk, None, None]:
+    """Streams the answer to `question`, which `images` join; see `stream_generate`.
+
+    If anything was yielded, the question and what was yielded are in `state` when the
+    stream ends; otherwise `state` is as it was.
+
+    Raises:
+        ContextError: while iterating, if the question does not fit.
+    """
+    prefixes, used = model.feature_cache, length(state.pieces)
+    pieces = state.with_question(question, images)
+    left = answer_room(pieces, used, context_size)
+
+    before = time.perf_counter()
+    features = [image.features(model) for image in images]
+    if detailed:
+        mx.eval(features)
+        timings = replace(timings, encode=time.perf_counter() - before)
+    is_first = decode.cache_length(state.cache) == 0
+    shown: list[Chunk] = []
+    try:
+        if is_first:
+            restore_prefix(prefixes, pieces, state.cache)
+        chunks = stream_generate(
+            model,
+            state.missing(pieces),
+            state.cache,
+            replace(sampling, max_tokens=min(sampling.max_tokens, left)),
+            visual_tokens=length(images),
+            timings=timings,
+            started=started,
+            detailed=detailed,
+            cancel=cancel,
+            constraint=constraint,
+        )
+        with contextlib.closing(chunks):
+            for chunk in chunks:
+                shown.append(chunk)
+                yield chunk
+                if is_first and len(shown) == 1:
+                    save_prefix(prefixes, pieces, state.cache)
+    finally:
+        if shown:
+            state.keep(Turn("user", question, tuple(images)), pieces, shown)
+        else:
+            decode.trim_cache(state.cache, used)
+
+
+def answer_room(pieces: Pieces, used: int, context_size: int) -> int:
+    """Positions left for an answer to `pieces`, `used` of which are in the context.
+
+    Raises:
+        ContextError: there is none.
+    """
+    needed = length(pieces) - used + 1  # and one token of answer
+    free = max(context_size - used, 0)
+    if needed > free:
+        raise ContextError(
+            f"the question needs {needed} tokens of context and {free} of"
+            f" {context_size} are left; start over with /reset, or use fewer"
+            " tiles or a lower --resolution"
+        )
+    return free - needed + 1
+
+
+def end_answer(stream: Generator[Chunk, None, None]):
+    """Ends an answer early; what it yielded stays in the history.
+
+    Raises:
+        FastVLMError: another thread is computing its next chunk.
+    """
+    try:
+        stream.close()
+    except ValueError:  # another thread is inside it
+        raise FastVLMError(
+            "this conversation is still answering; wait for the answer, or start"
+            " another conversation"
+        ) from None
