@@ -22,14 +22,15 @@ from fastvlm_mlx.convert.fold.fold_checkpoint import fold_checkpoint, with_encod
 from fastvlm_mlx.convert.quantization_check import Agreement, measure
 from fastvlm_mlx.convert.save_weights import (
     LICENCES,
-    Progress,
     copy_files,
     save_tensors,
 )
 from fastvlm_mlx.convert.source import checkpoint
+from fastvlm_mlx.cpu import openblas
 from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
+from fastvlm_mlx.files.progress import Progress
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.parameters import check_tensors
 from fastvlm_mlx.model.vlm import FastVLMModel
@@ -93,6 +94,7 @@ def convert(
         OptionError: an option has an impossible value.
     """
     _check_options(dtype, q_bits, q_group_size)
+    openblas.bind()
     source, out = Path(source), Path(out)
     with ExitStack() as stack:
         read = stack.enter_context(checkpoint.opened(source, on_progress))

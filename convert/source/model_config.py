@@ -38,7 +38,7 @@ TEXT_FIELDS = (
 )
 
 # By `model_type`; LLaVA calls its Llama variants plain "llava" or "llava_llama".
-TEXT_MODELS = {
+MODEL_TYPES = {
     "qwen2": "qwen2",
     "llava_qwen2": "qwen2",
     "llava_qwen": "qwen2",
@@ -99,8 +99,8 @@ def text_config(config: dict[str, Any], tensors: Tensors) -> TextConfig:
 def _text_model(config: dict[str, Any]) -> str:
     text = _object(config, "text_config")
     for told in (text.get("model_type"), config.get("model_type")):
-        if isinstance(told, str) and told.lower() in TEXT_MODELS:
-            return TEXT_MODELS[told.lower()]
+        if isinstance(told, str) and told.lower() in MODEL_TYPES:
+            return MODEL_TYPES[told.lower()]
         if told:
             break
     else:
@@ -111,7 +111,7 @@ def _text_model(config: dict[str, Any]) -> str:
                 return ARCHITECTURES[name]
     raise CheckpointError(
         f"config.json: model_type {told!r:.200} is not a FastVLM's;"
-        f" known are {', '.join(TEXT_MODELS)}"
+        f" known are {', '.join(MODEL_TYPES)}"
     )
 
 
