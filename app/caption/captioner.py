@@ -118,15 +118,13 @@ class Captioner:
     def _decoded(
         self, rows: list[_Row], embeddings: mx.array, sampling: Sampling
     ) -> dict[int, Caption | FastVLMError]:
-        cache = language.mlx_lm_module("models.cache").make_prompt_cache(
-            self.model.language_model
-        )
+        cache = language.make_cache(self.model.language_model)
         while embeddings.shape[1] > stream.PREFILL_STEP:
             self.model.logits(embeddings[:, : stream.PREFILL_STEP], cache)
             mx.eval([layer.state for layer in cache])
             embeddings = embeddings[:, stream.PREFILL_STEP :]
         tokens = _choose(rows, self.model.logits(embeddings, cache))
-        embed = self.model.language_model.model.embed_tokens
+        embed = self.model.embed_tokens
         captions: dict[int, Caption | FastVLMError] = {}
         for step in range(1, sampling.max_tokens + 1):
             if step % 256 == 0:

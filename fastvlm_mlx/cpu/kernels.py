@@ -1,9 +1,8 @@
-"""The encoder's heavy steps on a Linux CPU: `kernels.cpp`, compiled at first use.
+"""C++ kernels for a Linux CPU: `kernels.cpp`, compiled with g++ on first use.
 
-MLX's CPU backend is made to be complete, not fast, and its own compiler (`mx.compile`
-calls g++ too) emits plain SSE2. The compiled library is kept in the cache folder, one
-per source and processor. Without a compiler, or for arrays that are not float32, the
-callers in `kernels.py` use MLX's own operations.
+MLX's CPU backend is slow, and `mx.compile` there emits plain SSE2. The compiled
+library is kept in the cache folder, one per source and processor. Without a compiler,
+or for arrays that are not float32, `model/ops.py` uses MLX's own operations.
 
 These functions are not lazy: they evaluate their inputs and return finished arrays.
 """
@@ -14,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +20,8 @@ from typing import Any, cast
 import mlx.core as mx
 
 from fastvlm_mlx.cpu import openblas
+from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.atomic_write import staged_file
 from fastvlm_mlx.files.cache_dir import cache_dir
 
 _SOURCES = [Path(__file__).with_name(n) for n in ("kernels.cpp", "vector_math.h")]
@@ -38,7 +38,7 @@ WORTH_COMPILING = 2**22
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The kernels, compiled if need be, or None where they cannot be had."""
+    """The compiled kernels, or None without OpenBLAS or a compiler."""
     openblas.bind()
     product, path = openblas.sgemm_addresses(), _path()
     if product is None or not (path.is_file() or _compile(path)):
@@ -64,19 +64,16 @@ def _compile(path: Path) -> bool:
     if compiler is None:
         return False
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder, "kernels.so")
-            command = [compiler, *_FLAGS, str(_SOURCES[0]), "-o", str(made)]
+        with staged_file(path, overwrite=True) as partial:
+            command = [compiler, *_FLAGS, str(_SOURCES[0]), "-o", str(partial)]
             subprocess.run(command, check=True, capture_output=True)
-            made.replace(path)  # whole or absent, whoever else compiles
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, OptionError, subprocess.CalledProcessError):
         return False
     return True
 
 
 def _processor() -> bytes:
-    """What tells processors apart: a cache folder may be shared by machines."""
+    """The processor's features: machines of different ones may share a cache."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     keys = ("model name", "flags", "Features", "CPU part")
     return "\n".join(sorted({line for line in lines if line.startswith(keys)})).encode()
@@ -99,7 +96,7 @@ def usable(*arrays: mx.array) -> bool:
 def depthwise(
     x: mx.array, weight: mx.array, bias: mx.array, *, stride: int, activate: bool
 ) -> mx.array:
-    """As `kernels.depthwise`, for kernels of `KERNEL_SIZES`."""
+    """As `ops.depthwise`, for kernels of `KERNEL_SIZES`."""
     B, H, W, C = x.shape
     out_dim, kernel = weight.shape[:2]
     _check("depthwise", out_dim % C == 0 and weight.shape[2:] == (kernel, 1), x, weight)

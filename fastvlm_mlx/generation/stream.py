@@ -191,4 +191,4 @@ def _trim(cache: KVCache, held: int, wanted: int):
 
 def _embed(model: "FastVLMModel", token: mx.array) -> mx.array:
     # (1,) -> (1, 1, hidden), from an id that may not have been computed yet
-    return model.language_model.model.embed_tokens(token[None])
+    return model.embed_tokens(token[None])
