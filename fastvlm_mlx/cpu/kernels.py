@@ -100,14 +100,14 @@ def depthwise(
     B, H, W, C = x.shape
     out_dim, kernel = weight.shape[:2]
     _check("depthwise", out_dim % C == 0 and weight.shape[2:] == (kernel, 1), x, weight)
-    out = _empty(B, -(-H // stride), -(-W // stride), out_dim)
+    out = _output(B, -(-H // stride), -(-W // stride), out_dim)
     sizes = (B, H, W, C, out_dim // C, kernel, stride, activate)
     return _call("fv_depthwise", x, weight, bias, out, *sizes)
 
 
 def gelu(x: mx.array) -> mx.array:
     """As `kernels.gelu`."""
-    return _call("fv_gelu", x, _empty(*x.shape), x.size)
+    return _call("fv_gelu", x, _output(*x.shape), x.size)
 
 
 def linear(
@@ -116,7 +116,7 @@ def linear(
     """As `kernels.linear`: weight (out_dim, dim)."""
     out_dim, dim = weight.shape
     _check("linear", x.shape[-1] == dim, x, weight)
-    out = _empty(*x.shape[:-1], out_dim)
+    out = _output(*x.shape[:-1], out_dim)
     return _call(
         "fv_linear", x, weight, bias, out, x.size // dim, dim, out_dim, activate
     )
@@ -128,14 +128,14 @@ def conv_ffn(x: mx.array, *weights: mx.array) -> mx.array:
     C, kernel, hidden_dim = x.shape[-1], conv.shape[1], fc1.shape[0]
     _check("conv_ffn", conv.shape == (C, kernel, kernel, 1), x, conv)
     _check("conv_ffn", fc1.shape == fc2.shape[::-1] == (hidden_dim, C), x, fc1)
-    out = _empty(*x.shape)
+    out = _output(*x.shape)
     return _call("fv_conv_ffn", x, *weights, out, *x.shape, hidden_dim, kernel)
 
 
 def attention(qkv: mx.array, head_dim: int) -> mx.array:
     """As `kernels.attention`."""
     B, length, dim = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    out = _empty(B, length, dim)
+    out = _output(B, length, dim)
     return _call("fv_attention", qkv, out, B, length, dim // head_dim, head_dim)
 
 
@@ -147,12 +147,12 @@ def causal_attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
     """
     _, heads, length, head_dim = q.shape
     sizes = (heads, k.shape[1], length, k.shape[2], head_dim)
-    return _call("fv_causal_attention", q, k, v, _empty(*q.shape), *sizes)
+    return _call("fv_causal_attention", q, k, v, _output(*q.shape), *sizes)
 
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """silu(gate) * up, any shape."""
-    return _call("fv_swiglu", gate, up, _empty(*gate.shape), gate.size)
+    return _call("fv_swiglu", gate, up, _output(*gate.shape), gate.size)
 
 
 def _check(function: str, fits: bool, x: mx.array, weight: mx.array) -> None:
@@ -162,7 +162,7 @@ def _check(function: str, fits: bool, x: mx.array, weight: mx.array) -> None:
         )
 
 
-def _empty(*shape: int) -> mx.array:
+def _output(*shape: int) -> mx.array:
     return mx.zeros(shape)
 
 

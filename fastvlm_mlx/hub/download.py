@@ -113,7 +113,7 @@ def _check_space(label: str, store: Path, needed: int) -> None:
 
 
 def _note_licence(repo: str, notify: Callable[[str], None]) -> None:
-    """Say once per machine what Apple's licence allows."""
+    """Prints the note on Apple's licence, once per machine."""
     if "fastvlm" not in repo.lower() and not repo.lower().startswith("apple/"):
         return
     marker = cache_dir() / "licence-noted"

@@ -1,7 +1,7 @@
-"""What is already on this machine: hub snapshots, and our conversions of anything.
+"""The local cache: snapshots of hub repositories, and conversions.
 
-Only files are looked at, and the hub's own library (a third of a second to import) is
-not needed: a cached model starts without it and without the network.
+huggingface_hub (a third of a second to import) is not used, so a cached model loads
+without it and without the network.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""From anything Pillow opens to an upright RGB image.
+"""Opens image files with Pillow as upright RGB images, 8 bits per channel.
 
-Whatever is wrong with an image ends here as one ImageError of one line. What comes
-out has no alpha, no palette, no orientation tag and eight bits per channel.
+Every fault becomes an ImageError of one line. The result has no alpha, no palette and
+no orientation tag.
 """
 
 import io
