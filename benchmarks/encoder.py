@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--graph", action="store_true", help="count primitives")
     args = parser.parse_args()
+    openblas.bind()
     if args.graph:
         result: dict[str, Any] = graph(VisionConfig(), args.resolution)
         print(f"{result['primitives']} primitives, {result['compute']} compute")

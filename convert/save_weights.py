@@ -2,13 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import mlx.core as mx
 
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.disk_space import check_free_space
+from fastvlm_mlx.files.progress import Progress
 from fastvlm_mlx.weights.safetensors_header import check_file
 from fastvlm_mlx.weights.weight_files import INDEX, Tensors
 
@@ -16,8 +17,6 @@ from fastvlm_mlx.weights.weight_files import INDEX, Tensors
 MAX_SHARD_BYTES = 1 << 30
 
 LICENCE_FILES = ("LICENSE*", "ACKNOWLEDGEMENTS*", "MODEL_CARD*")
-
-Progress = Callable[[int, int], None]
 
 
 def save_tensors(

@@ -22,14 +22,15 @@ from fastvlm_mlx.convert.fold_checkpoint import fold_checkpoint, fold_with_encod
 from fastvlm_mlx.convert.quantization_check import Agreement, measure_agreement
 from fastvlm_mlx.convert.save_weights import (
     LICENCE_FILES,
-    Progress,
     copy_files,
     save_tensors,
 )
 from fastvlm_mlx.convert.source.checkpoint import open_checkpoint
+from fastvlm_mlx.cpu import openblas
 from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
+from fastvlm_mlx.files.progress import Progress
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.parameters import check_tensors
 from fastvlm_mlx.model.vlm import FastVLMModel
@@ -112,6 +113,7 @@ def convert(
         OptionError: an option has an impossible value, or `out` exists.
     """
     _check_options(dtype, q_bits, q_group_size)
+    openblas.bind()
     source, out = Path(source), Path(out)
     with ExitStack() as stack:
         checkpoint = stack.enter_context(open_checkpoint(source, on_progress))

@@ -1,15 +1,13 @@
 """Runs an exported encoder package with Core ML, on macOS only.
 
-The encoder then uses the Neural Engine while the language model has the GPU. This is
-the one file that asks for the platform on Core ML's behalf; it calls nothing but
-coremltools' documented API (`CompiledMLModel`, `compile_model`, `MLComputePlan`):
+The encoder can then run on the Neural Engine while the language model has the GPU.
+Only coremltools' documented API is called (`CompiledMLModel`, `compile_model`):
 https://apple.github.io/coremltools/docs-guides/source/model-prediction.html
 """
 
 import hashlib
 import logging
 import platform
-import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.files.cache_dir import cache_dir
 from fastvlm_mlx.model.vlm import FastVLMModel
 
@@ -32,11 +31,12 @@ COMPUTE_UNITS = {
 
 
 def import_coremltools() -> ModuleType:
-    """coremltools, quietly: its import logs what a Mac would have, and drags in
-    transformers (seconds), which nothing here needs.
+    """Imports coremltools without its log lines and without transformers.
+
+    coremltools imports transformers if it can, which takes seconds and is not needed.
 
     Raises:
-        OptionError: it is not installed.
+        OptionError: coremltools is not installed.
     """
     if "coremltools" in sys.modules:
         return sys.modules["coremltools"]
@@ -57,7 +57,11 @@ def import_coremltools() -> ModuleType:
 
 
 def require_macos() -> None:
-    """Raises OptionError where there is no Core ML to run a package with."""
+    """Checks that Core ML is there to run a package.
+
+    Raises:
+        OptionError: the system is not macOS.
+    """
     if sys.platform != "darwin":
         raise OptionError(
             f"Core ML runs on macOS only, not on {platform.system()};"
@@ -66,9 +70,12 @@ def require_macos() -> None:
 
 
 class CoreMLEncoder:
-    """One package, compiled once into the cache and loaded for the chosen units.
+    """A Core ML package as `FastVLMModel.encoder`, compiled once into the cache.
 
     A package of several resolutions loads the function of each when first used.
+
+    Raises:
+        OptionError: not on macOS, coremltools is missing, or unknown compute units.
     """
 
     def __init__(
@@ -101,7 +108,13 @@ class CoreMLEncoder:
         self._loaded: dict[int, Any] = {}
 
     def __call__(self, pixels: Any) -> mx.array:
-        """Shapes: (N, R, R, 3) floats in 0..1 to (N, tokens, width)."""
+        """Encodes images one by one.
+
+        Shapes:
+            pixels: (N, R, R, 3), floats in 0..1; returns (N, tokens, width)
+        Raises:
+            OptionError: the package has no function for the resolution R.
+        """
         arrays = np.asarray(pixels, np.float32)
         model = self._model(arrays.shape[1])
         out = [model.predict(self._inputs(each))[self.output] for each in arrays]
@@ -160,7 +173,7 @@ def detach(model: FastVLMModel) -> None:
 
 
 def compiled(package: Path) -> Path:
-    """The compiled form of `package`, made once in the cache (`.mlmodelc`)."""
+    """The path of `package` compiled (`.mlmodelc`), which is done once per cache."""
     require_macos()
     tools = import_coremltools()
     stamp = hashlib.sha256(platform.mac_ver()[0].encode())
@@ -171,10 +184,7 @@ def compiled(package: Path) -> Path:
     folder = cache_dir() / "coreml" / stamp.hexdigest()[:16]
     out = folder / f"{package.stem}.mlmodelc"
     if not out.exists():
-        partial = folder.with_name(f"{folder.name}.partial") / out.name
-        shutil.rmtree(partial.parent, ignore_errors=True)
-        partial.parent.mkdir(parents=True)
-        tools.models.utils.compile_model(str(package), str(partial))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.parent.rename(folder)
+        with staged_folder(folder, overwrite=True, first_wins=True) as partial:
+            compiled_model = str(partial / out.name)
+            tools.models.utils.compile_model(str(package), compiled_model)
     return out

@@ -1,4 +1,4 @@
-"""What the device wants: the dtype of the weights, and quantized layers or plain ones.
+"""The default device, and the dtype of weights that suits it.
 
 Metal and CUDA run bfloat16 and keep quantized layers quantized. The CPU runs
 float32 and undoes quantization on load: there `quantized_matmul` is 40 times slower
@@ -16,10 +16,10 @@ def device_dtype() -> mx.Dtype:
 
 
 def on_cpu() -> bool:
+    """Whether the default device is the CPU."""
     return mx.default_device().type == mx.cpu
 
 
 def on_gpu() -> bool:
-    """Whether MLX computes on a GPU unless told otherwise: small kernels are then
-    worth fusing with `mx.compile`."""
+    """Whether the default device is a GPU, where fusing with `mx.compile` pays."""
     return mx.default_device().type != mx.cpu

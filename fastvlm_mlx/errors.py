@@ -1,4 +1,4 @@
-"""What can go wrong at the boundary, for people and programs alike.
+"""The errors that this package raises on purpose.
 
 FastVLMError
  |- CheckpointError    a model folder, file or archive cannot be read
@@ -7,8 +7,8 @@ FastVLMError
  |- ImageError         an image cannot be opened or is too large
  `- OptionError        an option has a value that cannot be honoured
 
-Every message is one line: the thing, its value, the way out. The command line
-prints it and exits with 1; nothing else is ever shown to a user.
+Every message is one line: the thing, its value, the way out. The command line prints
+it and exits with 1.
 """
 
 # Longer than any path; a corrupt file can put megabytes into a message.

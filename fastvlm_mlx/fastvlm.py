@@ -10,15 +10,17 @@ import numpy as np
 
 from fastvlm_mlx.conversation.attachment import ImageSources
 from fastvlm_mlx.conversation.conversation import Conversation
+from fastvlm_mlx.cpu import openblas
 from fastvlm_mlx.device import DTYPES, device_dtype
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.json_file import read_json
+from fastvlm_mlx.files.progress import Progress
 from fastvlm_mlx.generation.sampling import Constraint
 from fastvlm_mlx.generation.stream import Chunk
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.parameters import assign, check_tensors
 from fastvlm_mlx.model.vlm import FastVLMModel
-from fastvlm_mlx.model_folder import Progress, converted
+from fastvlm_mlx.model_folder import converted
 from fastvlm_mlx.processing.image_file import Source, open_image
 from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
 from fastvlm_mlx.processing.tokenizer import Tokenizer
@@ -194,6 +196,7 @@ def load(
     """
     if dtype is not None and dtype not in DTYPES:
         raise OptionError(f"dtype {dtype!r}: unknown; use {', '.join(DTYPES)}")
+    openblas.bind()
     folder = converted(path_or_hf_repo, on_progress=on_progress)
     config = ModelConfig.from_dict(read_json(folder / "config.json"))
     tensors: Tensors = {}

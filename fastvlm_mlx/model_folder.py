@@ -1,18 +1,21 @@
-"""From a model's name to a folder in our format; a conversion is made once and kept."""
+"""Finds the model folder of a name; converts the source into the cache if needed."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from fastvlm_mlx.files.json_file import read_json
+from fastvlm_mlx.files.progress import Progress
 from fastvlm_mlx.hub.local_cache import converted_dir, drop_superseded
 from fastvlm_mlx.hub.locate import locate
 from fastvlm_mlx.model.config import FORMAT
 
-Progress = Callable[[int, int], None]
-
 
 def converted(name: str | Path, *, on_progress: Progress | None = None) -> Path:
-    """The folder in our format that `name` means, made in the cache if need be."""
+    """The folder in our format for `name`, a path or hub id; converts it once.
+
+    Raises:
+        CheckpointError: the source is missing, damaged or of an unknown layout.
+        DownloadError: it could not be fetched from the hub.
+    """
     source = locate(name)
     if is_converted(source):
         return source
@@ -27,6 +30,6 @@ def converted(name: str | Path, *, on_progress: Progress | None = None) -> Path:
 
 
 def is_converted(folder: Path) -> bool:
-    """Whether `folder` is a model folder of ours."""
+    """Whether `folder` is a model folder in our format."""
     file = folder / "config.json"
     return file.is_file() and read_json(file).get("model_type") == FORMAT

@@ -49,6 +49,16 @@ def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield cache
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fast_products() -> None:
+    """Most tests make their models without `load`, which binds OpenBLAS."""
+    import mlx.core  # noqa: F401  bind() needs the library loaded
+
+    from fastvlm_mlx.cpu import openblas
+
+    openblas.bind()
+
+
 class Result(NamedTuple):
     """What a call of the program came to."""
 

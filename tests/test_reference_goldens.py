@@ -15,7 +15,7 @@ import pytest
 
 from fastvlm_mlx import load
 from fastvlm_mlx.fastvlm import FastVLM
-from fastvlm_mlx.model.language import mlx_lm_module
+from fastvlm_mlx.model.language import make_cache
 from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
 from tests.support.assert_close import assert_close
@@ -45,9 +45,7 @@ class Case:
         return self.golden[f"ids_{side}"][0].tolist()
 
     def new_cache(self) -> list[Any]:
-        return mlx_lm_module("models.cache").make_prompt_cache(
-            self.model.language_model
-        )
+        return make_cache(self.model.language_model)
 
     def pixels(self) -> mx.array:
         # [1, 3, 256, 256] to [1, 256, 256, 3]
@@ -91,7 +89,7 @@ def test_spliced(case: Case):
     spliced = case.spliced()
     before, after = (mx.array(case.ids(side)) for side in ("before", "after"))
     start, end = before.size, spliced.shape[1] - after.size
-    table = case.model.language_model.model.embed_tokens
+    table = case.model.embed_tokens
     assert_close("visual", spliced[:, start:end], case.golden["embeds"], LIMIT)
     assert mx.array_equal(spliced[0, :start], table(before))
     assert mx.array_equal(spliced[0, end:], table(after))

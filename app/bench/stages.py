@@ -120,9 +120,7 @@ def _staged(model: "FastVLM", case: Case, file: Path) -> dict[str, float]:
     visual = model.project(features).flatten(0, 1)
     mx.eval(visual)
     clock.lap("project")
-    cache = language.mlx_lm_module("models.cache").make_prompt_cache(
-        model.language_model
-    )
+    cache = language.make_cache(model.language_model)
     mx.eval(model.logits(model.embed([visual]), cache))
     clock.lap("visual_prefill")
     del cache

@@ -6,7 +6,6 @@ exists. The result is kept in the cache folder, and `info` shows it.
 """
 
 import json
-import os
 import platform
 import statistics
 import time
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastvlm_mlx.files.atomic_write import staged_file
 from fastvlm_mlx.files.cache_dir import cache_dir
 
 if TYPE_CHECKING:
@@ -105,8 +105,6 @@ def _read() -> dict[str, Any]:
 
 def _remember(package: Path, resolution: int, choice: Choice) -> None:
     path = _path()
-    path.parent.mkdir(parents=True, exist_ok=True)
     all_choices = _read() | {_key(package, resolution): asdict(choice)}
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(all_choices, indent=1) + "\n")
-    partial.replace(path)
+    with staged_file(path, overwrite=True) as partial:
+        partial.write_text(json.dumps(all_choices, indent=1) + "\n")

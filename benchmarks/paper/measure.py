@@ -139,7 +139,7 @@ class Bench:
 
 def prefill(model: Any, embeddings: mx.array) -> mx.array:
     """The logits after the last of `embeddings`, (1, L, hidden), as we compute them."""
-    cache = language.mlx_lm_module("models.cache").make_prompt_cache(model)
+    cache = language.make_cache(model)
     return language.head(model, language.hidden(model, embeddings, cache)[:, -1])
 
 

@@ -59,7 +59,7 @@ class Ours:
         model: Any = language.mlx_lm_module(f"models.{text.model_type}")
         model = model.Model(model.ModelArgs.from_dict(text.to_dict()))
         model.update(self.model.language_model.parameters())
-        cache = language.mlx_lm_module("models.cache").make_prompt_cache(model)
+        cache = language.make_cache(model)
         started = time.perf_counter()
         # `model.model`: without the logits of the prompt, which are not used.
         model.model(mx.zeros((1, positions - 1), mx.int32), cache)

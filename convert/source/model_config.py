@@ -38,7 +38,7 @@ TEXT_FIELDS = (
 )
 
 # By `model_type`; LLaVA calls its Llama variants plain "llava" or "llava_llama".
-TEXT_MODELS = {
+MODEL_TYPES = {
     "qwen2": "qwen2",
     "llava_qwen2": "qwen2",
     "llava_qwen": "qwen2",
@@ -112,11 +112,11 @@ def text_model_type(config: dict[str, Any]) -> str:
         for name in architectures if isinstance(architectures, list) else ():
             if isinstance(name, str) and name in ARCHITECTURES:
                 return ARCHITECTURES[name]
-    if isinstance(declared, str) and declared.lower() in TEXT_MODELS:
-        return TEXT_MODELS[declared.lower()]
+    if isinstance(declared, str) and declared.lower() in MODEL_TYPES:
+        return MODEL_TYPES[declared.lower()]
     raise CheckpointError(
         f"config.json: model_type {declared!r:.200} is not a FastVLM's;"
-        f" known are {', '.join(TEXT_MODELS)}"
+        f" known are {', '.join(MODEL_TYPES)}"
     )
 
 

@@ -49,9 +49,7 @@ class History:
     def __init__(self, model: "FastVLMModel", system: str | None):
         self.turns: list[Turn] = []
         self.pieces: Pieces = []
-        self.cache: decode.KVCache = language.mlx_lm_module(
-            "models.cache"
-        ).make_prompt_cache(model.language_model)
+        self.cache: decode.KVCache = language.make_cache(model.language_model)
         self._model = model
         self._system = system
 

@@ -8,7 +8,6 @@ or as a PNG inside the file if they came without a path.
 import base64
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.conversation.history import Turn
 from fastvlm_mlx.errors import FastVLMError, ImageError, OptionError
+from fastvlm_mlx.files.atomic_write import staged_file
 from fastvlm_mlx.processing.image_processor import ImageOptions
 
 if TYPE_CHECKING:
@@ -42,24 +42,23 @@ class Transcript:
 
 
 def write(path: str | Path, transcript: Transcript):
-    """Writes `path`, whole or not at all.
+    """Writes `path`, whole or not at all, into a folder that exists.
 
     Raises:
-        FastVLMError: `path` cannot be written.
+        FastVLMError: the file cannot be written.
     """
     path = Path(path)
-    # Beside the target: a rename is only atomic within one file system.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = json.dumps(_values(transcript), ensure_ascii=False, indent=1)
     try:
-        text = json.dumps(_values(transcript), ensure_ascii=False, indent=1)
-        try:
+        path.parent.stat()
+        with staged_file(path, overwrite=True) as partial:
             # A text can hold half a surrogate pair, which UTF-8 cannot.
-            unfinished.write_bytes(text.encode("utf-8", "replace"))
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+            partial.write_bytes(text.encode("utf-8", "replace"))
     except (OSError, ValueError) as fault:
-        reason = getattr(fault, "strerror", None) or fault
+        reason = getattr(fault, "strerror", None)
+        if reason is None:  # of staged_file: "PATH: reason (detail); way out"
+            reason = str(fault).removeprefix(f"{path}: ").partition(";")[0]
+            reason = reason.replace(" (", ", ").removesuffix(")")
         raise FastVLMError(
             f"{path}: the conversation cannot be saved ({reason}); give another path"
         ) from fault

@@ -1,9 +1,8 @@
-"""The encoder's heavy steps on a Linux CPU: `kernels.cpp`, compiled at first use.
+"""C++ kernels for a Linux CPU: `kernels.cpp`, compiled with g++ on first use.
 
-MLX's CPU backend is made to be complete, not fast, and its own compiler (`mx.compile`
-calls g++ too) emits plain SSE2. The compiled library is kept in the cache folder, one
-per source and processor. Without a compiler, or for arrays that are not float32, the
-callers in `kernels.py` use MLX's own operations.
+MLX's CPU backend is slow, and `mx.compile` there emits plain SSE2. The compiled
+library is kept in the cache folder, one per source and processor. Without a compiler,
+or for arrays that are not float32, `model/ops.py` uses MLX's own operations.
 
 These functions are not lazy: they evaluate their inputs and return finished arrays.
 """
@@ -14,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +20,8 @@ from typing import Any, cast
 import mlx.core as mx
 
 from fastvlm_mlx.cpu import openblas
+from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.atomic_write import staged_file
 from fastvlm_mlx.files.cache_dir import cache_dir
 
 _SOURCES = [Path(__file__).with_name(n) for n in ("kernels.cpp", "vector_math.h")]
@@ -38,7 +38,7 @@ WORTH_COMPILING = 2**22
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The kernels, compiled if need be, or None where they cannot be had."""
+    """The compiled kernels, or None without OpenBLAS or a compiler."""
     openblas.bind()
     product, path = openblas.sgemm_addresses(), _path()
     if product is None or not (path.is_file() or _compile(path)):
@@ -64,19 +64,16 @@ def _compile(path: Path) -> bool:
     if compiler is None:
         return False
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder, "kernels.so")
-            command = [compiler, *_FLAGS, str(_SOURCES[0]), "-o", str(made)]
+        with staged_file(path, overwrite=True) as partial:
+            command = [compiler, *_FLAGS, str(_SOURCES[0]), "-o", str(partial)]
             subprocess.run(command, check=True, capture_output=True)
-            made.replace(path)  # whole or absent, whoever else compiles
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, OptionError, subprocess.CalledProcessError):
         return False
     return True
 
 
 def _processor() -> bytes:
-    """What tells processors apart: a cache folder may be shared by machines."""
+    """The processor's features: machines of different ones may share a cache."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     keys = ("model name", "flags", "Features", "CPU part")
     return "\n".join(sorted({line for line in lines if line.startswith(keys)})).encode()
@@ -99,18 +96,18 @@ def usable(*arrays: mx.array) -> bool:
 def depthwise(
     x: mx.array, weight: mx.array, bias: mx.array, *, stride: int, activate: bool
 ) -> mx.array:
-    """As `kernels.depthwise`, for kernels of `KERNEL_SIZES`."""
+    """As `ops.depthwise`, for kernels of `KERNEL_SIZES`."""
     B, H, W, C = x.shape
     out_dim, kernel = weight.shape[:2]
     _check("depthwise", out_dim % C == 0 and weight.shape[2:] == (kernel, 1), x, weight)
-    out = _empty(B, -(-H // stride), -(-W // stride), out_dim)
+    out = _output(B, -(-H // stride), -(-W // stride), out_dim)
     sizes = (B, H, W, C, out_dim // C, kernel, stride, activate)
     return _call("fv_depthwise", x, weight, bias, out, *sizes)
 
 
 def gelu(x: mx.array) -> mx.array:
     """As `kernels.gelu`."""
-    return _call("fv_gelu", x, _empty(*x.shape), x.size)
+    return _call("fv_gelu", x, _output(*x.shape), x.size)
 
 
 def linear(
@@ -119,7 +116,7 @@ def linear(
     """As `kernels.linear`: weight (out_dim, dim)."""
     out_dim, dim = weight.shape
     _check("linear", x.shape[-1] == dim, x, weight)
-    out = _empty(*x.shape[:-1], out_dim)
+    out = _output(*x.shape[:-1], out_dim)
     return _call(
         "fv_linear", x, weight, bias, out, x.size // dim, dim, out_dim, activate
     )
@@ -131,14 +128,14 @@ def conv_ffn(x: mx.array, *weights: mx.array) -> mx.array:
     C, kernel, hidden_dim = x.shape[-1], conv.shape[1], fc1.shape[0]
     _check("conv_ffn", conv.shape == (C, kernel, kernel, 1), x, conv)
     _check("conv_ffn", fc1.shape == fc2.shape[::-1] == (hidden_dim, C), x, fc1)
-    out = _empty(*x.shape)
+    out = _output(*x.shape)
     return _call("fv_conv_ffn", x, *weights, out, *x.shape, hidden_dim, kernel)
 
 
 def attention(qkv: mx.array, head_dim: int) -> mx.array:
     """As `kernels.attention`."""
     B, length, dim = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    out = _empty(B, length, dim)
+    out = _output(B, length, dim)
     return _call("fv_attention", qkv, out, B, length, dim // head_dim, head_dim)
 
 
@@ -150,12 +147,12 @@ def causal_attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
     """
     _, heads, length, head_dim = q.shape
     sizes = (heads, k.shape[1], length, k.shape[2], head_dim)
-    return _call("fv_causal_attention", q, k, v, _empty(*q.shape), *sizes)
+    return _call("fv_causal_attention", q, k, v, _output(*q.shape), *sizes)
 
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """silu(gate) * up, any shape."""
-    return _call("fv_swiglu", gate, up, _empty(*gate.shape), gate.size)
+    return _call("fv_swiglu", gate, up, _output(*gate.shape), gate.size)
 
 
 def _check(function: str, fits: bool, x: mx.array, weight: mx.array) -> None:
@@ -165,7 +162,7 @@ def _check(function: str, fits: bool, x: mx.array, weight: mx.array) -> None:
         )
 
 
-def _empty(*shape: int) -> mx.array:
+def _output(*shape: int) -> mx.array:
     return mx.zeros(shape)
 
 

@@ -1,4 +1,4 @@
-"""The language model's prefill on a Linux CPU.
+"""Patches mlx-lm's model files to prefill with our CPU kernels on Linux.
 
 mlx-lm's model files look up `swiglu` and `scaled_dot_product_attention` by name in
 their own module. Our private instance of such a module (`language.py`) gets versions

@@ -1,4 +1,4 @@
-"""A fast BLAS for MLX's CPU backend on Linux.
+"""Makes MLX's CPU backend on Linux use OpenBLAS.
 
 MLX's Linux wheel is linked to the reference BLAS, whose matrix product is some
 twenty times slower than OpenBLAS. No self-contained package offers OpenBLAS under

@@ -40,13 +40,14 @@ def staged_folder(
     source: str | Path | None = None,
     first_wins: bool = False,
 ) -> Iterator[Path]:
-    """Give an empty folder beside `out` that becomes `out` when the block succeeds.
+    """Gives an empty folder beside `out` that becomes `out` when the block succeeds.
 
     `overwrite` keeps what `out` holds until the new folder is complete. `source` is
     what is being read: `out` may not lie in it or around it. With `first_wins`, another
     process that finished the same `out` meanwhile is no error; its folder stays.
 
-    Raises OptionError if `out` exists, cannot be written, or the disk fills up.
+    Raises:
+        OptionError: `out` exists, cannot be written, or the disk fills up.
     """
     with _staged(out, overwrite, source, first_wins, folder=True) as partial:
         yield partial
@@ -56,9 +57,10 @@ def staged_folder(
 def staged_file(
     out: str | Path, *, overwrite: bool = False, source: str | Path | None = None
 ) -> Iterator[Path]:
-    """Give a path beside `out` to write; it becomes `out` when the block succeeds.
+    """Gives a path beside `out` to write; it becomes `out` when the block succeeds.
 
-    Raises OptionError as `staged_folder` does, and if the block wrote nothing.
+    Raises:
+        OptionError: as `staged_folder`, and if the block wrote nothing.
     """
     with _staged(out, overwrite, source, False, folder=False) as partial:
         yield partial
@@ -145,7 +147,7 @@ def _check_replaceable(
     if place.is_dir() != folder:
         kind, wanted = ("folder", "file") if place.is_dir() else ("file", "folder")
         raise OptionError(f"{out}: is a {kind}, not a {wanted}; name another output")
-    # One slip of the pen (`--overwrite ~`) must not delete somebody's work.
+    # `--overwrite ~` must not delete the home folder.
     for keep in (Path.cwd(), Path.home()):
         if keep.resolve().is_relative_to(place):
             raise OptionError(f"{out}: holds {keep}; name another output")
@@ -214,7 +216,7 @@ def _rename_new(partial: Path, place: Path, out: str | Path) -> None:
 def _write_failure(
     error: OSError | RuntimeError, out: str | Path, place: Path
 ) -> OptionError | None:
-    """Say an error of writing in one line; None for anything else."""
+    """The OptionError for an error of writing; None for anything else."""
     if isinstance(error, OSError):
         path = Path(str(error.filename or ""))
         beside = path.is_relative_to(place) or any(

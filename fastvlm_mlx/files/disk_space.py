@@ -1,4 +1,4 @@
-"""Sizes of files in words, and a check that an output fits on its disk."""
+"""Free disk space, and sizes in bytes as text."""
 
 import shutil
 from pathlib import Path
@@ -6,15 +6,21 @@ from pathlib import Path
 from fastvlm_mlx.errors import OptionError
 
 
-def check_free_space(folder: str | Path, needed: int) -> None:
-    """Raise OptionError unless `needed` bytes fit on the disk of `folder`.
-
-    The folder need not exist yet.
-    """
+def free_space(folder: str | Path) -> int:
+    """Free bytes on the disk of `folder`, which need not exist yet."""
     place = Path(folder).expanduser().absolute()
     while not place.exists():
         place = place.parent
-    free = shutil.disk_usage(place).free
+    return shutil.disk_usage(place).free
+
+
+def check_free_space(folder: str | Path, needed: int) -> None:
+    """Checks that `needed` bytes fit on the disk of `folder`.
+
+    Raises:
+        OptionError: they do not.
+    """
+    free = free_space(folder)
     if needed > free:
         raise OptionError(
             f"{folder}: {format_size(needed)} needed, {format_size(free)} free; "
@@ -23,7 +29,7 @@ def check_free_space(folder: str | Path, needed: int) -> None:
 
 
 def format_size(size: int) -> str:
-    """Say a number of bytes as people do: `1.2 GB`, decimal units."""
+    """A number of bytes in decimal units, such as `1.2 GB`."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"

@@ -94,9 +94,7 @@ def batch_generate(
         mx.async_eval(tokens)
         return tokens
 
-    cache = language.mlx_lm_module("models.cache").make_prompt_cache(
-        model.language_model
-    )
+    cache = language.make_cache(model.language_model)
     decoder = Decoder(model, cache)
     completions: dict[int, Completion] = {}
     logits = decoder.prefill(embeddings)

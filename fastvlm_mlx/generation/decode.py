@@ -58,7 +58,7 @@ class Decoder:
 
         `logits` are those of `prefill`; `choose` takes (B, vocab) to ids (B,).
         """
-        embed = self._model.language_model.model.embed_tokens
+        embed = self._model.embed_tokens
         self._next = choose(logits)
         for count in range(1, max_tokens + 1):
             current = self._next

@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fastvlm_mlx.errors import DownloadError
 from fastvlm_mlx.files.cache_dir import cache_dir, hub_cache_dir
+from fastvlm_mlx.files.disk_space import format_size, free_space
 from fastvlm_mlx.hub.local_cache import cached, files_read
 
 LICENCE_NOTE = (
@@ -104,18 +104,16 @@ def _fetch(repo: str, revision: str, label: str, notify: Callable[[str], None]) 
 
 
 def _check_space(label: str, store: Path, needed: int) -> None:
-    while not store.exists():
-        store = store.parent
-    free = shutil.disk_usage(store).free
+    free = free_space(store)
     if needed > free:
         raise DownloadError(
-            f"{label}: needs {needed / 1e9:.1f} GB, {store} has {free / 1e9:.1f} GB "
+            f"{label}: needs {format_size(needed)}, {store} has {format_size(free)} "
             "free; free some space or set HF_HOME to another disk"
         )
 
 
 def _note_licence(repo: str, notify: Callable[[str], None]) -> None:
-    """Say once per machine what Apple's licence allows."""
+    """Prints the note on Apple's licence, once per machine."""
     if "fastvlm" not in repo.lower() and not repo.lower().startswith("apple/"):
         return
     marker = cache_dir() / "licence-noted"

@@ -1,4 +1,4 @@
-"""One line for every way a download fails."""
+"""Turns the errors of huggingface_hub into a DownloadError of one line."""
 
 import errno
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from fastvlm_mlx.errors import DownloadError
 
 
 def explain(error: BaseException, label: str, endpoint: str) -> DownloadError:
-    """Say what the hub's library raised while fetching `label` from `endpoint`."""
+    """The DownloadError for what the hub raised while fetching `label`."""
     repo, _, revision = label.partition("@")
     chain = list(_chain(error))
     kinds = {base.__name__ for e in chain for base in type(e).__mro__}
@@ -19,7 +19,7 @@ def explain(error: BaseException, label: str, endpoint: str) -> DownloadError:
     elif code in (errno.EACCES, errno.EPERM, errno.EROFS):
         why = "its cache cannot be written; set HF_HOME to a folder of yours"
     elif "GatedRepoError" in kinds or status == 403:
-        why = f"needs leave; ask for it at {endpoint}/{repo}, then run `hf auth login`"
+        why = f"is gated; request access at {endpoint}/{repo}, then run `hf auth login`"
     elif "RevisionNotFoundError" in kinds:
         why = f"has no revision {revision or 'main'}; leave out @ for the newest"
     elif status == 401 and "Invalid credentials" in _told(chain):

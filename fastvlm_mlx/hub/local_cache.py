@@ -1,7 +1,7 @@
-"""What is already on this machine: hub snapshots, and our conversions of anything.
+"""The local cache: snapshots of hub repositories, and conversions.
 
-Only files are looked at, and the hub's own library (a third of a second to import) is
-not needed: a cached model starts without it and without the network.
+huggingface_hub (a third of a second to import) is not used, so a cached model loads
+without it and without the network.
 """
 
 import hashlib
@@ -15,7 +15,9 @@ from pathlib import Path
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.cache_dir import cache_dir, hub_cache_dir
 
-FORMAT_VERSION = 1  # raised whenever convert/ writes something else than before
+# Raised whenever convert/ writes something else than before: conversions are then made
+# again. `model.config.FORMAT_VERSION` counts the formats we can read.
+CONVERSION_VERSION = 1
 
 # The files of a checkpoint that some reader of ours opens.
 _READ = (
@@ -57,15 +59,16 @@ def snapshot(repo: str, revision: str = "main") -> Path | None:
     return found if commit and _is_whole(found, _listing(folder, commit)) else None
 
 
-def converted_dir(source: str | Path, **options: object) -> Path:
+def converted_dir(source: str | Path) -> Path:
     """Where the conversion of `source` is or will be kept.
 
-    `source` is what `hub.locate` returns: a folder, file or archive. The name holds
-    the repository and commit of a hub snapshot, or of anything else its place and the
-    sizes and times of its files, so a changed source has another folder; so have
-    other `options` (those that are None do not count) and other format versions.
+    `source` is what `hub.locate` returns: a folder, file or archive. The folder's
+    name holds the repository and commit of a hub snapshot, or else a hash of the
+    source's path and one of the sizes and times of its files. A changed source and
+    another CONVERSION_VERSION give another folder.
 
-    Raises CheckpointError if `source` does not exist.
+    Raises:
+        CheckpointError: `source` does not exist.
     """
     place = Path(source).expanduser().resolve()
     if found := _SNAPSHOT.search(place.as_posix()):
@@ -75,20 +78,18 @@ def converted_dir(source: str | Path, **options: object) -> Path:
         state = _digest(_state(place))[:12]
     else:
         raise CheckpointError(f"{source}: no such file or folder; check the path")
-    chosen = {key: value for key, value in options.items() if value is not None}
-    variant = f"-{_digest(repr(sorted(chosen.items())))[:8]}" if chosen else ""
-    return _conversions() / f"{name}@{state}-v{FORMAT_VERSION}{variant}"
+    return _conversions() / f"{name}@{state}-v{CONVERSION_VERSION}"
 
 
 def converted_of(repo: str, revision: str = "main") -> Path | None:
-    """A finished conversion of a hub repository, with no options.
+    """A finished conversion of a hub repository, or None.
 
-    It serves when the snapshot it was made from has been deleted to save space.
+    It is used when the snapshot it was made from has been deleted to save space.
     """
     commit = revision[:12] if re.fullmatch("[0-9a-f]{40}", revision) else "*"
     if commit == "*" and revision != "main":
         return None
-    name = f"{repo.replace('/', '--')}@{commit}-v{FORMAT_VERSION}"
+    name = f"{repo.replace('/', '--')}@{commit}-v{CONVERSION_VERSION}"
     found = [f for f in _conversions().glob(name) if (f / "config.json").is_file()]
     return max(found, key=lambda folder: folder.stat().st_mtime, default=None)
 
@@ -101,8 +102,8 @@ def cached(repo: str, revision: str) -> Path | None:
 def drop_superseded(target: Path) -> None:
     """Delete conversions that `target` replaces.
 
-    Those are of the same source with the same options, by another format version or,
-    for a local source, of an earlier state. Conversions of other commits stay.
+    Those are of the same source, by another CONVERSION_VERSION or, for a local source,
+    of an earlier state. Conversions of other commits stay.
     """
     name = re.compile(r"(?P<source>.+)@(?P<state>\w{12})-v(?P<version>\d+)(?P<rest>.*)")
     new = name.fullmatch(target.name)

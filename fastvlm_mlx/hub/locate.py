@@ -1,8 +1,8 @@
-"""From a model's name to a folder on this machine.
+"""Resolves a model's name to a folder or file on this machine.
 
 A name is a path, `demo`, a short name of Apple's models, or a repository of the
-Hugging Face hub, `owner/name` or `owner/name@revision`. What is cached is used as it
-is, without asking the network; `refresh` looks for a newer revision.
+Hugging Face hub, `owner/name` or `owner/name@revision`. A cached model is
+used without asking the network; `refresh` looks for a newer revision.
 """
 
 import os
@@ -34,14 +34,16 @@ def locate(
     refresh: bool = False,
     notify: Callable[[str], None] | None = None,
 ) -> Path:
-    """Give the folder, file or archive that `name` means, downloading it if needed.
+    """Returns the folder, file or archive of `name`; downloads it if needed.
 
     An existing path wins over a repository of the same name. `notify` receives lines
     for the user (default: they go to stderr); the library's own progress bars appear
-    only on a terminal. A conversion of ours stands in for a deleted download.
+    only on a terminal. If a download was deleted, its
+    conversion in our cache is returned.
 
-    Raises CheckpointError for a name that means nothing, DownloadError if the hub
-    does not answer or refuses.
+    Raises:
+        CheckpointError: `name` is neither a path nor a model's name.
+        DownloadError: the hub does not answer or refuses.
     """
     text = str(name)
     if path := _existing(text):

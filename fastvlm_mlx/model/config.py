@@ -1,4 +1,4 @@
-"""What a model is made of: the sizes of its parts, read from a `config.json`.
+"""ModelConfig: the content of a converted folder's `config.json`, checked.
 
 A converted folder's `config.json` is `ModelConfig.to_dict()`. Field names are the
 file's keys; the defaults are Apple's released FastVLM (FastViTHD at 1024 px).
@@ -42,8 +42,11 @@ class ProjectorConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model folder. `vision`, `projector` or `text` is None where it has no such
-    part: a bare encoder, or a language model whose encoder is a Core ML package."""
+    """The config of one model folder.
+
+    `vision`, `projector` or `text` is None where the folder lacks that part, as for an
+    encoder alone or a model whose encoder is a Core ML package.
+    """
 
     vision: VisionConfig | None = None
     projector: ProjectorConfig | None = None

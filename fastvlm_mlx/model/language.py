@@ -1,9 +1,9 @@
-"""The language model: mlx-lm's own Qwen2 or Llama, by the config, never a copy.
+"""The language model: mlx-lm's Qwen2 or Llama.
 
 mlx-lm's package `__init__` imports transformers, which takes seconds and which we do
-not use. Its model files need none of that, so they are imported below an empty parent
-package, and all of it is taken out of `sys.modules` again: whoever imports mlx-lm
-later gets the real one, whole.
+not use. Its model files do not need it, so they are imported below an empty parent
+package and then removed from `sys.modules`: a later `import mlx_lm` gets the whole
+package.
 """
 
 import importlib
@@ -64,7 +64,7 @@ def build(config: TextConfig) -> nn.Module:
         use_cpu_kernels(module)
     try:
         return module.Model(module.ModelArgs.from_dict(config.to_dict()))
-    # Whatever a config can make mlx-lm's constructors stumble over (rope_scaling).
+    # What mlx-lm's constructors raise for impossible values, as of rope_scaling.
     except (
         ArithmeticError,
         AttributeError,
@@ -77,9 +77,14 @@ def build(config: TextConfig) -> nn.Module:
         ) from fault
 
 
+def make_cache(model: Any) -> list[Any]:
+    """mlx-lm's empty KV caches for the layers of `build`'s model."""
+    return mlx_lm_module("models.cache").make_prompt_cache(model)
+
+
 def hidden(model: Any, embeddings: mx.array, cache: Any = None) -> mx.array:
     """The last layer's states, normalized: (B, L, hidden) to (B, L, hidden)."""
-    # Nobody looks at the ids, but mlx-lm wants some.
+    # mlx-lm requires ids; it ignores them when input_embeddings is given.
     ids = mx.zeros(embeddings.shape[:2], dtype=mx.int32)
     return model.model(ids, cache, input_embeddings=embeddings)
 

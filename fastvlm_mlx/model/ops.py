@@ -1,9 +1,9 @@
-"""The few operations whose best form depends on the device.
+"""Operations of the network whose fastest form depends on the device.
 
-The forms here are MLX's own and suit its GPU backends: the fewest kernels and bytes,
-biases and residuals in the epilogue of a product, depthwise convolutions in the shape
-that has a kernel of its own. On a Linux CPU `cpu/kernels.py` takes over. This is the
-one seam: the model files call these functions and stay plain.
+On a GPU they use MLX's own operations with the fewest kernels and bytes: biases and
+residuals in the epilogue of a product, depthwise convolutions in the shape that has a
+kernel of its own. On a Linux CPU they call `cpu/kernels.py`. The model files call
+only these functions and never ask for the device.
 """
 
 from typing import Protocol
@@ -12,10 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from fastvlm_mlx import device
-from fastvlm_mlx.cpu import kernels, openblas
-
-# Here and not in `cpu/kernels.py`: the language model's products gain as much.
-openblas.bind()
+from fastvlm_mlx.cpu import kernels
 
 
 class Layer(Protocol):

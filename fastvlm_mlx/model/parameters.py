@@ -1,4 +1,4 @@
-"""Gives a model its weights: names and shapes are checked, layers quantized."""
+"""Assigns weights to a model after checking their names, shapes and dtypes."""
 
 from typing import Any
 

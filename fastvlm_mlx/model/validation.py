@@ -1,7 +1,7 @@
-"""Which values a config may hold; everything else is refused before it does harm.
+"""Checks of config values: counts, numbers, choices, booleans.
 
-A config comes from a download or an editor. A number of the wrong kind would fail
-deep in MLX, and a number too large would build layers until memory ends.
+Each raises CheckpointError with the name, the value and the rule. Unchecked, a value of
+the wrong type would fail deep in MLX, and one too large would exhaust memory.
 """
 
 from typing import Any

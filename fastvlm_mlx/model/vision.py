@@ -239,7 +239,7 @@ class FastViTHD(nn.Module):
         self.final_conv = FinalConv(
             config.embed_dims[-1], config.out_dim, config.out_se_dim
         )
-        # Not by number alone: MLX loads numbered names into lists.
+        # Keys are `stageN`: MLX would load purely numeric keys into a list.
         self.multi_scale = {
             f"stage{i}": Pool(
                 config.embed_dims[i], 2 ** (last - i), config.multi_scale == "dwconv"

@@ -1,9 +1,8 @@
-"""FastVLM: images become tokens of the language model.
+"""FastVLMModel, the network: pixels and token ids to logits.
 
     pixels -> vision_tower -> projector -> spliced between token ids -> language_model
 
-The model knows arrays, token ids and embeddings. Conversations, sampling and the
-terminal are built on it in files of their own.
+It handles arrays only. `FastVLM` adds images, prompts and conversations.
 """
 
 from collections.abc import Sequence
@@ -128,6 +127,11 @@ class FastVLMModel(nn.Module):
             features = features.astype(self.projector.layers[0].weight.dtype)
         return self.projector(features)
 
+    @property
+    def embed_tokens(self) -> nn.Embedding | nn.QuantizedEmbedding:
+        """The language model's embedding table: ids (...) to (..., hidden)."""
+        return self.language_model.model.embed_tokens
+
     def embed(self, pieces: Sequence[list[int] | mx.array]) -> mx.array:
         """Splices token ids and visual embeddings, in order, into one prompt.
 
@@ -135,7 +139,7 @@ class FastVLMModel(nn.Module):
             pieces: lists of token ids, and (tokens, hidden) visual embeddings
             returns (1, L, hidden)
         """
-        table = self.language_model.model.embed_tokens
+        table = self.embed_tokens
         parts = [
             table(mx.array(piece)) if isinstance(piece, list) else piece
             for piece in pieces

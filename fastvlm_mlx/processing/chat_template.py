@@ -1,8 +1,8 @@
-"""From a question to token ids, and from generated ids back to text.
+"""Chat templates: a question and its images to token ids and image placeholders.
 
-Two rules hold everywhere. Text of a user is only ever text: `<|im_start|>` typed into a
-question is six ordinary tokens. And an image has no id: a prompt is a list of pieces,
-token ids and `Image` places, and the model puts embeddings where the places are.
+A user's text never becomes a control token: `<|im_start|>` typed into a question is
+encoded as six ordinary tokens. Images have no token id: a prompt is a list of pieces,
+either token ids or an `ImagePlaceholder`, which the model replaces with embeddings.
 """
 
 import re
@@ -15,7 +15,7 @@ from fastvlm_mlx.processing.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ImagePlaceholder:
-    """The place of an image in a prompt: the `index`-th of those given."""
+    """Stands in a prompt for the embeddings of the `index`-th image."""
 
     index: int
 
@@ -25,30 +25,34 @@ Piece = list[int] | ImagePlaceholder
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """How a family of models writes a chat. `{}` stands for the text of the moment.
+    """The chat format of a family of models. `{}` is replaced by the text.
 
-    `opening` begins a conversation and holds the system prompt, `user` is one
-    question up to where the answer starts, `closing` ends an answer before the next
-    question. `control` are the only tokens recognized in these three, and never in
-    what takes the place of `{}`.
+    Attributes:
+        control: the control tokens, recognized in the template alone, never in the
+            text that replaces `{}`.
+        system: the default system prompt.
+        start: what begins every conversation.
+        system_block: the system prompt's turn.
+        user_block: one question, up to where the answer starts.
+        turn_end: what ends an answer before the next question.
     """
 
     control: tuple[str, ...]
     system: str
     start: str
-    opening: str
-    user: str
-    closing: str
+    system_block: str
+    user_block: str
+    turn_end: str
 
 
-TEMPLATES = {
+CHAT_TEMPLATES = {
     "qwen2": ChatTemplate(
         control=("<|im_start|>", "<|im_end|>"),
         system="You are a helpful assistant.",
         start="",
-        opening="<|im_start|>system\n{}<|im_end|>\n",
-        user="<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
-        closing="<|im_end|>\n",
+        system_block="<|im_start|>system\n{}<|im_end|>\n",
+        user_block="<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
+        turn_end="<|im_end|>\n",
     ),
     # LLaVA's conv_vicuna_v1, for FastVLM on Vicuna (a Llama).
     "vicuna": ChatTemplate(
@@ -57,9 +61,9 @@ TEMPLATES = {
         "assistant. The assistant gives helpful, detailed, and polite answers to the "
         "user's questions.",
         start="<s>",
-        opening="{} ",
-        user="USER: {} ASSISTANT:",
-        closing="</s>",
+        system_block="{} ",
+        user_block="USER: {} ASSISTANT:",
+        turn_end="</s>",
     ),
 }
 
@@ -73,37 +77,37 @@ def encode_turn(
     system: str | None = None,
     template: str = "qwen2",
 ) -> list[Piece]:
-    """The pieces of one question, up to where the answer starts.
+    """The pieces of one user turn, up to where the answer starts.
 
-    `images` are the indices of the images that join in this turn; they stand first
-    and in order, each followed by a newline, then `text`:
+    `images` are the indices of the images of this turn. They come first, in order,
+    each followed by a newline, then `text`:
 
-        [[... user \\n], Image(0), [\\n], Image(1), [\\n Describe ...]]
+        [[... user \\n], ImagePlaceholder(0), [\\n], ImagePlaceholder(1), [\\n ...]]
 
-    The first turn begins the conversation with `system` (None: the template's own; "":
-    none). A later one continues after an answer and begins by closing it, so it
-    expects every token of the answer in the KV cache and the stop token not: that one
-    is sampled but never fed. An answer cut short by length or by the user is closed
-    the same way.
+    The first turn begins with the `system` prompt (None: the template's own; "":
+    none). A later turn begins with `turn_end`: the KV cache must hold every token of
+    the answer before it, but not the stop token, which is sampled and never fed. An
+    answer cut short by its length or by the user is ended in the same way.
 
-    Raises OptionError for an unknown template, CheckpointError if the tokenizer lacks
-    one of its control tokens.
+    Raises:
+        OptionError: an unknown template.
+        CheckpointError: the tokenizer lacks one of its control tokens.
     """
-    if template not in TEMPLATES:
+    if template not in CHAT_TEMPLATES:
         raise OptionError(
-            f"template {template!r}: choose one of {', '.join(TEMPLATES)}"
+            f"template {template!r}: choose one of {', '.join(CHAT_TEMPLATES)}"
         )
-    style = TEMPLATES[template]
+    style = CHAT_TEMPLATES[template]
     system = style.system if system is None else system
     content: list[str | ImagePlaceholder] = []
     for index in images:
         content += [ImagePlaceholder(index), "\n"]
     content.append(text)
 
-    parts = list(_fill(style, style.start if first else style.closing, []))
+    parts = list(_fill(style, style.start if first else style.turn_end, []))
     if first and system:
-        parts += _fill(style, style.opening, [system])
-    parts += _fill(style, style.user, content)
+        parts += _fill(style, style.system_block, [system])
+    parts += _fill(style, style.user_block, content)
     return _encode(tokenizer, parts)
 
 
@@ -118,7 +122,7 @@ _Part = str | ImagePlaceholder | _Control
 def _fill(
     style: ChatTemplate, pattern: str, content: Sequence[str | ImagePlaceholder]
 ) -> Iterator[_Part]:
-    """`pattern` in parts. Split before it is filled: no content becomes control."""
+    """Splits `pattern` at control tokens, then fills in `content`, which has none."""
     for part in re.split(f"({'|'.join(map(re.escape, style.control))})", pattern):
         if part in style.control:
             yield _Control(part)
@@ -130,7 +134,7 @@ def _fill(
 
 
 def _encode(tokenizer: Tokenizer, parts: Sequence[_Part]) -> list[Piece]:
-    """Encode each run of text in one go: `user\\n` and a newline may be one token."""
+    """Encodes each run of text as one: `user\\n` and a newline may merge to a token."""
     pieces: list[Piece] = []
     ids: list[int] = []
     run = ""

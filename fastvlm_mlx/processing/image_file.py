@@ -1,7 +1,7 @@
-"""From anything Pillow opens to an upright RGB image.
+"""Opens image files with Pillow as upright RGB images, 8 bits per channel.
 
-Whatever is wrong with an image ends here as one ImageError of one line. What comes
-out has no alpha, no palette, no orientation tag and eight bits per channel.
+Every fault becomes an ImageError of one line. The result has no alpha, no palette and
+no orientation tag.
 """
 
 import io
@@ -43,24 +43,21 @@ _UPRIGHT = {
 _PILLOW = threading.Lock()
 
 
-def open_image(source: Source, *, target: int | None = None) -> Image.Image:
-    """Open one image as RGB, upright, with alpha flattened onto white.
+def open_image(source: Source) -> Image.Image:
+    """Opens one image as RGB, upright, with alpha flattened onto white.
 
     `source` is a PIL image, a path, an http or https address, `-` for standard input,
-    or the bytes of an image file. Of an animation the first frame is taken; grey
-    values of 16 and 32 bits are scaled to 8; colour profiles are ignored. A server
-    must not pass on addresses or paths from strangers: they are opened as given.
+    or the bytes of an image file. An animation gives its first frame. Grey values of
+    16 and 32 bits are scaled to 8. Colour profiles are ignored. A server must not pass
+    on addresses or paths of its clients: they are opened as given.
 
-    `target`, in pixels, lets a large JPEG be decoded at 1/2, 1/4 or 1/8 of its size as
-    long as its shorter side stays at least twice `target`. After `resize_to_square` a
-    12 megapixel photograph then differs from the full decode by 57 to 58 dB PSNR (at
-    256 and 512 pixels); without `target` nothing does.
-
-    Raises ImageError, one line with the source, the fault and the way out.
+    Raises:
+        ImageError: the image cannot be read or decoded, or is too large; one line with
+            the source, the fault and the way out.
     """
     name = name_of(source)
     if isinstance(source, Image.Image):
-        return _decode(lambda: source, name, None, b"")
+        return _decode(lambda: source, name, b"")
     if isinstance(source, bytes):
         data = source
     elif not isinstance(source, str | Path):
@@ -84,13 +81,14 @@ def open_image(source: Source, *, target: int | None = None) -> Image.Image:
     def opened() -> ImageFile.ImageFile:
         return Image.open(data if isinstance(data, Path) else io.BytesIO(data))
 
-    return _decode(opened, name, target, head)
+    return _decode(opened, name, head)
 
 
 def size_of(data: bytes, formats: Sequence[str]) -> tuple[int, int]:
-    """Width and height that the file `data` announces; nothing is decoded.
+    """(width, height) of the file `data` by its header; nothing is decoded.
 
-    Raises ImageError unless it is of one of Pillow's `formats`, such as "PNG".
+    Raises:
+        ImageError: it is of none of Pillow's `formats`, such as "PNG".
     """
     try:
         with _pillow(), Image.open(io.BytesIO(data), formats=tuple(formats)) as image:
@@ -105,7 +103,7 @@ def size_of(data: bytes, formats: Sequence[str]) -> tuple[int, int]:
 
 @contextmanager
 def _pillow() -> Iterator[None]:
-    """Pillow silent, and with our limit on pixels in place of its own."""
+    """Silences Pillow's warnings and sets our limit on pixels in place of its own."""
     with _PILLOW, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS
@@ -115,17 +113,15 @@ def _pillow() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = theirs
 
 
-def _decode(
-    opened: Callable[[], Image.Image], name: str, target: int | None, head: bytes
-) -> Image.Image:
+def _decode(opened: Callable[[], Image.Image], name: str, head: bytes) -> Image.Image:
     try:
         with _pillow():
             image = opened()
             # An image that the caller opened stays open; Pillow closes ours.
             if not head:
-                return _rgb(image, name, target)
+                return _rgb(image, name)
             with image:
-                return _rgb(image, name, target)
+                return _rgb(image, name)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -158,7 +154,7 @@ def _foreign(head: bytes) -> str:
     return "not an image; give a PNG, JPEG, WebP or another format of Pillow's"
 
 
-def _rgb(image: Image.Image, name: str, target: int | None) -> Image.Image:
+def _rgb(image: Image.Image, name: str) -> Image.Image:
     width, height = image.size
     if not width or not height:
         raise ImageError(f"{name}: the image is {width}x{height}; give one of pixels")
@@ -170,8 +166,6 @@ def _rgb(image: Image.Image, name: str, target: int | None) -> Image.Image:
     # Pillow hands PostScript to Ghostscript, a program; images run no programs.
     if image.format == "EPS":
         raise ImageError(f"{name}: PostScript is not opened; save it as PNG")
-    if target and isinstance(image, ImageFile.ImageFile):
-        image.draft(None, (2 * target, 2 * target))
     image.load()
     turn = _UPRIGHT.get(_orientation(image))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):

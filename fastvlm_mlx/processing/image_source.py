@@ -1,4 +1,4 @@
-"""Where an image's bytes come from: a path, a pipe, standard input, an address.
+"""Reads the bytes of an image from a path, a pipe, standard input or a URL.
 
 Nothing is decoded here. Each reader takes the name to use in messages and raises
 ImageError, one line with that name, the fault and the way out.

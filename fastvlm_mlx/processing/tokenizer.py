@@ -1,4 +1,4 @@
-"""The model folder's tokenizer, on the `tokenizers` library alone.
+"""Tokenizer: text to token ids and back, with the `tokenizers` library.
 
 transformers would do the same and cost seconds to import. Apple's release has no
 tokenizer.json; vocab.json and merges.txt then make the same Qwen2 byte-level BPE.
@@ -29,8 +29,10 @@ class Tokenizer:
     """Text to ids and back. A user's text never gives a control token.
 
     `folder` holds tokenizer.json, or vocab.json and merges.txt; tokenizer_config.json
-    beside them names the end of sequence. Raises CheckpointError if they are missing
-    or damaged.
+    beside them names the end of sequence.
+
+    Raises:
+        CheckpointError: the files are missing or damaged.
     """
 
     def __init__(self, folder: str | Path):

@@ -1,4 +1,4 @@
-"""Quantized layers, made and undone.
+"""Quantizes and dequantizes layers, in MLX's affine format.
 
 A quantized layer is three tensors: `weight` (packed uint32), `scales` and `biases`;
 the config says in which groups and with how many bits.

@@ -1,4 +1,4 @@
-"""Whether a safetensors file is whole, told from its header before anything reads it.
+"""Checks by its header that a safetensors file is complete.
 
 MLX reads tensors when they are first used, long after it opened the file: a download
 that broke off would fail in the middle of a conversion, or not at all.

@@ -1,4 +1,4 @@
-"""Weight files: which belong to a checkpoint, and their tensors, lazily.
+"""Finds the weight files of a checkpoint and loads their tensors lazily.
 
 Nothing is read from disk before it is used, so a checkpoint larger than memory can be
 converted shard by shard.
@@ -70,7 +70,7 @@ def _indexed(source: Path, index: str) -> list[Path]:
         )
     files = []
     for name in sorted({str(name) for name in shards.values()}):
-        # A name, never a path: `../evil` and `/etc/x` are somebody's joke.
+        # Shard names must be plain file names: the index is untrusted.
         if Path(name).name != name:
             raise CheckpointError(
                 f"{source / index}: names the shard {name!r:.200}, which is not a file"

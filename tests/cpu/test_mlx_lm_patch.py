@@ -27,7 +27,7 @@ SIZES: dict[str, Any] = {
 
 def logits(model: Any, lengths: tuple[int, ...]) -> list[mx.array]:
     """Logits of parts of one prompt, each after the cache of those before."""
-    cache = language.mlx_lm_module("models.cache").make_prompt_cache(model)
+    cache = language.make_cache(model)
     ids = mx.arange(sum(lengths))[None] % 50
     out, start = [], 0
     for length in lengths:

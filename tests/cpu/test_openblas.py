@@ -53,3 +53,16 @@ def test_a_file_that_is_no_library_has_no_slot(tmp_path):
     file = tmp_path / "libmlx.so"
     file.write_bytes(b"\xcf\xfa\xed\xfe" + bytes(100))
     assert openblas._slot_offset(file, "cblas_sgemm") is None
+
+
+@linux
+def test_importing_binds_nothing_and_loading_does():
+    before, between, after = run(
+        "from fastvlm_mlx.cpu import openblas as blas; import mlx.core;"
+        "print(blas.library_name());"
+        "import fastvlm_mlx.fastvlm, fastvlm_mlx.model.ops;"
+        "print(blas.library_name());"
+        "fastvlm_mlx.fastvlm.load('demo'); print(blas.library_name())"
+    ).splitlines()
+    assert before == between
+    assert "OpenBLAS" in after or after == before

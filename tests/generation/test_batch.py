@@ -11,7 +11,7 @@ from fastvlm_mlx.generation.batch import Completion, batch_generate
 from fastvlm_mlx.generation.constrained import JSONConstraint
 from fastvlm_mlx.generation.sampling import Constraint, Sampling
 from fastvlm_mlx.generation.stream import stream_generate
-from fastvlm_mlx.model.language import mlx_lm_module
+from fastvlm_mlx.model.language import make_cache
 from tests.support.mock_model import MockModel
 
 PROMPTS = [[10, 20, 30], [40, 50, 60], [10, 20, 31], [9, 9, 9], [300, 2, 7]]
@@ -27,7 +27,7 @@ def one_by_one(
 ) -> list[Completion]:
     completions: list[Completion] = []
     for prompt in PROMPTS:
-        cache = mlx_lm_module("models.cache").make_prompt_cache(model.language_model)
+        cache = make_cache(model.language_model)
         constraint = JSONConstraint(model, schema) if schema else None
         chunks = list(
             stream_generate(

@@ -11,7 +11,7 @@ from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.generation import decode
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.generation.stream import Chunk, Timings, stream_generate
-from fastvlm_mlx.model.language import mlx_lm_module
+from fastvlm_mlx.model import language
 from tests.support.mock_model import HIDDEN, VOCABULARY, ScriptedModel, greedy, sample
 
 
@@ -200,7 +200,7 @@ def test_long_prompts_go_in_pieces(model, monkeypatch):
     embeddings = mx.random.normal((1, 50, HIDDEN), key=mx.random.key(1))
 
     def answer():
-        cache = mlx_lm_module("models.cache").make_prompt_cache(model.language_model)
+        cache = language.make_cache(model.language_model)
         stream = stream_generate(model, embeddings, cache, Sampling(max_tokens=8))
         return [chunk.token for chunk in stream], cache[0].offset
 
@@ -220,7 +220,7 @@ def test_long_prompts_go_in_pieces(model, monkeypatch):
 
 def test_greedy_is_the_bare_argmax(model):
     ids = [10, 20, 30]
-    cache = mlx_lm_module("models.cache").make_prompt_cache(model.language_model)
+    cache = language.make_cache(model.language_model)
     stream = stream_generate(model, model.embed([ids]), cache, Sampling(max_tokens=12))
     shown = [chunk.token for chunk in stream]
     assert shown == greedy(model, [ids], 12)
@@ -241,7 +241,7 @@ def test_repetition_penalty_stops_repeating():
 def test_any_thread_may_take_the_next_chunk(model, temperature):
     options = {"temperature": temperature, "repetition_penalty": 1.1, "seed": 3}
     expected = sample(model, **options)
-    cache = mlx_lm_module("models.cache").make_prompt_cache(model.language_model)
+    cache = language.make_cache(model.language_model)
     sampling = Sampling(max_tokens=12, **options)
     embeddings = model.embed([[10, 20, 30]])
     mx.eval(embeddings)

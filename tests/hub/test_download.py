@@ -215,8 +215,13 @@ def test_offline(home: Path, server: Hub, monkeypatch):
 def test_refusals(home: Path, server: Hub):
     at = server.url
     cases: list[tuple[str, int, str, str]] = [
-        ("a/gated", 401, "GatedRepo", f"needs leave; ask for it at {at}/a/gated, then"),
-        ("a/closed", 403, "", f"needs leave; ask for it at {at}/a/closed, then run"),
+        (
+            "a/gated",
+            401,
+            "GatedRepo",
+            f"is gated; request access at {at}/a/gated, then",
+        ),
+        ("a/closed", 403, "", f"is gated; request access at {at}/a/closed, then run"),
         ("a/moved", 404, "RepoNotFound", "neither a path nor a public repository of"),
         ("a/hidden", 401, "", f"neither a path nor a public repository of {at}; check"),
         ("a/token", 401, "InvalidToken", f"{at} refuses your token; run `hf auth"),

@@ -17,7 +17,7 @@ pytest.importorskip("timm")
 
 from fastvlm_mlx import load  # noqa: E402
 from fastvlm_mlx.fastvlm import FastVLM as Ours  # noqa: E402
-from fastvlm_mlx.model.language import mlx_lm_module  # noqa: E402
+from fastvlm_mlx.model import language  # noqa: E402
 from tests.support import reference_files as files  # noqa: E402
 from tests.support import reference_goldens, reference_layouts  # noqa: E402
 from tests.support.assert_close import assert_close  # noqa: E402
@@ -145,7 +145,7 @@ def test_greedy(pair: Pair):
     may move; each step goes on from the reference's token."""
     before, after = reference_goldens.prompt_ids()
     model = pair.ours
-    cache = mlx_lm_module("models.cache").make_prompt_cache(model.language_model)
+    cache = language.make_cache(model.language_model)
     visual = model.encode_pixels(pair.pixels)
     given = model.logits(model.embed([before, visual[0], after]), cache)
     tokens: list[int] = []

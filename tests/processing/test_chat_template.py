@@ -8,9 +8,10 @@ import pytest
 from tokenizers import AddedToken
 
 from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.model.config import TEMPLATES
 from fastvlm_mlx.processing import chat_template
 from fastvlm_mlx.processing.chat_template import (
-    TEMPLATES,
+    CHAT_TEMPLATES,
     ImagePlaceholder,
     encode_turn,
 )
@@ -28,7 +29,7 @@ LAYOUTS = [
 
 def marked_up(tokenizer: Tokenizer, text: str) -> list[int]:
     """Ids of a text in which control tokens count, made of what the product uses."""
-    style = TEMPLATES["qwen2"]
+    style = CHAT_TEMPLATES["qwen2"]
     return chat_template._encode(tokenizer, [*chat_template._fill(style, text, [])])[0]  # type: ignore
 
 
@@ -132,7 +133,7 @@ def test_template_without_its_tokens(mini: Tokenizer):
 
 
 def test_vicuna_template(vicuna: Tokenizer):
-    system = TEMPLATES["vicuna"].system
+    system = CHAT_TEMPLATES["vicuna"].system
     assert encode_turn(vicuna, "What?", [0], template="vicuna") == [
         [1, *vicuna.encode(f"{system} USER: ")],
         ImagePlaceholder(0),
@@ -187,3 +188,7 @@ def test_added_tokens_that_are_not_special_stay_text_too(tmp_path: Path):
 
 def test_half_a_surrogate_pair(mini: Tokenizer):
     assert mini.decode(mini.encode("a\ud800b")) == "a?b"
+
+
+def test_every_template_of_a_config_exists():
+    assert sorted(TEMPLATES) == sorted(CHAT_TEMPLATES)

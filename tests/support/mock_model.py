@@ -11,8 +11,8 @@ from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.generation.stream import stream_generate
+from fastvlm_mlx.model import language
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
-from fastvlm_mlx.model.language import mlx_lm_module
 from fastvlm_mlx.model.text_config import TextConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
 from fastvlm_mlx.model.vlm import FastVLMModel
@@ -79,13 +79,12 @@ class MockModel(FastVLM):
 def greedy(model: FastVLMModel, pieces: list[list[int] | Attachment], count: int):
     """`count` greedy ids after `pieces`, everything computed anew for each."""
     ids: list[int] = []
-    caches = mlx_lm_module("models.cache")
     for _ in range(count):
         parts = [
             piece.features(model) if isinstance(piece, Attachment) else piece
             for piece in pieces
         ]
-        cache = caches.make_prompt_cache(model.language_model)
+        cache = language.make_cache(model.language_model)
         logits = model.logits(model.embed([*parts, ids]), cache)
         ids.append(int(mx.argmax(logits).item()))  # type: ignore
     return ids
@@ -94,11 +93,7 @@ def greedy(model: FastVLMModel, pieces: list[list[int] | Attachment], count: int
 class _Layers:
     def __init__(self, script: list[int]):
         self.layers = [None, None]
-        self.model = self
         self.script = script
-
-    def embed_tokens(self, ids: mx.array) -> mx.array:
-        return mx.broadcast_to(ids[..., None], (*ids.shape, 4))
 
 
 class ScriptedModel:
@@ -111,9 +106,10 @@ class ScriptedModel:
         self.tokenizer = Tokenizer(MINI)
         self.language_model = _Layers(script)
         self.prompt = prompt
-        self.cache = mlx_lm_module("models.cache").make_prompt_cache(
-            self.language_model
-        )
+        self.cache = language.make_cache(self.language_model)
+
+    def embed_tokens(self, ids: mx.array) -> mx.array:
+        return mx.broadcast_to(ids[..., None], (*ids.shape, 4))
 
     def logits(self, embeddings: mx.array, cache: list[Any]) -> mx.array:
         # [1, L, 4] -> [1, 1, L, 4]: one head
@@ -160,7 +156,7 @@ def sample(model: FastVLM, **options: Any) -> list[int | None]:
 
     Stop tokens do not end it: one answer of 300 with another seed has one.
     """
-    cache = mlx_lm_module("models.cache").make_prompt_cache(model.language_model)
+    cache = language.make_cache(model.language_model)
     options = {"max_tokens": 12, "temperature": 1.0, "ignore_eos": True, **options}
     stream = stream_generate(
         model, model.embed([[10, 20, 30]]), cache, Sampling(**options)
