@@ -137,7 +137,7 @@ ATTACKS = [
     Attack("a rare format", (400,), file(image("PCX"))),
     Attack("a truncated JPEG", (400,), file(image("JPEG", (99, 99))[:400])),
     Attack("many images in all", (400,), chat([SMALL] * 17)),
-    # Schemas
+    # SchemaChecker
     Attack("a schema from elsewhere", (400,), schema({"$ref": "http://127.0.0.1/a"})),
     Attack("a schema of itself", (200, 400), schema({"$ref": "#"})),
     Attack("a deep schema", (200, 400), schema(nested(60))),

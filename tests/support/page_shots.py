@@ -11,6 +11,7 @@ import io
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from fastvlm_mlx.app.server.engine.request import GenerationRequest
+from fastvlm_mlx.app.server.engine.request import GenerationRequest, ModelInfo
 from fastvlm_mlx.app.server.http.limits import Limits
 from tests.support.page_browser import Script, browsing, resize, serving
 from tests.support.paths import ROOT
@@ -37,19 +38,19 @@ ANSWERS = {
 }
 
 
-def written(question: GenerationRequest) -> str:
+def written(request: GenerationRequest) -> str:
     """The answer that is written down."""
-    text = question.messages[-1].text
+    text = request.messages[-1].text
     if "15 words" in text:
         return CAPTIONS[int(time.time() / 0.7) % len(CAPTIONS)]
     return next(answer for word, answer in ANSWERS.items() if word in text)
 
 
 class StandIn(Script):
-    """A desk that says it is none."""
+    """A script whose model is named "stand-in"."""
 
-    def facts(self) -> dict[str, Any]:
-        return {**super().facts(), "name": "stand-in"}
+    def model_info(self) -> ModelInfo:
+        return replace(super().model_info(), name="stand-in")
 
 
 def film(image: Path, out: Path):
@@ -69,18 +70,18 @@ def shoot(page: Any, name: str):
 
 def main(image: Path, model: str | None = None):
     """Takes both."""
-    desk: Any = StandIn(reply=written)
+    engine: Any = StandIn(reply=written)
     if model is not None:
         from fastvlm_mlx import load
         from fastvlm_mlx.app.server.engine.engine import Engine
 
-        desk = Engine(model, load(model), Limits())
+        engine = Engine(model, load(model), Limits())
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         frames = Path(folder) / "camera.mjpeg"
         film(image, frames)
         camera = f"--use-file-for-fake-video-capture={frames}"
-        with serving(desk) as url, browsing(Path(folder) / "profile", camera) as page:
+        with serving(engine) as url, browsing(Path(folder) / "profile", camera) as page:
             resize(page, 1180, 560)
             page.get(url)
             page.find_element(By.ID, "file").send_keys(str(image.resolve()))

@@ -1,11 +1,25 @@
-"""A request of any protocol, in the words of a conversation."""
+"""What the chat requests of both protocols share: the order of turns, sampling."""
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from fastvlm_mlx.app.server.engine.request import Message
 from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.app.server.http.limits import Limits
+
+# Below this a float32 logit divided by it may be infinite.
+_GREEDY = 1e-3
+
+
+def sampling_options(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` as fields of `Sampling`: without None, and within its range."""
+    values = {name: value for name, value in values.items() if value is not None}
+    if values.get("temperature", 1) < _GREEDY:
+        values["temperature"] = 0.0
+    if values.get("top_p") == 0:
+        values["top_p"] = 1e-9  # keeps the likeliest token only
+    return values
 
 
 def merge_turns(
@@ -13,10 +27,11 @@ def merge_turns(
 ) -> tuple[str | None, tuple[Message, ...]]:
     """The system prompt and the turns of a chat.
 
-    Messages of one side that follow each other become one, a blank line between them.
+    Consecutive messages of one role become one, joined by a blank line.
 
-    Raises APIError for an order that FastVLM's template cannot express, and for more
-    text or images than `limits` allow.
+    Raises:
+        APIError: FastVLM's template cannot express the order of the messages, or there
+            is more text or there are more images than `limits` allow.
     """
     system: str | None = None
     turns: list[Message] = []

@@ -66,31 +66,31 @@ class Fetcher:
             try:
                 found = self._get(parts, deadline)
             except (OSError, http.client.HTTPException, ValueError) as error:
-                raise _refusal(
+                raise _invalid(
                     f"{parts.hostname}: no answer ({type(error).__name__})"
                 ) from None
             if isinstance(found, bytes):
                 return found
             url = urljoin(url, found)
-        raise _refusal("an image's url redirects too often")
+        raise _invalid("an image's url redirects too often")
 
     def _checked(self, url: str) -> SplitResult:
         try:
             parts = urlsplit(url)
             host, port = (parts.hostname or "").rstrip("."), parts.port
         except ValueError:
-            raise _refusal("an image's url is malformed") from None
+            raise _invalid("an image's url is malformed") from None
         if parts.scheme not in _PORTS or not host or not url.isprintable():
-            raise _refusal("an image's url must be http(s)")
+            raise _invalid("an image's url must be http(s)")
         if parts.username is not None or parts.password is not None:
-            raise _refusal("an image's url must not hold a user name")
+            raise _invalid("an image's url must not hold a user name")
         if not any(_matches(host, pattern) for pattern in self.hosts):
-            raise _refusal(
+            raise _invalid(
                 "images at this host are not allowed; send the image itself as"
                 " a data: url, or start the server with --allow-url HOST"
             )
         if port not in (None, _PORTS[parts.scheme]):
-            raise _refusal("an image's url must use the usual port")
+            raise _invalid("an image's url must use the usual port")
         return parts
 
     def _get(self, parts: SplitResult, deadline: float) -> bytes | str:
@@ -114,7 +114,7 @@ class Fetcher:
                 if answer.status in (301, 302, 303, 307, 308):
                     return answer.headers.get("location", "")
                 if answer.status != 200:
-                    raise _refusal(f"{parts.hostname} answered {answer.status}")
+                    raise _invalid(f"{parts.hostname} answered {answer.status}")
                 return self._body(answer, deadline)
 
     def _resolve(self, parts: SplitResult) -> str:
@@ -123,7 +123,7 @@ class Fetcher:
         found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         addresses = [str(entry[4][0]) for entry in found]
         if not addresses or not all(map(is_public, addresses)):
-            raise _refusal("an image's url leads to an address that is not public")
+            raise _invalid("an image's url leads to an address that is not public")
         return addresses[0]
 
     def _body(self, answer: http.client.HTTPResponse, deadline: float) -> bytes:
@@ -131,9 +131,9 @@ class Fetcher:
         while chunk := answer.read1(_STEP):
             data += chunk
             if len(data) > self.size:
-                raise _refusal(f"an image has more than {self.size >> 20} MB")
+                raise _invalid(f"an image has more than {self.size >> 20} MB")
             if time.monotonic() > deadline:
-                raise _refusal("an image took too long to come")
+                raise _invalid("an image took too long to come")
         return bytes(data)
 
 
@@ -184,5 +184,5 @@ def _matches(host: str, pattern: str) -> bool:
     return pattern in ("*", host)
 
 
-def _refusal(message: str) -> APIError:
+def _invalid(message: str) -> APIError:
     return APIError(400, message, code="invalid_image_url", param="messages")

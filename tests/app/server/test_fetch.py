@@ -170,10 +170,10 @@ def test_a_name_is_resolved_once(host):
 
 def test_hosts_that_are_slow_or_endless(host):
     url = "http://images.example"
-    begun = time.monotonic()
+    started = time.monotonic()
     refused(host("*", seconds=0.4), f"{url}/drip")
     refused(host("*", seconds=0.4), f"{url}/slow-head")
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - started < 3
     assert "more than" in refused(host("*", size=1 << 20), f"{url}/endless")
     message = refused(host("*"), f"{url}/missing")
     assert message == "images.example answered 404"
