@@ -32,7 +32,10 @@ def call(app: ASGIApp, body: bytes = b"", **headers: str) -> list[Message]:
     async def send(message: Message):
         sent.append(message)
 
-    asyncio.run(app(scope, receive, send))
+    async def run():
+        await app(scope, receive, send)
+
+    asyncio.run(run())
     return sent
 
 
