@@ -1,6 +1,6 @@
-"""A headless Chromium with a fake camera, and a server whose answers are written down.
+"""A headless Chromium with a fake camera, and a server with scripted answers.
 
-The server is the real one, Content-Security-Policy and all; only the model is not.
+Only the model is a stub; the server and its headers are the real ones.
 """
 
 import contextlib
@@ -81,7 +81,7 @@ class Script:
 
 @contextlib.contextmanager
 def serving(script: Any, token: str | None = None) -> Iterator[str]:
-    """The address of a page whose server asks `script`."""
+    """The URL of a server that answers with `script`."""
     limits = Limits()
     worker = Worker(lambda: script, limits)
     worker.start()

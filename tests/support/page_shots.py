@@ -3,8 +3,8 @@
     python -m tests.support.page_shots IMAGE [MODEL]
 
 writes docs/images/page-ask.jpg (light) and page-live.jpg (dark), with IMAGE also
-before the camera. Without MODEL the answers are written down below, and the page names
-the model "stand-in".
+before the camera. Without MODEL the answers are the scripted ones below, and the page
+names the model "stand-in".
 """
 
 import io
@@ -39,7 +39,7 @@ ANSWERS = {
 
 
 def written(request: GenerationRequest) -> str:
-    """The answer that is written down."""
+    """The scripted answer."""
     text = request.messages[-1].text
     if "15 words" in text:
         return CAPTIONS[int(time.time() / 0.7) % len(CAPTIONS)]

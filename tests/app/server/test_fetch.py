@@ -1,4 +1,4 @@
-"""Images at addresses: allowed hosts, public addresses, nothing else."""
+"""Images from URLs: allowed hosts and public addresses only."""
 
 import http.server
 import socket
@@ -39,7 +39,7 @@ def test_addresses_that_are_public(address):
 
 
 class _Images(http.server.BaseHTTPRequestHandler):
-    """A host with an image, detours, and bad habits."""
+    """A host with an image, redirects and slow or endless responses."""
 
     def do_GET(self):
         if self.path.startswith("/to?"):

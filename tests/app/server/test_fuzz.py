@@ -1,4 +1,4 @@
-"""Requests made from the server's own description: none breaks it."""
+"""Requests generated from the OpenAPI description; none may cause a 500."""
 
 import json
 from collections.abc import Iterator

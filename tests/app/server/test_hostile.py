@@ -1,4 +1,4 @@
-"""Requests that mean harm: each is refused, none harms the next."""
+"""Hostile requests: each is rejected, and the server answers the next request."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ LIMITS = Limits(
 
 @pytest.fixture(scope="module")
 def server(reference: Path) -> Iterator[RunningServer]:
-    """One server for all that is done to it; it must live to the end."""
+    """One server for all attacks; it must survive them."""
     hosts = ("images.invalid", "localhost", "127.0.0.1", "[::1]", "*.example")
     with running(
         reference / "llava-mini", limits=LIMITS, token=TOKEN, image_hosts=hosts
@@ -64,7 +64,7 @@ def test_an_attack_is_refused(server: RunningServer, attack: Attack):
         # Cut while it was still sending: refused as well.
         assert attack.name == "too large"
     else:
-        assert reply.status in attack.fair, reply.body[:300]
+        assert reply.status in attack.statuses, reply.body[:300]
         if reply.status >= 400:
             error = reply.json()["error"]
             message = error if isinstance(error, str) else error["message"]

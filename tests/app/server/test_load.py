@@ -1,4 +1,4 @@
-"""Many clients at once, some of whom leave in the middle."""
+"""Many clients at once, some of which disconnect before the end."""
 
 import base64
 import contextlib
@@ -59,7 +59,7 @@ def asked(reference: Path, images: Path) -> list[tuple[dict[str, Any], str]]:
 
 
 def ask(server: RunningServer, body: dict[str, Any], wanted: str, fate: str) -> str:
-    """One request, read to its end or not; what became of it."""
+    """Sends one request, read to its end or not; returns its outcome."""
     link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     body = {**body, "stream": fate != "whole"}
     if fate == "cut":
@@ -103,8 +103,8 @@ def test_many_clients_at_once(
     level = at_rest(server)
 
     chance = random.Random(7)
-    fates = ["whole"] * 4 + ["streamed"] * 4 + ["cut", "gone"]
-    work = [(*chance.choice(asked), chance.choice(fates)) for _ in range(REQUESTS)]
+    outcomes = ["whole"] * 4 + ["streamed"] * 4 + ["cut", "gone"]
+    work = [(*chance.choice(asked), chance.choice(outcomes)) for _ in range(REQUESTS)]
     threads = threading.active_count()
     with ThreadPoolExecutor(CLIENTS) as pool:
         ends = list(pool.map(lambda one: ask(server, *one), work))

@@ -1,4 +1,4 @@
-"""What the server does for its own safety, piece by piece."""
+"""Tokens, names, origins, headers, logs and errors of the server."""
 
 import asyncio
 import http.client
@@ -190,7 +190,7 @@ def test_help_of_serve_imports_nothing_heavy():
 
 
 def test_the_command_serves_until_interrupted(reference):
-    """The program itself: one line when it is ready, one for a request, then gone."""
+    """The program itself logs one line when it is ready and one for each request."""
     model = str(reference / "llava-mini")
     script = f"from fastvlm_mlx.app.cli import main; main(['serve', '-m', {model!r}"
     with subprocess.Popen(
