@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
     from fastvlm_mlx.processing.tokenizer import Tokenizer
     from tests.support.mock_model import MockModel
-    from tests.support.serving import Running
+    from tests.support.serving import RunningServer
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and children
 # inherit that; some tests interrupt theirs.
@@ -109,7 +109,7 @@ def tiny_model(tiny: str) -> "FastVLM":
 
 
 @pytest.fixture(scope="session")
-def server(reference: Path) -> "Iterator[Running]":
+def server(reference: Path) -> "Iterator[RunningServer]":
     """`fastvlm-mlx serve` with the tiny model, without a token."""
     pytest.importorskip("starlette")
     from tests.support.serving import running

@@ -1,4 +1,4 @@
-"""The command line of `serve`: parse and call server/command.py."""
+"""The signature of `fastvlm-mlx serve`; the work is in app/server/serve.py."""
 
 from typing import Annotated
 

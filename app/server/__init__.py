@@ -1,10 +1,12 @@
-"""`fastvlm-mlx serve`: OpenAI's and Ollama's protocols, and the page, over one model.
+"""`fastvlm-mlx serve`: OpenAI's and Ollama's protocols and a web page for one model.
 
-    gate        who may ask: Host, Origin, token, size and time of a request
-    openai      /v1/...         \\  a request -> a Question; Chunks -> a reply
-    ollama      /api/...        /
-    worker      one thread that owns the model, and the queue before it
-    images    bytes -> attachments; fetch gets those at addresses
+From the bottom up, each folder imports only those above it in this list:
+
+    http/       middleware (Host, Origin, token), request bodies, limits, errors
+    engine/     the model's thread and its queue; fetching and decoding images
+    api/        the two protocols: body -> GenerationRequest, StreamEvent -> response
+    routes.py   the ASGI application
+    serve.py    the command
 
 An extra, `pip install 'fastvlm-mlx[serve]'`.
 """

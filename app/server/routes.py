@@ -1,14 +1,16 @@
-"""The web application: routes to the protocols, the page and its files."""
+"""The ASGI application: routes of both protocols and the web page, and middleware."""
 
 import time
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import anyio
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -21,138 +23,135 @@ from fastvlm_mlx.app.server.api import (
     openai_schema,
     openapi,
 )
-from fastvlm_mlx.app.server.api.response import (
-    AnswerResponse,
-    ResponseFormatter,
-    refuse,
-)
+from fastvlm_mlx.app.server.api.endpoints import ENDPOINTS
+from fastvlm_mlx.app.server.api.response import AnswerResponse, ResponseFormatter
 from fastvlm_mlx.app.server.engine.fetch import Fetcher
 from fastvlm_mlx.app.server.engine.request import GenerationRequest, Message
-from fastvlm_mlx.app.server.engine.schema_check import Schemas
+from fastvlm_mlx.app.server.engine.schema_check import SchemaChecker
 from fastvlm_mlx.app.server.engine.worker import Worker
 from fastvlm_mlx.app.server.http import body
-from fastvlm_mlx.app.server.http.access import AccessMiddleware
+from fastvlm_mlx.app.server.http.access import (
+    AccessMiddleware,
+    BodyMemoryMiddleware,
+    RequestLogMiddleware,
+    SecurityHeadersMiddleware,
+)
 from fastvlm_mlx.app.server.http.errors import APIError
 
-FETCHES = 4  # at once
+MAX_FETCHES = 4  # at once
 
 
 class Routes:
-    """Handlers of all routes, over one `worker`."""
+    """The handlers of all routes.
 
-    def __init__(self, worker: Worker, hosts: tuple[str, ...] = ()):
+    Requests are answered by `worker`; images are fetched from `image_hosts`.
+    """
+
+    def __init__(self, worker: Worker, image_hosts: tuple[str, ...] = ()):
         self._worker = worker
-        self._limits = worker.limits
-        self._fetcher = Fetcher(hosts, self._limits.body // 2, self._limits.fetch_time)
-        self._schemas = Schemas()
-        self._fetching = anyio.CapacityLimiter(FETCHES)
+        self._limits = limits = worker.limits
+        self._fetcher = Fetcher(image_hosts, limits.body // 2, limits.fetch_time)
+        self._schema_checker = SchemaChecker()
+        self._fetches = anyio.CapacityLimiter(MAX_FETCHES)
         self._created = int(time.time())
         self._started = ollama.now()
 
     def routes(self) -> list[Route]:
-        """All of them, the page's files included."""
+        """All routes, the files of the web page included."""
         return [
-            Route("/v1/chat/completions", self.completions, methods=["POST"]),
-            Route("/v1/models", self.models, methods=["GET"]),
-            Route("/v1/models/{name:path}", self.model, methods=["GET"]),
-            Route("/api/chat", self.chat, methods=["POST"]),
-            Route("/api/generate", self.generate, methods=["POST"]),
-            Route("/api/tags", self.tags, methods=["GET"]),
-            Route("/api/ps", self.tags, methods=["GET"]),
-            Route("/api/show", self.show, methods=["POST"]),
-            Route("/api/version", self.version, methods=["GET"]),
-            Route("/health", self.health, methods=["GET"]),
+            *(
+                Route(one.path, getattr(self, one.handler), methods=[one.method])
+                for one in ENDPOINTS
+            ),
             Route("/openapi.json", self.description, methods=["GET"]),
             *page_routes(),
         ]
 
     async def completions(self, request: Request) -> ASGIApp:
-        asked = await body.parse(request, openai_schema.ChatRequest, self._limits)
-        name = self._named(asked.model)
-        question = await openai.question_of(asked, self._limits)
-        options = asked.stream_options or openai_schema.StreamOptions()
-        if asked.stream_options is not None and not asked.stream:
+        chat = await body.parse(request, openai_schema.ChatRequest, self._limits)
+        self._check_model(chat.model)
+        generation_request = await openai.generation_request(chat, self._limits)
+        options = chat.stream_options or openai_schema.StreamOptions()
+        if chat.stream_options is not None and not chat.stream:
             raise APIError(
                 400,
                 "The 'stream_options' parameter is only allowed when 'stream' is"
                 " enabled.",
                 param="stream_options",
             )
-        writer = openai.Writer(name, bool(options.include_usage))
-        return await self._reply(question, writer, bool(asked.stream))
+        formatter = openai.Formatter(chat.model, bool(options.include_usage))
+        return await self._answer(generation_request, formatter, bool(chat.stream))
 
     async def chat(self, request: Request) -> ASGIApp:
-        asked = await body.parse(request, ollama_schema.ChatRequest, self._limits)
-        return await self._ollama(asked, chat=True)
+        chat = await body.parse(request, ollama_schema.ChatRequest, self._limits)
+        return await self._ollama(chat, ollama.Formatter(chat.model, chat=True))
 
     async def generate(self, request: Request) -> ASGIApp:
-        asked = await body.parse(request, ollama_schema.GenerateRequest, self._limits)
-        return await self._ollama(asked, chat=False)
+        prompt = await body.parse(request, ollama_schema.GenerateRequest, self._limits)
+        return await self._ollama(prompt, ollama.Formatter(prompt.model, chat=False))
 
     async def _ollama(
         self,
-        asked: ollama_schema.ChatRequest | ollama_schema.GenerateRequest,
-        *,
-        chat: bool,
+        request: ollama_schema.ChatRequest | ollama_schema.GenerateRequest,
+        formatter: ollama.Formatter,
     ) -> ASGIApp:
-        writer = ollama.Writer(self._named(asked.model), chat)
-        question = await ollama.question_of(asked, self._limits)
-        if question is None:
-            return JSONResponse(writer.loaded())
-        return await self._reply(question, writer, asked.stream is not False)
+        self._check_model(request.model)
+        generation_request = await ollama.generation_request(request, self._limits)
+        if generation_request is None:
+            return JSONResponse(formatter.loaded())
+        stream = request.stream is not False
+        return await self._answer(generation_request, formatter, stream)
 
-    async def _reply(
-        self, question: GenerationRequest, writer: ResponseFormatter, stream: bool
+    async def _answer(
+        self, request: GenerationRequest, formatter: ResponseFormatter, stream: bool
     ) -> ASGIApp:
-        if any(isinstance(p, str) for m in question.messages for p in m.images):
-            question = await self._fetched(question)
-        if question.form is not None and question.form.schema is not None:
-            await self._schemas.check(question.form.schema)
-        return AnswerResponse(self._worker, self._worker.ask(question), writer, stream)
+        if any(isinstance(i, str) for m in request.messages for i in m.images):
+            messages = [await self._fetch(message) for message in request.messages]
+            request = replace(request, messages=tuple(messages))
+        response_format = request.response_format
+        if response_format is not None and response_format.schema is not None:
+            await self._schema_checker.check(response_format.schema)
+        answer = self._worker.submit(request)
+        return AnswerResponse(self._worker, answer, formatter, stream)
 
-    async def _fetched(self, question: GenerationRequest) -> GenerationRequest:
-        """`question` with the images at addresses read."""
+    async def _fetch(self, message: Message) -> Message:
+        """`message` with the bytes of the images that are URLs."""
 
-        async def read(image: bytes | str) -> bytes:
+        async def fetch(image: bytes | str) -> bytes:
             if isinstance(image, bytes):
                 return image
             return await anyio.to_thread.run_sync(
-                self._fetcher.read, image, limiter=self._fetching
+                self._fetcher.read, image, limiter=self._fetches
             )
 
-        messages: list[Message] = []
-        for message in question.messages:
-            images = [await read(image) for image in message.images]
-            messages.append(Message(message.role, message.text, tuple(images)))
-        return GenerationRequest(**{**vars(question), "messages": tuple(messages)})
+        return replace(message, images=tuple([await fetch(i) for i in message.images]))
 
-    def _named(self, name: str) -> str:
-        """The model's name; APIError if `name` is another's."""
-        own = self._worker.model["name"]
+    def _check_model(self, name: str):
+        """Raises APIError unless `name` is the model's."""
+        own = self._worker.model_info.name
         # Ollama's clients add the tag.
         if name.removesuffix(":latest") != own.removesuffix(":latest"):
             raise APIError(
                 404,
-                f"The model '{_short(name)}' does not exist; this server has '{own}'",
+                f"The model '{_shorten(name)}' does not exist; this server has '{own}'",
                 code="model_not_found",
                 param="model",
             )
-        return name
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse(openai.models(self._worker.model, self._created))
+        return JSONResponse(openai.models(self._worker.model_info, self._created))
 
     async def model(self, request: Request) -> Response:
-        self._named(request.path_params["name"])
-        return JSONResponse(openai.model(self._worker.model, self._created))
+        self._check_model(request.path_params["name"])
+        return JSONResponse(openai.model(self._worker.model_info, self._created))
 
     async def tags(self, request: Request) -> Response:
-        return JSONResponse(ollama.tags(self._worker.model, self._started))
+        return JSONResponse(ollama.tags(self._worker.model_info, self._started))
 
     async def show(self, request: Request) -> Response:
-        asked = await body.parse(request, ollama_schema.ShowRequest, self._limits)
-        self._named(asked.model or asked.name or "")
-        return JSONResponse(ollama.show(self._worker.model, self._started))
+        show = await body.parse(request, ollama_schema.ShowRequest, self._limits)
+        self._check_model(show.model or show.name or "")
+        return JSONResponse(ollama.show(self._worker.model_info, self._started))
 
     async def version(self, request: Request) -> Response:
         return JSONResponse({"version": ollama.VERSION})
@@ -171,7 +170,7 @@ def build(
     token: str | None,
     image_hosts: tuple[str, ...] = (),
 ) -> ASGIApp:
-    """The whole application, gate included; closes `worker` when it shuts down."""
+    """The application with its middleware; closes `worker` when it shuts down."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette):
@@ -179,27 +178,41 @@ def build(
         await anyio.to_thread.run_sync(worker.close)
 
     routes = Routes(worker, image_hosts).routes()
-    app = Starlette(
+    app: ASGIApp = Starlette(
         routes=routes,
         lifespan=lifespan,
         exception_handlers={
-            APIError: _refused,
-            ClientDisconnect: _left,
-            404: _unknown,
-            405: _unknown,
+            APIError: _on_api_error,
+            ClientDisconnect: _on_disconnect,
+            404: _on_unknown_route,
+            405: _on_unknown_route,
         },
     )
-    return AccessMiddleware(
-        app,
-        hosts=hosts,
-        token=token,
-        paths={route.path for route in routes},
-        limits=worker.limits,
+    # From the outside in. Not Starlette's `middleware`: its own error handling, which
+    # sends a plain 500, would be outside these.
+    stack = (
+        Middleware(
+            RequestLogMiddleware,
+            paths={route.path for route in routes},
+            error_response=error_response,
+        ),
+        Middleware(SecurityHeadersMiddleware),
+        Middleware(
+            AccessMiddleware,
+            hosts=hosts,
+            token=token,
+            max_drain=worker.limits.body,
+            error_response=error_response,
+        ),
+        Middleware(BodyMemoryMiddleware, limit=worker.limits.bodies),
     )
+    for middleware, args, options in reversed(stack):
+        app = middleware(app, *args, **options)
+    return app
 
 
 def page_routes() -> list[Route]:
-    """A route for each file of the page; the page itself is at /."""
+    """A route for each file of the web page; the page itself is at /."""
     folder = Path(str(resources.files("fastvlm_mlx.app") / "web"))
 
     def serve(file: Path) -> Callable[[Request], Response]:
@@ -211,26 +224,27 @@ def page_routes() -> list[Route]:
     return [Route("/", serve(index), methods=["GET"]), *routes] if files else routes
 
 
-def _writer(request: Request) -> ResponseFormatter:
-    if request.url.path.startswith("/api/"):
-        return ollama.Writer("", chat=True)
-    return openai.Writer("")
+def error_response(error: APIError, path: str) -> JSONResponse:
+    """`error` in the format of the protocol that `path` belongs to."""
+    error_body = ollama.error_body if path.startswith("/api/") else openai.error_body
+    return JSONResponse(error_body(error), error.status, headers=error.headers)
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def _on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, APIError)
-    return refuse(_writer(request), error)
+    return error_response(error, request.url.path)
 
 
-async def _unknown(request: Request, error: Any) -> Response:
-    method = "known by another method" if error.status_code == 405 else "not known"
-    refusal = APIError(error.status_code, f"this address is {method}", code="not_found")
-    return refuse(_writer(request), refusal)
+async def _on_unknown_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    fault = "does not allow this method" if error.status_code == 405 else "is not known"
+    unknown = APIError(error.status_code, f"this path {fault}", code="not_found")
+    return error_response(unknown, request.url.path)
 
 
-async def _left(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)  # to nobody
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # nobody receives it
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= 100 else f"{name[:100]}..."

@@ -1,20 +1,23 @@
-"""`fastvlm-mlx serve`: load the model, open the door, stay until interrupted."""
+"""Loads the model, binds the socket, runs uvicorn until interrupted."""
 
 import ipaddress
 import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.errors import FastVLMError, OptionError
 
 if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
+
     from fastvlm_mlx.app.server.engine.engine import Engine
     from fastvlm_mlx.app.server.http.limits import Limits
 
@@ -24,7 +27,7 @@ _NEEDED = ("starlette", "uvicorn", "pydantic", "llguidance")
 
 @dataclass(frozen=True)
 class Options:
-    """The command line of `serve`."""
+    """The options of `serve`, as on the command line."""
 
     model: str | None
     host: str
@@ -35,10 +38,12 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Serve until interrupted.
+    """Serves until interrupted.
 
-    Raises OptionError if the options are not safe together, FastVLMError if the extra
-    is missing or the address is taken, and what loading the model raises.
+    Raises:
+        OptionError: The options are not safe together.
+        FastVLMError: The extra is not installed, the address is in use, or the model
+            cannot be loaded.
     """
     _check_extra()
     token = read_token(options)
@@ -48,31 +53,31 @@ def run(options: Options) -> None:
     from fastvlm_mlx.app.server.routes import build
 
     limits = Limits()
-    link = listen(options.host, options.port)
-    with link, logged_to_stderr():
-        worker = Worker(lambda: open_desk(options.model, limits), limits)
-        name = worker.start()["name"]
+    listener = listen(options.host, options.port)
+    with listener, logged_to_stderr():
+        worker = Worker(lambda: load_engine(options.model, limits), limits)
+        name = worker.start().name
         app = build(worker, hosts=hosts, token=token, image_hosts=options.allow_url)
-        terminal.note(f"{name} is served at {address(link)} (Ctrl-C stops)")
+        terminal.note(f"{name} is served at {address(listener)} (Ctrl-C stops)")
         server = make_server(app, limits)
         try:
-            server.run(sockets=[link])
+            server.run(sockets=[listener])
         except KeyboardInterrupt:
             pass
         finally:
             worker.close()
 
 
-def make_server(app: Any, limits: "Limits") -> Any:
-    """uvicorn, silent: what it would log may quote requests."""
+def make_server(app: "ASGIApp", limits: "Limits") -> "uvicorn.Server":
+    """A uvicorn server without logging: its log may quote requests."""
     import uvicorn
 
-    from fastvlm_mlx.app.server.http.uvicorn_protocol import patient
+    from fastvlm_mlx.app.server.http.uvicorn_protocol import protocol_with_timeouts
 
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            http=patient(limits),
+            http=protocol_with_timeouts(limits),
             loop="asyncio",
             ws="none",
             log_config=None,
@@ -87,20 +92,21 @@ def make_server(app: Any, limits: "Limits") -> Any:
     )
 
 
-def open_desk(name: str | None, limits: "Limits") -> "Engine":
+def load_engine(name: str | None, limits: "Limits") -> "Engine":
     """Loads the model on this thread."""
     from fastvlm_mlx.app.server.engine.engine import Engine
     from fastvlm_mlx.app.session import open_model
 
     name, model = open_model(name)
-    # Of a folder only its own name: the rest of a path is nobody's business.
+    # Clients see the name of a folder, not the path to it.
     return Engine(Path(name).name if os.path.exists(name) else name, model, limits)
 
 
 def read_token(options: Options) -> str | None:
-    """The token that clients must know; None if only this machine can connect.
+    """The token that clients must send; None if only this machine can connect.
 
-    Raises OptionError if one is needed and missing, or cannot be sent in a header.
+    Raises:
+        OptionError: A token is required and missing, or cannot be sent in a header.
     """
     token = os.environ.get(TOKEN) if options.token is None else options.token
     if token is None and not is_loopback(options.host):
@@ -124,7 +130,7 @@ def is_loopback(host: str) -> bool:
 
 
 def known_names(options: Options) -> tuple[str, ...]:
-    """What a Host header may say, ports aside."""
+    """The allowed names in a Host header, without ports."""
     names = {"localhost", "127.0.0.1", "[::1]", *map(str.lower, options.allow_host)}
     host = options.host.lower().strip("[]")
     names.add(f"[{host}]" if ":" in host else host)
@@ -138,9 +144,9 @@ def known_names(options: Options) -> tuple[str, ...]:
 def _own_addresses(name: str) -> set[str]:
     found: set[str] = set()
     try:
-        entries: Sequence[Any] = socket.getaddrinfo(name, None)
+        entries = socket.getaddrinfo(name, None)
         found |= {str(entry[4][0]) for entry in entries}
-        # The address that others see: no packet is sent to find it.
+        # The address of the outgoing interface; a UDP connect sends no packet.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(("192.0.2.1", 9))
             found.add(probe.getsockname()[0])
@@ -150,32 +156,36 @@ def _own_addresses(name: str) -> set[str]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; FastVLMError if `host` or `port` cannot be had."""
+    """A listening socket.
+
+    Raises:
+        FastVLMError: `host` cannot be resolved, or the port cannot be bound.
+    """
     host = host.strip("[]")
     try:
         entries = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        family, _, _, _, where = entries[0]
-        link = socket.socket(family, socket.SOCK_STREAM)
+        family, _, _, _, endpoint = entries[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
         try:
-            link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            link.bind(where)
-            link.listen(128)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(endpoint)
+            listener.listen(128)
         except BaseException:
-            link.close()
+            listener.close()
             raise
     except (OSError, UnicodeError, OverflowError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise FastVLMError(
             f"{host} port {port}: {reason}; choose another --host or --port"
         ) from None
-    return link
+    return listener
 
 
-def address(link: socket.socket) -> str:
-    """Where a browser finds the page."""
-    host, port = link.getsockname()[:2]
+def address(listener: socket.socket) -> str:
+    """The URL of the web page."""
+    host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
@@ -192,7 +202,7 @@ def _check_extra():
 
 @contextmanager
 def logged_to_stderr() -> Iterator[None]:
-    """One line for each request: its method, path, status and time, nothing of it."""
+    """Logs method, path, status and time of each request, nothing of its content."""
     log = logging.getLogger("fastvlm_mlx.serve")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))

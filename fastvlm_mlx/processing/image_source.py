@@ -5,18 +5,16 @@ ImageError, one line with that name, the fault and the way out.
 """
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
-from fastvlm_mlx._version import __version__
 from fastvlm_mlx.errors import ImageError
 
-MAX_BYTES = 256 << 20  # from an address, a pipe or standard input
+MAX_BYTES = 256 << 20  # from a URL, a pipe or standard input
 URL_TIMEOUT = 20.0  # seconds of silence
-URL_DEADLINE = 120.0  # seconds in all, against a body that drips
+URL_DEADLINE = 120.0  # seconds in all, against a server that sends byte by byte
 
 
 def name_of(source: object) -> str:
@@ -72,9 +70,7 @@ def read_stdin(name: str) -> bytes:
         raise ImageError(f"{name}: {one_line(error)}; pipe an image") from error
 
 
-def _read_all(
-    read: Callable[[int], bytes], name: str, deadline: float | None = None
-) -> bytes:
+def _read_all(read: Callable[[int], bytes], name: str) -> bytes:
     data = bytearray()
     while chunk := read(1 << 16):
         data += chunk
@@ -82,64 +78,44 @@ def _read_all(
             raise ImageError(
                 f"{name}: more than {MAX_BYTES >> 20} MB; save a smaller image"
             )
-        if deadline is not None and time.monotonic() > deadline:
-            raise ImageError(
-                f"{name}: not complete after {URL_DEADLINE:g} s; download it first"
-            )
     return bytes(data)
 
 
 def read_url(url: str, name: str) -> bytes:
-    # Imported here: 50 ms that only addresses need.
-    import urllib.error
-    import urllib.parse
-    import urllib.request
-    from http.client import HTTPException
+    # Imported here: 50 ms that only URLs need.
+    from fastvlm_mlx.processing import http_client
 
     if not url.lower().startswith(("http://", "https://")):
         scheme = url.split("://")[0]
         raise ImageError(
             f"{name}: cannot open {scheme}: addresses; give a path, http or https"
         )
-    # Built by hand: the usual opener would follow a redirect to ftp:.
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.UnknownHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
-    opener.addheaders = [("User-Agent", f"fastvlm-mlx/{__version__}")]
+    policy = http_client.FetchPolicy(
+        max_bytes=MAX_BYTES, seconds=URL_DEADLINE, read_timeout=URL_TIMEOUT
+    )
     try:
-        deadline = time.monotonic() + URL_DEADLINE
-        quoted = urllib.parse.quote(url, safe="%/:?#[]@!$&'()*+,;=~|")
-        with opener.open(quoted, timeout=URL_TIMEOUT) as answer:
-            length = answer.length
-            if length is not None and length > MAX_BYTES:
-                raise ImageError(
-                    f"{name}: {length >> 20} MB, more than {MAX_BYTES >> 20}; "
-                    "save a smaller image"
-                )
-            # read1 returns what has come, so the deadline is seen.
-            data = _read_all(answer.read1, name, deadline)
-    except urllib.error.HTTPError as error:
-        with error:
-            reason = one_line(error.reason)
+        return http_client.fetch(url, policy)
+    except http_client.BadStatus as error:
+        reason = one_line(error.reason)
         raise ImageError(
-            f"{name}: the server answered {error.code} {reason}; check the address"
+            f"{name}: the server answered {error.status} {reason}; check the address"
         ) from None
-    except (OSError, HTTPException, ValueError) as error:
-        fault = one_line(getattr(error, "reason", None) or error)
+    except http_client.TooLarge as error:
+        size = f"more than {MAX_BYTES >> 20} MB"
+        if error.announced is not None:
+            size = f"{error.announced >> 20} MB, more than {MAX_BYTES >> 20}"
+        raise ImageError(f"{name}: {size}; save a smaller image") from None
+    except http_client.TooSlow:
+        raise ImageError(
+            f"{name}: not complete after {URL_DEADLINE:g} s; download it first"
+        ) from None
+    except http_client.Incomplete as error:
+        raise ImageError(
+            f"{name}: the connection closed after {error.received} of"
+            f" {error.announced} bytes; try again"
+        ) from None
+    except http_client.FetchError as error:
+        fault = one_line(error.__cause__ or error)
         raise ImageError(
             f"{name}: no answer ({fault}); check the address and the network"
         ) from error
-    if length is not None and len(data) < length:
-        raise ImageError(
-            f"{name}: the connection closed after {len(data)} of {length} bytes; "
-            "try again"
-        )
-    return data

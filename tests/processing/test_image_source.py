@@ -137,7 +137,7 @@ def test_good_addresses_open(server: str, page: str):
         ("silent", "no answer (timed out); check the address and the network"),
         ("nonsense", "no answer ("),
         ("to_file", "the server answered 302 "),
-        ("to_ftp", "no answer (unknown url type: ftp); check the address"),
+        ("to_ftp", "the server answered 302 "),
         ("loop", "the server answered 302 "),
     ],
 )

@@ -1,4 +1,4 @@
-"""Requests that mean harm, each with the statuses that are a fair answer."""
+"""Hostile requests, each with the acceptable statuses."""
 
 import base64
 import gzip
@@ -16,10 +16,10 @@ TOKEN = "a-token-nobody-guesses"
 
 @dataclass
 class Attack:
-    """A request, and the statuses that are a fair answer."""
+    """A request and the acceptable statuses of its response."""
 
     name: str
-    fair: tuple[int, ...]
+    statuses: tuple[int, ...]
     body: Any = None
     path: str = "/v1/chat/completions"
     method: str | None = None
@@ -78,7 +78,7 @@ SMALL = {"type": "image_url", "image_url": {"url": "data:;base64,AAAA"}}
 MEETING = [{"type": "string", "pattern": f"a.{{{n},}}b"} for n in range(1, 40)]
 
 ATTACKS = [
-    # Addresses that are nobody's business
+    # URLs of private hosts
     Attack("loopback", (400,), at("http://127.0.0.1:80/a.png")),
     Attack("loopback by name", (400,), at("http://localhost/a.png")),
     Attack("loopback in IPv6", (400,), at("http://[::1]/a.png")),
@@ -137,7 +137,7 @@ ATTACKS = [
     Attack("a rare format", (400,), file(image("PCX"))),
     Attack("a truncated JPEG", (400,), file(image("JPEG", (99, 99))[:400])),
     Attack("many images in all", (400,), chat([SMALL] * 17)),
-    # Schemas
+    # SchemaChecker
     Attack("a schema from elsewhere", (400,), schema({"$ref": "http://127.0.0.1/a"})),
     Attack("a schema of itself", (200, 400), schema({"$ref": "#"})),
     Attack("a deep schema", (200, 400), schema(nested(60))),
@@ -159,7 +159,7 @@ ATTACKS = [
     Attack(
         "a role of one's own", (400,), {"model": "tiny", "messages": [{"role": "x"}]}
     ),
-    # Doors
+    # Host, Origin, token, path, method
     Attack("another host", (403,), chat("Hi"), headers={"host": "evil.example"}),
     Attack("a host like ours", (403,), chat("Hi"), headers={"host": "localhost.evil"}),
     Attack(

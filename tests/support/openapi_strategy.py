@@ -1,4 +1,4 @@
-"""Strategies from an OpenAPI description: what fits it, and what almost does."""
+"""Hypothesis strategies from an OpenAPI description: valid and nearly valid bodies."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ JSON = st.recursive(
     ),
     max_leaves=6,
 )
-# Texts that mean something to somebody on the way.
+# Texts that some part of the server interprets.
 TEXTS = st.text(max_size=40) | st.sampled_from(
     [
         "Hello",

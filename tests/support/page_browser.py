@@ -1,6 +1,6 @@
-"""A headless Chromium with a fake camera, and a server whose answers are written down.
+"""A headless Chromium with a fake camera, and a server with scripted answers.
 
-The server is the real one, Content-Security-Policy and all; only the model is not.
+Only the model is a stub; the server and its headers are the real ones.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fastvlm_mlx.app.server import serve
-from fastvlm_mlx.app.server.engine.request import GenerationRequest
+from fastvlm_mlx.app.server.engine.request import GenerationRequest, ModelInfo
 from fastvlm_mlx.app.server.engine.worker import Worker
 from fastvlm_mlx.app.server.http.limits import Limits
 from fastvlm_mlx.app.server.routes import build
@@ -40,25 +40,28 @@ FLAGS = (
 
 @dataclass
 class Script:
-    """A desk: answers what `reply` says, a word every `pause` seconds."""
+    """A stub of the engine: answers with `reply`, a word every `pause` seconds."""
 
-    reply: Callable[[GenerationRequest], str] = lambda question: "An image."
+    reply: Callable[[GenerationRequest], str] = lambda request: "An image."
     pause: float = 0.01
     ttft: float = 0.087
     asked: list[GenerationRequest] = field(default_factory=list)
 
-    def facts(self) -> dict[str, Any]:
-        return {"name": "fastvlm-0.5b", "sees": True, "context_length": 8192} | {
-            "family": "qwen2",
-            "parameters": 1,
-            "bytes": 1,
-            "quantization": None,
-        }
+    def model_info(self) -> ModelInfo:
+        return ModelInfo(
+            name="fastvlm-0.5b",
+            context_length=8192,
+            family="qwen2",
+            parameters=1,
+            bytes=1,
+            quantization=None,
+            vision=True,
+        )
 
-    def stream(self, question: GenerationRequest, cancel: Event) -> Iterator[Chunk]:
-        self.asked.append(question)
+    def stream(self, request: GenerationRequest, cancel: Event) -> Iterator[Chunk]:
+        self.asked.append(request)
         time.sleep(self.ttft)
-        words = self.reply(question).split(" ")
+        words = self.reply(request).split(" ")
         for at, word in enumerate(words):
             last = at == len(words) - 1
             finish = "stop" if last else "cancelled" if cancel.is_set() else None
@@ -83,13 +86,13 @@ class Script:
                 return
             time.sleep(self.pause)
 
-    def tidy(self):
+    def release_memory(self):
         pass
 
 
 @contextlib.contextmanager
 def serving(script: Any, token: str | None = None) -> Iterator[str]:
-    """The address of a page whose server asks `script`."""
+    """The URL of a server that answers with `script`."""
     limits = Limits()
     worker = Worker(lambda: script, limits)
     worker.start()

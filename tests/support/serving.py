@@ -17,7 +17,7 @@ from fastvlm_mlx.app.server.routes import build
 
 
 @dataclass
-class Reply:
+class Response:
     status: int
     headers: dict[str, str]
     body: bytes
@@ -27,7 +27,7 @@ class Reply:
 
 
 @dataclass
-class Running:
+class RunningServer:
     """A server that listens at `port` of 127.0.0.1 and answers as "tiny"."""
 
     port: int
@@ -44,26 +44,26 @@ class Running:
         *,
         method: str | None = None,
         **headers: str,
-    ) -> Reply:
+    ) -> Response:
         """One request on a connection of its own; `body` is bytes or becomes JSON."""
-        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
         if body is not None:
             headers.setdefault("content_type", "application/json")
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        with contextlib.closing(link):
-            link.request(
+        with contextlib.closing(connection):
+            connection.request(
                 method or ("GET" if body is None else "POST"), path, body, named
             )
-            answer = link.getresponse()
-            return Reply(answer.status, dict(answer.getheaders()), answer.read())
+            answer = connection.getresponse()
+            return Response(answer.status, dict(answer.getheaders()), answer.read())
 
-    def ask(self, text: str = "Say something.", **fields: Any) -> Reply:
+    def ask(self, text: str = "Say something.", **fields: Any) -> Response:
         """A chat of one message through OpenAI's protocol."""
         messages = [{"role": "user", "content": text}]
-        asked = {"model": "tiny", "messages": messages, "max_tokens": 4, **fields}
-        return self.send("/v1/chat/completions", asked)
+        body = {"model": "tiny", "messages": messages, "max_tokens": 4, **fields}
+        return self.send("/v1/chat/completions", body)
 
 
 @contextlib.contextmanager
@@ -73,18 +73,18 @@ def running(
     limits: Limits | None = None,
     token: str | None = None,
     image_hosts: tuple[str, ...] = (),
-) -> Iterator[Running]:
+) -> Iterator[RunningServer]:
     """Starts a server and stops it in the end."""
     limits = limits or Limits()
-    link = serve.listen("127.0.0.1", 0)
+    listener = serve.listen("127.0.0.1", 0)
 
-    def open_desk():
+    def load_engine():
         from fastvlm_mlx import load
         from fastvlm_mlx.app.server.engine.engine import Engine
 
         return Engine("tiny", load(model), limits)
 
-    worker = Worker(open_desk, limits)
+    worker = Worker(load_engine, limits)
     worker.start()
     options = serve.Options(None, "127.0.0.1", 0, token)
     app = build(
@@ -94,15 +94,15 @@ def running(
         image_hosts=image_hosts,
     )
     server = serve.make_server(app, limits)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [link]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     deadline = time.monotonic() + 20
     while not server.started and time.monotonic() < deadline:
         time.sleep(0.01)
     try:
-        yield Running(link.getsockname()[1], worker)
+        yield RunningServer(listener.getsockname()[1], worker)
     finally:
         server.should_exit = True
         thread.join()
         worker.close()
-        link.close()
+        listener.close()

@@ -1,11 +1,19 @@
-"""A request of any protocol, in the words of a conversation."""
+"""What the chat requests of both protocols share: the order of turns, sampling."""
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from fastvlm_mlx.app.server.engine.request import Message
 from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.app.server.http.limits import Limits
+
+# Below this a float32 logit divided by it may be infinite.
+
+
+def sampling_options(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` as fields of `Sampling`, without those that the client left out."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def merge_turns(
@@ -13,10 +21,11 @@ def merge_turns(
 ) -> tuple[str | None, tuple[Message, ...]]:
     """The system prompt and the turns of a chat.
 
-    Messages of one side that follow each other become one, a blank line between them.
+    Consecutive messages of one role become one, joined by a blank line.
 
-    Raises APIError for an order that FastVLM's template cannot express, and for more
-    text or images than `limits` allow.
+    Raises:
+        APIError: FastVLM's template cannot express the order of the messages, or there
+            is more text or there are more images than `limits` allow.
     """
     system: str | None = None
     turns: list[Message] = []

@@ -1,4 +1,4 @@
-"""Ollama's protocol: requests to questions, answers to replies."""
+"""Ollama's protocol: builds generation requests, formats answers."""
 
 import asyncio
 import hashlib
@@ -7,56 +7,56 @@ from datetime import datetime, timezone
 from typing import Any
 
 from fastvlm_mlx.app.server.api import ollama_schema as schema
-from fastvlm_mlx.app.server.api.chat_request import merge_turns
+from fastvlm_mlx.app.server.api.chat_request import merge_turns, sampling_options
 from fastvlm_mlx.app.server.engine.answer_stream import StreamEvent
 from fastvlm_mlx.app.server.engine.images import from_base64
 from fastvlm_mlx.app.server.engine.request import (
     GenerationRequest,
     Message,
+    ModelInfo,
     ResponseFormat,
 )
 from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.app.server.http.limits import Limits
 
-# The version of Ollama whose protocol this is; some clients ask for a lowest one.
+# The version of Ollama whose protocol this is; some clients require a minimum.
 VERSION = "0.12.6"
 
 
-async def question_of(
+async def generation_request(
     request: schema.ChatRequest | schema.GenerateRequest, limits: Limits
 ) -> GenerationRequest | None:
-    """The question that `request` asks, None if it only loads the model.
+    """The generation request of `request`, None if it only loads the model.
 
-    Raises APIError for what FastVLM cannot do.
+    Raises:
+        APIError: FastVLM does not support what it asks for.
     """
     if request.think:
         raise APIError(400, f'"{request.model[:100]}" does not support thinking')
     if isinstance(request, schema.ChatRequest):
-        given = request.messages or []
+        sent = request.messages or []
     else:
-        given = _messages(request)
-    if not given:
+        sent = _messages(request)
+    if not sent:
         return None
     # Base64 of many megabytes: not on the event loop.
-    messages = await asyncio.to_thread(lambda: [_message(message) for message in given])
+    messages = await asyncio.to_thread(lambda: [_message(message) for message in sent])
     system, turns = merge_turns(messages, limits)
     return GenerationRequest(
         messages=turns,
         system=system,
         sampling=_sampling(request.options or schema.Options.model_validate({})),
-        form=_form(request.format),
+        response_format=_response_format(request.format),
     )
 
 
 def _messages(request: schema.GenerateRequest) -> list[schema.Message]:
     if not request.prompt and not request.images:
         return []
-    question = schema.Message(
-        role="user", content=request.prompt, images=request.images
-    )
+    message = schema.Message(role="user", content=request.prompt, images=request.images)
     if not request.system:
-        return [question]
-    return [schema.Message(role="system", content=request.system), question]
+        return [message]
+    return [schema.Message(role="system", content=request.system), message]
 
 
 def _message(message: schema.Message) -> Message:
@@ -76,22 +76,22 @@ def _sampling(options: schema.Options) -> dict[str, Any]:
         "stop": options.stop,
     }
     if options.num_predict is not None:
-        # The context is the limit of what has none.
-        endless = options.num_predict < 1
-        values["max_tokens"] = 2**31 if endless else options.num_predict
+        # Without a limit the answer may fill the context.
+        unlimited = options.num_predict < 1
+        values["max_tokens"] = 2**31 if unlimited else options.num_predict
     if options.seed is not None and options.seed >= 0:
         values["seed"] = options.seed % 2**32
-    return {name: value for name, value in values.items() if value is not None}
+    return sampling_options(values)
 
 
-def _form(format: str | dict[str, Any] | None) -> ResponseFormat | None:
+def _response_format(format: str | dict[str, Any] | None) -> ResponseFormat | None:
     if not format and not isinstance(format, dict):
         return None
     return ResponseFormat() if format == "json" else ResponseFormat(format)
 
 
-class Writer:
-    """Replies of /api/chat, or of /api/generate; see `reply.Writer`."""
+class Formatter:
+    """Responses of /api/chat or /api/generate; see `response.ResponseFormatter`."""
 
     media_type = "application/x-ndjson"
 
@@ -99,25 +99,23 @@ class Writer:
         self._model = model
         self._chat = chat
 
-    def whole(self, text: str, last: StreamEvent) -> dict[str, object]:
+    def complete(self, text: str, last: StreamEvent) -> dict[str, object]:
         return {**self._head(text), **self._ending(last)}
 
-    def piece(self, piece: StreamEvent) -> bytes:
-        if piece.finish:
-            # As Ollama: what ends the answer says nothing itself.
-            said = _line({**self._head(piece.text), "done": False})
-            ending = _line({**self._head(""), **self._ending(piece)})
-            return said + ending if piece.text else ending
-        return _line({**self._head(piece.text), "done": False}) if piece.text else b""
+    def event(self, event: StreamEvent) -> bytes:
+        # As in Ollama, the line that ends the answer has no text.
+        lines = b""
+        if event.text:
+            lines = _line({**self._head(event.text), "done": False})
+        if event.finish_reason:
+            lines += _line({**self._head(""), **self._ending(event)})
+        return lines
 
-    def broken(self, refusal: APIError) -> bytes:
-        return _line(self.refused(refusal))
-
-    def refused(self, refusal: APIError) -> dict[str, object]:
-        return error(refusal)
+    def stream_error(self, error: APIError) -> bytes:
+        return _line(error_body(error))
 
     def loaded(self) -> dict[str, object]:
-        """The reply to a request without a question."""
+        """The response to a request that only loads the model."""
         return {**self._head(""), "done": True, "done_reason": "load"}
 
     def _head(self, text: str) -> dict[str, object]:
@@ -132,7 +130,7 @@ class Writer:
         decoding = steps / speed if speed else 0.0
         return {
             "done": True,
-            "done_reason": last.finish,
+            "done_reason": last.finish_reason,
             "total_duration": int((last.ttft + decoding) * 1e9),
             "load_duration": 0,
             "prompt_eval_count": chunk.prompt_tokens,
@@ -143,42 +141,42 @@ class Writer:
         }
 
 
-def error(refusal: APIError) -> dict[str, object]:
-    """A refusal in Ollama's shape."""
-    return {"error": refusal.message}
+def error_body(error: APIError) -> dict[str, object]:
+    """An error in Ollama's format."""
+    return {"error": error.message}
 
 
-def tags(facts: dict[str, Any], started: str) -> dict[str, object]:
-    """The reply of /api/tags."""
-    name = facts["name"]
+def tags(info: ModelInfo, started: str) -> dict[str, object]:
+    """The response of /api/tags."""
+    name = info.name
     return {
         "models": [
             {
                 "name": name,
                 "model": name,
                 "modified_at": started,
-                "size": facts["bytes"],
+                "size": info.bytes,
                 "digest": hashlib.sha256(name.encode()).hexdigest(),
-                "details": _details(facts),
+                "details": _details(info),
             }
         ]
     }
 
 
-def show(facts: dict[str, Any], started: str) -> dict[str, object]:
-    """The reply of /api/show."""
-    family = facts["family"]
+def show(info: ModelInfo, started: str) -> dict[str, object]:
+    """The response of /api/show."""
+    family = info.family
     return {
         "modelfile": "",
         "parameters": "",
         "template": "{{ .Prompt }}",
-        "details": _details(facts),
+        "details": _details(info),
         "model_info": {
             "general.architecture": family,
-            "general.parameter_count": facts["parameters"],
-            f"{family}.context_length": facts["context_length"],
+            "general.parameter_count": info.parameters,
+            f"{family}.context_length": info.context_length,
         },
-        "capabilities": ["completion", *(["vision"] if facts["sees"] else [])],
+        "capabilities": ["completion", *(["vision"] if info.vision else [])],
         "modified_at": started,
     }
 
@@ -188,14 +186,14 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
 
 
-def _details(facts: dict[str, Any]) -> dict[str, object]:
-    bits = facts["quantization"]
+def _details(info: ModelInfo) -> dict[str, object]:
+    bits = info.quantization
     return {
         "parent_model": "",
         "format": "mlx",
-        "family": facts["family"],
-        "families": [facts["family"]],
-        "parameter_size": f"{facts['parameters'] / 1e9:.1f}B",
+        "family": info.family,
+        "families": [info.family],
+        "parameter_size": f"{info.parameters / 1e9:.1f}B",
         "quantization_level": f"Q{bits}" if bits else "F16",
     }
 

@@ -1,7 +1,7 @@
-"""What Ollama's clients send.
+"""Schemas of the bodies that Ollama's clients send.
 
-Fields and options that are not here are ignored, as Ollama does; values of those that
-FastVLM cannot honour are refused.
+Unknown fields and options are ignored, as Ollama does; values that FastVLM does not
+support are rejected.
 """
 
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ class Lenient(BaseModel):
 
 
 def _whole(value: Any) -> Any:
-    # As in Go: any number without a fraction is an integer.
+    # As in Go, a number without a fraction is an integer.
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
@@ -26,25 +26,25 @@ Images = Annotated[list[str], Field(max_length=256, fail_fast=True)]
 
 
 class Options(Lenient):
-    """Ollama's `options`; the others of its list have nothing to set here."""
+    """Ollama's `options`; its other options have no effect here."""
 
-    num_predict: Whole | None = Field(None, description="-1: as much as fits")
+    num_predict: Whole | None = Field(None, description="-1: until the context is full")
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[Whole, Field(ge=0)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repeat_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
-    seed: Whole | None = Field(None, description="below 0: another each time")
+    seed: Whole | None = Field(None, description="below 0: a random seed")
     stop: Annotated[list[Stop], Field(max_length=16, fail_fast=True)] | None = None
 
 
 class Request(Lenient):
     model: str
-    stream: bool | None = Field(None, description="true unless given")
+    stream: bool | None = Field(None, description="default: true")
     format: Literal["", "json"] | dict[str, Any] | None = None
     options: Options | None = None
-    keep_alive: Any = Field(None, description="Taken and not used: the model stays.")
-    think: bool | str | None = Field(None, description="Only false can be honoured.")
+    keep_alive: Any = Field(None, description="Ignored: the model stays loaded.")
+    think: bool | str | None = Field(None, description="Only false is supported.")
 
 
 class Message(Lenient):
@@ -64,7 +64,7 @@ class ChatRequest(Request):
 
 
 class GenerateRequest(Request):
-    """One question. Without a prompt and images it only loads the model."""
+    """One prompt; without a prompt and images it only loads the model."""
 
     prompt: str = ""
     system: str | None = None

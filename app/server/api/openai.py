@@ -1,4 +1,4 @@
-"""OpenAI's protocol: requests to questions, answers to replies."""
+"""OpenAI's protocol: builds generation requests, formats answers."""
 
 import asyncio
 import json
@@ -7,22 +7,26 @@ import time
 from typing import Any
 
 from fastvlm_mlx.app.server.api import openai_schema as schema
-from fastvlm_mlx.app.server.api.chat_request import merge_turns
+from fastvlm_mlx.app.server.api.chat_request import merge_turns, sampling_options
 from fastvlm_mlx.app.server.engine.answer_stream import StreamEvent
 from fastvlm_mlx.app.server.engine.images import from_url
 from fastvlm_mlx.app.server.engine.request import (
     GenerationRequest,
     Message,
+    ModelInfo,
     ResponseFormat,
 )
 from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.app.server.http.limits import Limits
 
 
-async def question_of(request: schema.ChatRequest, limits: Limits) -> GenerationRequest:
-    """The question that `request` asks.
+async def generation_request(
+    request: schema.ChatRequest, limits: Limits
+) -> GenerationRequest:
+    """The generation request of `request`.
 
-    Raises APIError for what FastVLM cannot do.
+    Raises:
+        APIError: FastVLM does not support what it asks for.
     """
     for name, allowed in schema.UNSUPPORTED.items():
         value = getattr(request, name)
@@ -42,7 +46,7 @@ async def question_of(request: schema.ChatRequest, limits: Limits) -> Generation
         messages=turns,
         system=system,
         sampling=_sampling(request),
-        form=_form(request),
+        response_format=_response_format(request),
         detailed=request.detailed_timings,
     )
 
@@ -62,7 +66,7 @@ def _message(message: Any) -> Message:
 
 def _sampling(request: schema.ChatRequest) -> dict[str, Any]:
     values = {
-        # The newer name counts where a client sends both.
+        # The newer name has precedence where a client sends both.
         "max_tokens": request.max_completion_tokens or request.max_tokens,
         "temperature": request.temperature,
         "top_p": request.top_p,
@@ -72,18 +76,18 @@ def _sampling(request: schema.ChatRequest) -> dict[str, Any]:
         "seed": None if request.seed is None else request.seed % 2**32,
         "stop": request.stop,
     }
-    return {name: value for name, value in values.items() if value is not None}
+    return sampling_options(values)
 
 
-def _form(request: schema.ChatRequest) -> ResponseFormat | None:
+def _response_format(request: schema.ChatRequest) -> ResponseFormat | None:
     chosen = request.response_format
     if isinstance(chosen, schema.SchemaFormat):
         return ResponseFormat(chosen.json_schema.schema_)
     return ResponseFormat() if isinstance(chosen, schema.ObjectFormat) else None
 
 
-class Writer:
-    """Replies of /v1/chat/completions; see `reply.Writer`."""
+class Formatter:
+    """Responses of /v1/chat/completions; see `response.ResponseFormatter`."""
 
     media_type = "text/event-stream; charset=utf-8"
 
@@ -92,9 +96,9 @@ class Writer:
         self._include_usage = include_usage
         self._id = f"chatcmpl-{secrets.token_hex(12)}"
         self._created = int(time.time())
-        self._begun = False
+        self._started = False
 
-    def whole(self, text: str, last: StreamEvent) -> dict[str, object]:
+    def complete(self, text: str, last: StreamEvent) -> dict[str, object]:
         message = {"role": "assistant", "content": text, "refusal": None}
         return {
             **self._head("chat.completion"),
@@ -103,32 +107,32 @@ class Writer:
                     "index": 0,
                     "message": message,
                     "logprobs": None,
-                    "finish_reason": last.finish,
+                    "finish_reason": last.finish_reason,
                 }
             ],
             "usage": usage(last),
             "timings": last.timings(),
         }
 
-    def piece(self, piece: StreamEvent) -> bytes:
-        if not piece.text and not piece.finish and self._begun:
+    def event(self, event: StreamEvent) -> bytes:
+        if not event.text and not event.finish_reason and self._started:
             return b""
-        delta = {"content": piece.text} if piece.text or not self._begun else {}
-        if not self._begun:
+        delta = {"content": event.text} if event.text or not self._started else {}
+        if not self._started:
             delta = {"role": "assistant", **delta}
         choice = {"index": 0, "delta": delta, "logprobs": None}
-        event: dict[str, object] = {
+        body: dict[str, object] = {
             **self._head("chat.completion.chunk"),
-            "choices": [{**choice, "finish_reason": piece.finish}],
+            "choices": [{**choice, "finish_reason": event.finish_reason}],
         }
         if self._include_usage:
-            event["usage"] = None
-        if not self._begun or piece.finish:
-            event["timings"] = piece.timings()
-        self._begun = True
-        if not piece.finish:
-            return _event(event)
-        return _event(event) + self._ending(piece)
+            body["usage"] = None
+        if not self._started or event.finish_reason:
+            body["timings"] = event.timings()
+        self._started = True
+        if not event.finish_reason:
+            return _event(body)
+        return _event(body) + self._ending(event)
 
     def _ending(self, last: StreamEvent) -> bytes:
         ending = b"data: [DONE]\n\n"
@@ -142,11 +146,8 @@ class Writer:
         }
         return _event(event) + ending
 
-    def broken(self, refusal: APIError) -> bytes:
-        return _event(self.refused(refusal))
-
-    def refused(self, refusal: APIError) -> dict[str, object]:
-        return error(refusal)
+    def stream_error(self, error: APIError) -> bytes:
+        return _event(error_body(error))
 
     def _head(self, kind: str) -> dict[str, object]:
         return {
@@ -159,7 +160,7 @@ class Writer:
 
 
 def usage(last: StreamEvent) -> dict[str, object]:
-    """Tokens of the request and the answer; an image's are prompt tokens."""
+    """Token counts of the request and the answer; image tokens are prompt tokens."""
     chunk = last.chunk
     return {
         "prompt_tokens": chunk.prompt_tokens,
@@ -172,28 +173,28 @@ def usage(last: StreamEvent) -> dict[str, object]:
     }
 
 
-def error(refusal: APIError) -> dict[str, object]:
-    """A refusal in OpenAI's shape."""
-    kind = "invalid_request_error" if refusal.status < 500 else "server_error"
+def error_body(error: APIError) -> dict[str, object]:
+    """An error in OpenAI's format."""
+    kind = "invalid_request_error" if error.status < 500 else "server_error"
     return {
         "error": {
-            "message": refusal.message,
+            "message": error.message,
             "type": kind,
-            "param": refusal.param,
-            "code": refusal.code,
+            "param": error.param,
+            "code": error.code,
         }
     }
 
 
-def models(facts: dict[str, Any], created: int) -> dict[str, object]:
-    """The reply of /v1/models."""
-    return {"object": "list", "data": [model(facts, created)]}
+def models(info: ModelInfo, created: int) -> dict[str, object]:
+    """The response of /v1/models."""
+    return {"object": "list", "data": [model(info, created)]}
 
 
-def model(facts: dict[str, Any], created: int) -> dict[str, object]:
-    """The reply of /v1/models/NAME."""
+def model(info: ModelInfo, created: int) -> dict[str, object]:
+    """The response of /v1/models/NAME."""
     return {
-        "id": facts["name"],
+        "id": info.name,
         "object": "model",
         "created": created,
         "owned_by": "fastvlm-mlx",

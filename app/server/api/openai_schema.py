@@ -1,7 +1,7 @@
-"""What OpenAI's clients send to /v1/chat/completions.
+"""Schema of the body of /v1/chat/completions, as OpenAI's clients send it.
 
-Fields that are not here are refused, as OpenAI's server does; so are values of those
-that FastVLM cannot honour (`UNSUPPORTED`).
+Unknown fields are rejected, as OpenAI's server does; so are values that FastVLM does
+not support (`UNSUPPORTED`).
 """
 
 from typing import Annotated, Any, Literal
@@ -19,9 +19,9 @@ class TextPart(Strict):
 
 
 class ImageURL(Strict):
-    url: str = Field(description="data:image/...;base64,... or an address")
+    url: str = Field(description="data:image/...;base64,... or an http(s) URL")
     detail: Literal["auto", "low", "high"] | None = Field(
-        None, description="Taken and not used: every image is seen at one size."
+        None, description="Ignored: every image is resized to one size."
     )
 
 
@@ -48,7 +48,7 @@ class UserMessage(Strict):
 
 
 class AssistantMessage(Strict):
-    """Also as OpenAI's own client writes down an answer it was given."""
+    """Also with the null fields that OpenAI's own client adds to an answer."""
 
     role: Literal["assistant"]
     content: str | Texts
@@ -77,7 +77,7 @@ class Schema(Strict):
     name: str = Field(max_length=64)
     description: str | None = None
     schema_: dict[str, Any] = Field(alias="schema")
-    strict: bool | None = Field(None, description="Taken and not used: it always is.")
+    strict: bool | None = Field(None, description="Ignored: always enforced.")
 
 
 class SchemaFormat(Strict):
@@ -115,15 +115,15 @@ class ChatRequest(Strict):
         | None
     ) = None
 
-    # Of other servers for models like this one.
+    # Extensions, with the names that other servers for open models use.
     top_k: Annotated[int, Field(ge=0)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     detailed_timings: bool = Field(
-        False, description="Measure every stage in `timings`, a few milliseconds' work."
+        False, description="Measure every stage in `timings`; costs a few milliseconds."
     )
 
-    # For OpenAI's bookkeeping: taken and not used.
+    # Bookkeeping of OpenAI's service: accepted and ignored.
     user: str | None = None
     metadata: dict[str, str] | None = None
     store: bool | None = None
@@ -146,7 +146,7 @@ class ChatRequest(Strict):
     function_call: Any = None
 
 
-# The only values that FastVLM can honour, beside none at all.
+# The only values, beside null, that FastVLM supports.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "logprobs": (False,),

@@ -1,4 +1,4 @@
-"""The reply to a question: whole or streamed, ended when the client goes away."""
+"""Sends an answer, complete or streamed, and cancels it when the client disconnects."""
 
 import asyncio
 import contextlib
@@ -13,61 +13,52 @@ from fastvlm_mlx.app.server.http.errors import APIError, api_error_from, busy
 
 
 class ResponseFormatter(Protocol):
-    """How a protocol writes an answer down."""
+    """Writes answers and errors in the format of one protocol."""
 
     media_type: str  # of a stream
 
-    def whole(self, text: str, last: StreamEvent) -> dict[str, object]:
-        """The reply in one."""
+    def complete(self, text: str, last: StreamEvent) -> dict[str, object]:
+        """The body of a complete response."""
         ...
 
-    def piece(self, piece: StreamEvent) -> bytes:
-        """What a stream says of one piece; may be nothing."""
+    def event(self, event: StreamEvent) -> bytes:
+        """The bytes of a stream for one event; may be empty."""
         ...
 
-    def broken(self, refusal: APIError) -> bytes:
-        """What a stream that has begun says when it fails."""
+    def stream_error(self, error: APIError) -> bytes:
+        """The bytes of a stream that fails after its start."""
         ...
-
-    def refused(self, refusal: APIError) -> dict[str, object]:
-        """The reply to a request that is refused."""
-        ...
-
-
-def refuse(writer: ResponseFormatter, refusal: APIError) -> JSONResponse:
-    """The response to a request that is refused."""
-    return JSONResponse(
-        writer.refused(refusal), refusal.status, headers=refusal.headers
-    )
 
 
 class AnswerResponse:
-    """An ASGI response that writes `answer` down with `writer`.
+    """An ASGI response that sends `answer` in the format of `formatter`.
 
-    Nothing is sent before the first token, so what fails until then has its status.
+    Nothing is sent before the first token: an error until then is raised as APIError,
+    and the application's exception handler answers with its status.
     """
 
     def __init__(
         self,
         worker: Worker,
         answer: AnswerStream,
-        writer: ResponseFormatter,
+        formatter: ResponseFormatter,
         stream: bool,
     ):
         self._worker = worker
         self._answer = answer
-        self._writer = writer
+        self._formatter = formatter
         self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send):
-        # The body is read, so the next message says that the client has gone.
+        # The body was read, so the next message is the disconnect.
         watch = asyncio.create_task(self._watch(receive))
         try:
-            await (self._in_pieces(send) if self._stream else self._at_once(send))
-        except APIError as refusal:
-            await refuse(self._writer, refusal)(scope, receive, send)
+            if self._stream:
+                await self._send_stream(send)
+            else:
+                await self._send_complete(send)
         finally:
-            self._worker.leave(self._answer)
+            self._worker.abandon(self._answer)
             watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watch
@@ -75,41 +66,41 @@ class AnswerResponse:
     async def _watch(self, receive: Receive):
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._worker.leave(self._answer)
+        self._worker.abandon(self._answer)
 
-    async def _at_once(self, send: Send):
+    async def _send_complete(self, send: Send):
         text, last = "", None
         async for last in self._answer:
             text += last.text
         if last is None:
-            raise _given_up()
-        response = JSONResponse(self._writer.whole(text, last))
+            raise _abandoned()
+        response = JSONResponse(self._formatter.complete(text, last))
         await _start(send, response.status_code, response.raw_headers)
         await send({"type": "http.response.body", "body": response.body})
 
-    async def _in_pieces(self, send: Send):
-        begun = False
+    async def _send_stream(self, send: Send):
+        started = False
         headers = [
-            (b"content-type", self._writer.media_type.encode()),
+            (b"content-type", self._formatter.media_type.encode()),
             (b"cache-control", b"no-store"),
         ]
         try:
-            async for piece in self._answer:
-                if not begun:
+            async for event in self._answer:
+                if not started:
                     await _start(send, 200, headers)
-                    begun = True
-                await _write(send, self._writer.piece(piece))
+                    started = True
+                await _write(send, self._formatter.event(event))
         except Exception as error:
-            if not begun:
+            if not started:
                 raise
-            await _write(send, self._writer.broken(api_error_from(error)))
-        if not begun:
-            raise _given_up()
+            await _write(send, self._formatter.stream_error(api_error_from(error)))
+        if not started:
+            raise _abandoned()
         await send({"type": "http.response.body", "body": b""})
 
 
-def _given_up() -> APIError:
-    # By the client, who will not read this, or because the server ends.
+def _abandoned() -> APIError:
+    # By the client, who will not read this, or because the server shuts down.
     return busy("the request was given up before it was answered")
 
 

@@ -1,11 +1,10 @@
-"""One answer on its way from the worker's thread to the event loop."""
+"""An answer in progress: events from the model's thread to the event loop."""
 
 import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 from fastvlm_mlx.app.server.engine.request import GenerationRequest
 from fastvlm_mlx.app.server.http.errors import APIError, api_error_from
@@ -14,10 +13,10 @@ from fastvlm_mlx.generation.stream import Chunk
 
 @dataclass(frozen=True)
 class StreamEvent:
-    """A chunk as the protocols show it.
+    """A chunk of the answer with the request's times.
 
-    `ttft`: seconds from the whole request's arrival to the first token, of which
-    `queued` were spent waiting for others.
+    `ttft`: seconds from the arrival of the whole request to the first token, of which
+    `queued` were spent in the queue.
     """
 
     chunk: Chunk
@@ -29,10 +28,10 @@ class StreamEvent:
         return self.chunk.text
 
     @property
-    def finish(self) -> str | None:
-        """None, "stop" or "length"; an answer that ran out of time is of the latter."""
-        finish = self.chunk.finish_reason
-        return "length" if finish == "cancelled" else finish
+    def finish_reason(self) -> str | None:
+        """None, "stop" or "length"; a timed-out answer reports "length"."""
+        reason = self.chunk.finish_reason
+        return "length" if reason == "cancelled" else reason
 
     def timings(self) -> dict[str, float | int]:
         """Seconds and counts; stages that were not measured are left out."""
@@ -51,54 +50,60 @@ class StreamEvent:
         }
 
 
-_END = object()
-
-
 class AnswerStream:
-    """The answer to `question`: pieces for one reader on the running event loop.
+    """The answer to `request`: events for one reader on the running event loop.
 
-    The worker calls `begin`, `put`, `fail` and `end`; everything else belongs to the
-    loop's thread. Either side may `cancel`.
+    The worker's thread calls `begin`, `put`, `fail` and `end`; everything else belongs
+    to the event loop's thread. Both sides may set `cancel`.
     """
 
-    def __init__(self, question: GenerationRequest, seconds: float):
-        self.question = question
+    def __init__(self, request: GenerationRequest, timeout: float):
+        self.request = request
         self.cancel = threading.Event()
-        self.deadline = time.perf_counter() + seconds
-        self._asked = time.perf_counter()
+        self.deadline = time.perf_counter() + timeout
+        self._created = time.perf_counter()
         self._queued = 0.0
         self._ttft: float | None = None
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Any] = asyncio.Queue()
+        # None is the end.
+        self._events: asyncio.Queue[StreamEvent | APIError | None] = asyncio.Queue()
 
     @property
-    def late(self) -> bool:
-        """Whether its time is up."""
+    def timed_out(self) -> bool:
+        """Whether the deadline has passed."""
         return time.perf_counter() > self.deadline
 
     def begin(self):
-        self._queued = time.perf_counter() - self._asked
+        """Ends the time in the queue."""
+        self._queued = time.perf_counter() - self._created
 
     def put(self, chunk: Chunk):
+        """Adds a chunk."""
         if self._ttft is None:
-            self._ttft = time.perf_counter() - self._asked
+            self._ttft = time.perf_counter() - self._created
         self._post(StreamEvent(chunk, self._ttft, self._queued))
 
     def fail(self, error: Exception):
+        """Adds an error, which the reader raises as APIError."""
         self._post(api_error_from(error))
 
     def end(self):
-        self._post(_END)
+        """Ends the stream."""
+        self._post(None)
 
-    def _post(self, event: Any):
+    def _post(self, event: StreamEvent | APIError | None):
         try:
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed: there is no reader any more
             self.cancel.set()
 
     async def __aiter__(self) -> AsyncIterator[StreamEvent]:
-        """The pieces; raises APIError where the worker failed."""
-        while (event := await self._events.get()) is not _END:
+        """The events.
+
+        Raises:
+            APIError: The worker failed.
+        """
+        while (event := await self._events.get()) is not None:
             if isinstance(event, APIError):
                 raise event
             yield event

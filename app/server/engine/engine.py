@@ -1,15 +1,18 @@
-"""The model and what it has in front of it: recent conversations, known images."""
+"""The inference engine: the model, its prompt cache and its image cache.
+
+Use it on one thread only.
+"""
 
 import threading
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 from PIL import Image
 
 from fastvlm_mlx.app.server.engine.images import Images
-from fastvlm_mlx.app.server.engine.request import GenerationRequest
+from fastvlm_mlx.app.server.engine.request import GenerationRequest, ModelInfo
 from fastvlm_mlx.app.server.http.limits import Limits
 from fastvlm_mlx.conversation.attachment import Attachment
 from fastvlm_mlx.conversation.history import Turn
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Answers questions with `model`, on the thread that made the desk."""
+    """Answers requests with `model`; use it on the thread that made it."""
 
     def __init__(self, name: str, model: "FastVLM", limits: Limits):
         self._name = name
@@ -32,63 +35,69 @@ class Engine:
         self._recent = LRUPromptCache(model)
         self._images = Images(model, ImageOptions.of(model.config))
         self._warm_up()
-        # Seconds with a large vocabulary, and no request has asked for JSON yet.
+        # Takes seconds with a large vocabulary; done before a request needs JSON.
         threading.Thread(
             target=llguidance_tokenizer, args=(model,), daemon=True
         ).start()
 
-    def facts(self) -> dict[str, Any]:
-        """What clients may know about the model."""
+    def model_info(self) -> ModelInfo:
+        """The description of the model for clients."""
         config = self._model.config
         bits = (config.quantization or {}).get("bits")
         parameters = cast(
             list[tuple[str, mx.array]], tree_flatten(self._model.parameters())
         )
-        return {
-            "name": self._name,
-            "context_length": config.context_size,
-            "family": config.text.model_type if config.text else "qwen2",
-            "parameters": sum(_count(array, bits) for _, array in parameters),
-            "bytes": sum(array.nbytes for _, array in parameters),
-            "quantization": bits,
-            "sees": config.vision is not None,
-        }
+        return ModelInfo(
+            name=self._name,
+            context_length=config.context_size,
+            family=config.text.model_type if config.text else "qwen2",
+            parameters=sum(_count(array, bits) for _, array in parameters),
+            bytes=sum(array.nbytes for _, array in parameters),
+            quantization=bits,
+            vision=config.vision is not None,
+        )
 
     def stream(
-        self, question: GenerationRequest, cancel: threading.Event
+        self, request: GenerationRequest, cancel: threading.Event
     ) -> Generator[Chunk, None, None]:
-        """Streams the answer to `question`.
+        """Streams the answer to `request`.
 
-        Raises ImageError, ContextError and OptionError before the first chunk.
+        Raises, before the first chunk:
+            ImageError: An image cannot be decoded or is too large.
+            ContextError: The chat does not fit into the context.
+            OptionError: A sampling option is out of range.
         """
         left, turns = self._limits.pixels, []
-        for message in question.messages:
+        for message in request.messages:
             images: list[Attachment] = []
             for data in message.images:
-                assert isinstance(data, bytes)  # addresses were fetched before
+                assert isinstance(data, bytes)  # URLs were fetched before
                 image, left = self._images.attach(data, left)
                 images.append(image)
             turns.append(Turn(message.role, message.text, tuple(images)))
-        form = question.form
-        conversation = self._recent.restore(turns[:-1], system=question.system)
+        response_format = request.response_format
+        constraint = None
+        if response_format is not None:
+            constraint = JSONConstraint(self._model, response_format.schema)
+        conversation = self._recent.restore(turns[:-1], system=request.system)
         try:
             yield from conversation.stream(
                 turns[-1].text,
                 turns[-1].images,
                 cancel=cancel,
-                detailed=question.detailed,
-                constraint=JSONConstraint(self._model, form.schema) if form else None,
-                **question.sampling,
+                detailed=request.detailed,
+                constraint=constraint,
+                **request.sampling,
             )
         finally:
             self._recent.insert(conversation)
 
-    def tidy(self):
-        """Gives memory back that nothing needs now."""
+    def release_memory(self):
+        """Returns MLX's cached buffers to the system."""
         mx.clear_cache()
 
     def _warm_up(self):
-        """Reads the weights and compiles what needs compiling, before anyone waits."""
+        """Reads the weights and compiles the kernels before the first request."""
         mx.eval(self._model.parameters())
         images = [Image.new("RGB", (8, 8))] if self._model.config.vision else []
         self._model.ask("Hello", images, max_tokens=2)

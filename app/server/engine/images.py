@@ -1,4 +1,4 @@
-"""Images of requests: decoded within limits, and not again if they are known."""
+"""Decodes the images of requests within limits, and caches their digests."""
 
 import base64
 import binascii
@@ -16,14 +16,18 @@ from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
 
-# What people send. Pillow reads forty more, seldom used and seldom tested.
+# Pillow reads forty more formats, seldom used and seldom tested.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _DATA = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]*)*;base64,", re.ASCII)
-_KNOWN = 1024  # images whose digest is remembered, 200 bytes each
+_MAX_KNOWN = 1024  # images whose digest is cached, 200 bytes each
 
 
 def from_base64(text: str) -> bytes:
-    """The bytes that `text` spells; APIError if it is not base64."""
+    """The bytes that `text` encodes.
+
+    Raises:
+        APIError: It is not base64, or empty.
+    """
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -36,12 +40,16 @@ def from_base64(text: str) -> bytes:
 
 
 def from_url(url: str) -> bytes | str:
-    """The bytes of a data: URL; another address as it is, to be fetched or refused."""
+    """The bytes of a data: URL, or an http(s) URL unchanged, to be fetched later.
+
+    Raises:
+        APIError: It is neither.
+    """
     if match := _DATA.match(url[:200]):
         return from_base64(url[match.end() :])
     if url[:8].lower().startswith(("http://", "https://")):
         return url
-    # Not echoed: it may be half an image.
+    # Not quoted in the message: it may be part of an image.
     raise APIError(
         400,
         "an image's url must be data:image/...;base64,... or an http(s) address",
@@ -50,9 +58,9 @@ def from_url(url: str) -> bytes | str:
 
 
 class Images:
-    """Files to attachments for `model`, as seen by `view`.
+    """Makes attachments for `model` from image files, preprocessed as `view` says.
 
-    Only for the thread that runs the model.
+    Use it on the thread that runs the model only.
     """
 
     def __init__(self, model: "FastVLMModel", view: ImageOptions):
@@ -61,9 +69,10 @@ class Images:
         self._known: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
 
     def attach(self, data: bytes, pixels: int) -> tuple[Attachment, int]:
-        """The image and what is left of `pixels`, the most that may be decoded.
+        """The image, and how many of `pixels`, the most to decode, remain.
 
-        Raises ImageError if it cannot be opened or is too large.
+        Raises:
+            ImageError: It cannot be opened, or has more than `pixels` pixels.
         """
         name = hashlib.blake2b(data, digest_size=16).digest()
         if name in self._known:
@@ -88,6 +97,6 @@ class Images:
         image = attach(self._model, data, self._view)
         image.image = None  # only a conversation that is saved would need it
         self._known[name] = image.digest, image.tokens
-        if len(self._known) > _KNOWN:
+        if len(self._known) > _MAX_KNOWN:
             self._known.popitem(last=False)
         return image, pixels - width * height

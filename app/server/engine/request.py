@@ -1,4 +1,4 @@
-"""One request to the model, whatever protocol it came in."""
+"""One generation request and the description of the model, free of any protocol."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Message:
-    """What one side said. `images` are files, or addresses until they are fetched."""
+    """One message of a chat. `images` are file bytes, or URLs until fetched."""
 
     role: str  # system, user or assistant
     text: str
@@ -16,20 +16,38 @@ class Message:
 
 @dataclass(frozen=True)
 class ResponseFormat:
-    """JSON as the form of the answer; any object if `schema` is None."""
+    """Constrains the answer to JSON: to `schema`, or to any object if it is None."""
 
     schema: Any = None
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """`messages` are of the user and the assistant by turns, the user's first and last.
+    """A chat to answer.
 
-    `sampling` are fields of `sampling.Sampling`, `detailed` measures every stage.
+    `messages` alternate between user and assistant; the first and the last are the
+    user's. `sampling` are fields of `Sampling`. `detailed` measures every stage.
     """
 
     messages: tuple[Message, ...]
     system: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    form: ResponseFormat | None = None
+    response_format: ResponseFormat | None = None
     detailed: bool = False
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What clients may know about the model.
+
+    `quantization` is in bits, None if the weights are not quantized; `vision` says
+    whether the model takes images.
+    """
+
+    name: str
+    context_length: int
+    family: str
+    parameters: int
+    bytes: int
+    quantization: int | None
+    vision: bool

@@ -1,7 +1,7 @@
-"""Schemas from strangers, tried in a process of their own first.
+"""Compiles clients' JSON schemas in a subprocess first, with limits on time and memory.
 
-Each schema that was not seen yet is compiled in a process that can be ended when it
-takes too long; see `json_schema`.
+A schema that was not seen before is compiled in a process that can be killed; see
+`fastvlm_mlx.generation.json_schema`.
 """
 
 import asyncio
@@ -14,37 +14,43 @@ from typing import Any
 from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.generation.json_schema import SECONDS
 
-_AT_ONCE = 2
-_SIZE = 64 << 10  # characters of a schema
-_KNOWN = 1024  # hashes of schemas that passed
+_MAX_PROCESSES = 2
+_MAX_CHARACTERS = 64 << 10
+_MAX_REMEMBERED = 1024  # hashes of schemas that passed
 
 
-class Schemas:
-    """Says which schemas are safe to compile here."""
+class SchemaChecker:
+    """Decides which schemas are safe to compile in this process."""
 
     def __init__(self):
         self._passed: dict[bytes, None] = {}
-        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._processes = asyncio.Semaphore(_MAX_PROCESSES)
 
     async def check(self, schema: Any):
-        """Raises APIError unless `schema` compiles, in reasonable time."""
+        """Compiles `schema` in a subprocess, unless it passed before.
+
+        Raises:
+            APIError: It does not compile, or takes too much time or memory.
+        """
         text = json.dumps(schema)
-        if len(text) > _SIZE:
-            raise _refusal(f"schema: {len(text)} characters, more than {_SIZE}")
-        name = hashlib.blake2b(text.encode(), digest_size=16).digest()
-        if name in self._passed:
+        if len(text) > _MAX_CHARACTERS:
+            raise _invalid(
+                f"schema: {len(text)} characters, more than {_MAX_CHARACTERS}"
+            )
+        key = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        if key in self._passed:
             return
-        async with self._turn:
-            fault = await asyncio.to_thread(_try, text)
+        async with self._processes:
+            fault = await asyncio.to_thread(_compile_error, text)
         if fault:
-            raise _refusal(fault)
-        self._passed[name] = None
-        while len(self._passed) > _KNOWN:
+            raise _invalid(fault)
+        self._passed[key] = None
+        while len(self._passed) > _MAX_REMEMBERED:
             del self._passed[next(iter(self._passed))]
 
 
-def _try(text: str) -> str:
-    """What is wrong with a schema, "" if nothing."""
+def _compile_error(text: str) -> str:
+    """What is wrong with a schema; "" if nothing is."""
     try:
         done = subprocess.run(
             [sys.executable, "-m", "fastvlm_mlx.generation.json_schema"],
@@ -59,5 +65,5 @@ def _try(text: str) -> str:
     return done.stdout.decode("utf-8", "replace").strip()
 
 
-def _refusal(message: str) -> APIError:
+def _invalid(message: str) -> APIError:
     return APIError(400, message, code="invalid_value", param="response_format")

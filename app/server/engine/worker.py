@@ -1,7 +1,7 @@
-"""The one thread that owns the model, and the queue before it.
+"""The thread that owns the model, and the queue of requests in front of it.
 
 Since MLX 0.31.2 only the thread that described an array can compute it. So the model
-is loaded, asked and dropped on this thread; requests wait in order of arrival.
+is loaded, run and dropped on this thread; requests are answered in order of arrival.
 """
 
 import gc
@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app.server.engine.answer_stream import AnswerStream
-from fastvlm_mlx.app.server.engine.request import GenerationRequest
+from fastvlm_mlx.app.server.engine.request import GenerationRequest, ModelInfo
 from fastvlm_mlx.app.server.http.errors import api_error_from, busy
 from fastvlm_mlx.app.server.http.limits import Limits
 
@@ -22,50 +22,53 @@ if TYPE_CHECKING:
     from fastvlm_mlx.app.server.engine.engine import Engine
 
 _log = logging.getLogger("fastvlm_mlx.serve")
-_IDLE = 5.0  # seconds without a request after which freed memory goes back
+_IDLE = 5.0  # seconds without a request after which freed memory is returned
 
 
 class Worker:
-    """Answers questions one after another on a thread of its own.
+    """Answers requests one after another on a thread of its own.
 
-    `open_desk` is called on that thread and loads the model.
+    `load_engine` is called on that thread and loads the model.
     """
 
-    def __init__(self, open_desk: Callable[[], "Engine"], limits: Limits | None = None):
+    def __init__(
+        self, load_engine: Callable[[], "Engine"], limits: Limits | None = None
+    ):
         self.limits = limits or Limits()
-        self._open_desk = open_desk
+        self._load_engine = load_engine
         self._queue: deque[AnswerStream] = deque()
         self._change = threading.Condition()
         self._closed = False
         self._current: AnswerStream | None = None
-        self._ready: Future[dict[str, Any]] = Future()
+        self._ready: Future[ModelInfo] = Future()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
-    def start(self) -> dict[str, Any]:
-        """Loads the model and returns what is known about it.
+    def start(self) -> ModelInfo:
+        """Loads the model and returns its description.
 
-        Raises whatever loading it raises.
+        Raises whatever `load_engine` raises.
         """
         self._thread.start()
         return self._ready.result()
 
     @property
-    def model(self) -> dict[str, Any]:
+    def model_info(self) -> ModelInfo:
         """What `start` returned."""
         return self._ready.result()
 
     @property
     def waiting(self) -> int:
-        """Questions that are not answered yet, the current one included."""
+        """Requests that are not answered yet, the current one included."""
         with self._change:
             return len(self._queue) + (self._current is not None)
 
-    def ask(self, question: GenerationRequest) -> AnswerStream:
-        """Queues a question; to be called on the event loop.
+    def submit(self, request: GenerationRequest) -> AnswerStream:
+        """Queues a request; call it on the event loop.
 
-        Raises APIError if the queue is full.
+        Raises:
+            APIError: The queue is full, or the server is shutting down.
         """
-        answer = AnswerStream(question, self.limits.answer_time)
+        stream = AnswerStream(request, self.limits.answer_time)
         with self._change:
             if self._closed:
                 raise busy("the server is shutting down")
@@ -73,24 +76,24 @@ class Worker:
                 raise busy(
                     f"{len(self._queue)} requests are waiting already; try again"
                 )
-            self._queue.append(answer)
+            self._queue.append(stream)
             self._change.notify()
-        return answer
+        return stream
 
-    def leave(self, answer: AnswerStream):
-        """Gives up an answer, whether it has begun, is still waiting or has ended."""
-        answer.cancel.set()
+    def abandon(self, stream: AnswerStream):
+        """Cancels an answer, whether it is queued, in progress or finished."""
+        stream.cancel.set()
         with self._change:
-            if answer in self._queue:
-                self._queue.remove(answer)
-                answer.end()
+            if stream in self._queue:
+                self._queue.remove(stream)
+                stream.end()
 
     def close(self):
-        """Ends the current answer, refuses the waiting ones and drops the model."""
+        """Ends the current answer, fails the queued ones and drops the model."""
         with self._change:
             self._closed = True
-            for answer in self._queue:
-                answer.fail(busy("the server is shutting down"))
+            for stream in self._queue:
+                stream.fail(busy("the server is shutting down"))
             self._queue.clear()
             if self._current is not None:
                 self._current.cancel.set()
@@ -100,44 +103,45 @@ class Worker:
 
     def _run(self):
         try:
-            desk = self._open_desk()
-            self._ready.set_result(desk.facts())
+            engine = self._load_engine()
+            self._ready.set_result(engine.model_info())
         except BaseException as error:
             self._ready.set_exception(error)
             return
-        while (answer := self._next(desk)) is not None:
-            self._serve(desk, answer)
+        while (stream := self._next(engine)) is not None:
+            self._answer(engine, stream)
 
-    def _next(self, desk: "Engine") -> AnswerStream | None:
-        tidy = False
+    def _next(self, engine: "Engine") -> AnswerStream | None:
+        released = False
         with self._change:
             self._current = None
             while not self._queue and not self._closed:
-                if not self._change.wait(None if tidy else _IDLE) and not tidy:
-                    tidy = True
-                    desk.tidy()
+                timeout = None if released else _IDLE
+                if not self._change.wait(timeout) and not released:
+                    released = True
+                    engine.release_memory()
             if self._closed:
                 return None
             self._current = self._queue.popleft()
             return self._current
 
-    def _serve(self, desk: "Engine", answer: AnswerStream):
-        answer.begin()
+    def _answer(self, engine: "Engine", stream: AnswerStream):
+        stream.begin()
         try:
-            if answer.late:
+            if stream.timed_out:
                 raise busy("the request waited too long in the queue; try again")
-            if answer.cancel.is_set():
+            if stream.cancel.is_set():
                 return
-            with closing(desk.stream(answer.question, answer.cancel)) as chunks:
+            with closing(engine.stream(stream.request, stream.cancel)) as chunks:
                 for chunk in chunks:
-                    answer.put(chunk)
-                    if answer.late:
-                        answer.cancel.set()
+                    stream.put(chunk)
+                    if stream.timed_out:
+                        stream.cancel.set()
         except Exception as error:
             if api_error_from(error).status == 500:
-                # The type alone: a message may quote what was asked.
+                # The type alone: a message may quote the request.
                 _log.error("an answer failed: %s", type(error).__name__)
                 gc.collect()
-            answer.fail(error)
+            stream.fail(error)
         finally:
-            answer.end()
+            stream.end()

@@ -1,4 +1,4 @@
-"""The body of a request: read within limits, parsed, checked against a schema."""
+"""Reads request bodies within limits, parses them and validates their schema."""
 
 import asyncio
 from typing import TypeVar
@@ -10,34 +10,40 @@ from fastvlm_mlx.app.server.http.errors import APIError, busy
 from fastvlm_mlx.app.server.http.limits import Limits
 
 # A JSON value takes 30 bytes in memory and two in a body. Base64 has no commas, and
-# no text that is taken has more than this.
+# no text within `Limits.text` has more than this.
 _COMMAS = 1_200_000
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-class Meter:
-    """Counts the bytes of all bodies that are held at the moment."""
+class BodyMemory:
+    """Counts the bytes of all request bodies that are held at once."""
 
     def __init__(self, limit: int):
         self._limit = limit
         self._held = 0
 
-    def take(self, size: int):
-        """Counts `size` more bytes; APIError if there would be too many."""
+    def acquire(self, size: int):
+        """Adds `size` bytes.
+
+        Raises:
+            APIError: There would be more than the limit.
+        """
         if self._held + size > self._limit:
-            raise busy("other requests take all the memory there is; try again")
+            raise busy("other requests use all memory for bodies; try again")
         self._held += size
 
-    def give(self, size: int):
-        """Counts `size` bytes less."""
+    def release(self, size: int):
+        """Subtracts `size` bytes."""
         self._held -= size
 
 
 async def read(request: Request, limits: Limits) -> bytes:
     """The whole body.
 
-    Raises APIError if it is too large or too slow, ClientDisconnect if its sender left.
+    Raises:
+        APIError: It is too large or arrives too slowly.
+        ClientDisconnect: The client disconnected.
     """
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > limits.body:
@@ -46,7 +52,6 @@ async def read(request: Request, limits: Limits) -> bytes:
 
     async def collect():
         async for chunk in request.stream():
-            request.state.hold(len(chunk))
             body.extend(chunk)
             if len(body) > limits.body:
                 raise _too_large(limits)
@@ -61,15 +66,14 @@ async def read(request: Request, limits: Limits) -> bytes:
 
 
 async def parse(request: Request, schema: type[Schema], limits: Limits) -> Schema:
-    """The request as `schema` says.
+    """The body, validated against `schema`.
 
-    Raises APIError with the field at fault and what is wrong with it.
+    Raises:
+        APIError: It does not match; names the first invalid field.
     """
     body = await read(request, limits)
     if body.count(b",") > _COMMAS:
-        raise APIError(
-            400, "the body is too long a list of things", code="invalid_json"
-        )
+        raise APIError(400, "the body has too many values", code="invalid_json")
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:
@@ -77,7 +81,7 @@ async def parse(request: Request, schema: type[Schema], limits: Limits) -> Schem
 
 
 def _mismatch(error: ValidationError) -> APIError:
-    # Without the input: that is somebody's image or prompt.
+    # Without the input, which may be an image or a prompt.
     first = error.errors(include_url=False, include_context=False, include_input=False)[
         0
     ]
@@ -98,7 +102,7 @@ def _mismatch(error: ValidationError) -> APIError:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """`messages[0].content`, of printable characters and not too long."""
+    """As in `messages[0].content`, printable, 203 characters at most."""
     path = ""
     for step in location:
         path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step

@@ -1,13 +1,13 @@
-"""What a client is told when it gets no answer."""
+"""APIError, an error with an HTTP status, and its mapping from other errors."""
 
 from fastvlm_mlx.errors import ContextError, FastVLMError, ImageError, OptionError
 
 
 class APIError(Exception):
-    """An HTTP status and a message, one line; each protocol puts it in its own words.
+    """An error response: an HTTP status and a message of one line.
 
-    `param` is the field of the request that is at fault, `code` a word for programs,
-    `retry` the seconds after which it is worth trying again.
+    `param` is the invalid field of the request, `code` a machine-readable word,
+    `retry` the seconds of the Retry-After header.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class APIError(Exception):
 
 
 def busy(message: str) -> APIError:
-    """The server has too much to do for now."""
+    """503: the server is overloaded for now."""
     return APIError(503, message, code="server_busy", retry=1)
 
 
 def api_error_from(error: Exception) -> APIError:
-    """What to tell of an error that came up while a request was answered.
+    """The response to an error that was raised while a request was answered.
 
-    Of one that nobody foresaw the client learns nothing, since it may say anything.
+    The message of an unexpected error is not sent: it may quote anything.
     """
     if isinstance(error, APIError):
         return error

@@ -1,4 +1,4 @@
-"""How much of everything a client may ask for."""
+"""Limits on sizes, counts and times of requests."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 class Limits:
     """Sizes in bytes, times in seconds.
 
-    - `body` of one request, `bodies` of all that are being read or answered.
-    - `images` and `pixels` of one request, the latter in all its images.
-    - `text`: characters of one request. Far beyond any context, but cheap to count.
-    - `waiting`: requests in the queue behind the one that is answered.
-    - `connections` at once.
-    - `header_time`, `body_time`: until the head and the body of a request are here.
-    - `answer_time`: in the queue and answering; it then ends as if by max_tokens.
-    - `fetch_time`: for the images at addresses.
-    - `idle_time`: how long a client may leave its answer unread.
+    - `body`: of one request. `bodies`: of all requests that are read or answered.
+    - `images`: of one request. `pixels`: in all images of one request.
+    - `text`: characters of one request. Far more than any context, but fast to count.
+    - `waiting`: requests in the queue, without the current one.
+    - `connections`: open at once.
+    - `header_time`, `body_time`: to receive the head and the body of a request.
+    - `answer_time`: in the queue and generating; the answer then ends with "length".
+    - `fetch_time`: to fetch one image from its URL.
+    - `idle_time`: a client may read nothing of its answer.
     """
 
     body: int = 32 << 20

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 with the patience it lacks: for heads, and for slow readers."""
+"""uvicorn's HTTP/1.1 protocol with time-outs for slow heads and stalled readers."""
 
 import asyncio
 
@@ -8,14 +8,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from fastvlm_mlx.app.server.http.limits import Limits
 
 
-def patient(limits: Limits) -> type[H11Protocol]:
+def protocol_with_timeouts(limits: Limits) -> type[H11Protocol]:
     """The protocol class for `uvicorn.Config(http=...)`.
 
-    A connection whose request head takes longer than `header_time`, or that reads
-    nothing of its answer for `idle_time`, is cut.
+    A connection is aborted if its request head takes longer than `header_time`, or if
+    it reads nothing of its response for `idle_time`.
     """
 
-    class Patient(H11Protocol):
+    class TimeoutH11Protocol(H11Protocol):
         _head: asyncio.TimerHandle | None = None
         _reader: asyncio.TimerHandle | None = None
 
@@ -48,7 +48,7 @@ def patient(limits: Limits) -> type[H11Protocol]:
                     limits.header_time, self.transport.abort
                 )
 
-    return Patient
+    return TimeoutH11Protocol
 
 
 def _cancelled(timer: asyncio.TimerHandle | None) -> None:

@@ -1,4 +1,4 @@
-"""Images at addresses: allowed hosts, public addresses, nothing else."""
+"""Images from URLs: allowed hosts and public addresses only."""
 
 import http.server
 import socket
@@ -39,7 +39,7 @@ def test_addresses_that_are_public(address):
 
 
 class _Images(http.server.BaseHTTPRequestHandler):
-    """A host with an image, detours, and bad habits."""
+    """A host with an image, redirects and slow or endless responses."""
 
     def do_GET(self):
         if self.path.startswith("/to?"):
@@ -170,10 +170,10 @@ def test_a_name_is_resolved_once(host):
 
 def test_hosts_that_are_slow_or_endless(host):
     url = "http://images.example"
-    begun = time.monotonic()
+    started = time.monotonic()
     refused(host("*", seconds=0.4), f"{url}/drip")
     refused(host("*", seconds=0.4), f"{url}/slow-head")
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - started < 3
     assert "more than" in refused(host("*", size=1 << 20), f"{url}/endless")
     message = refused(host("*"), f"{url}/missing")
     assert message == "images.example answered 404"

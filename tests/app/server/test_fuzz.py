@@ -1,4 +1,4 @@
-"""Requests made from the server's own description: none breaks it."""
+"""Requests generated from the OpenAPI description; none may cause a 500."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from hypothesis import strategies as st  # noqa: E402
 from fastvlm_mlx.app.server.api.openapi import describe  # noqa: E402
 from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
 from tests.support.openapi_strategy import Strategies  # noqa: E402
-from tests.support.serving import Running, running  # noqa: E402
+from tests.support.serving import RunningServer, running  # noqa: E402
 
 FEW, MANY = 60, 1000
 # An image of 1 x 1 pixel.
@@ -35,7 +35,7 @@ KNOWN: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def server(reference: Path) -> Iterator[Running]:
+def server(reference: Path) -> Iterator[RunningServer]:
     with running(reference / "llava-mini", limits=Limits(answer_time=0.3)) as started:
         yield started
 
@@ -58,7 +58,7 @@ def operations() -> st.SearchStrategy[tuple[str, str, Any]]:
     return st.one_of(choices)
 
 
-def check(server: Running, request: tuple[str, str, Any], seen: dict[int, int]):
+def check(server: RunningServer, request: tuple[str, str, Any], seen: dict[int, int]):
     method, path, body = request
     data = None if method == "GET" else json.dumps(body).encode()
     reply = server.send(path, data, method=method)
@@ -78,7 +78,7 @@ def check(server: Running, request: tuple[str, str, Any], seen: dict[int, int]):
         assert [json.loads(line) for line in reply.body.splitlines()]
 
 
-def fuzz(server: Running, count: int) -> dict[int, int]:
+def fuzz(server: RunningServer, count: int) -> dict[int, int]:
     seen: dict[int, int] = {}
 
     @settings(
@@ -97,14 +97,14 @@ def fuzz(server: Running, count: int) -> dict[int, int]:
     return seen
 
 
-def test_requests_made_from_the_description(server: Running):
+def test_requests_made_from_the_description(server: RunningServer):
     seen = fuzz(server, FEW)
     # Enough of them are whole requests, and enough are not.
     assert seen[200] > FEW // 8 and seen[400] > FEW // 8
 
 
 @pytest.mark.slow
-def test_a_thousand_requests_made_from_the_description(server: Running):
+def test_a_thousand_requests_made_from_the_description(server: RunningServer):
     seen = fuzz(server, MANY)
     print(seen)
     assert sum(seen.values()) >= MANY

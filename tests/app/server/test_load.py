@@ -1,4 +1,4 @@
-"""Many clients at once, some of whom leave in the middle."""
+"""Many clients at once, some of which disconnect before the end."""
 
 import base64
 import contextlib
@@ -20,7 +20,7 @@ import pytest
 pytest.importorskip("starlette")
 
 from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
-from tests.support.serving import Running, running  # noqa: E402
+from tests.support.serving import RunningServer, running  # noqa: E402
 
 CLIENTS, REQUESTS = 16, 200
 TOKENS = 6
@@ -28,7 +28,7 @@ QUESTIONS = ["What is it?", "Describe the image.", "How many?", "Is it day or ni
 
 
 @pytest.fixture(scope="module")
-def server(reference: Path) -> Iterator[Running]:
+def server(reference: Path) -> Iterator[RunningServer]:
     with running(reference / "llava-mini", limits=Limits(waiting=64)) as started:
         yield started
 
@@ -58,8 +58,8 @@ def asked(reference: Path, images: Path) -> list[tuple[dict[str, Any], str]]:
     return pairs
 
 
-def ask(server: Running, body: dict[str, Any], wanted: str, fate: str) -> str:
-    """One request, read to its end or not; what became of it."""
+def ask(server: RunningServer, body: dict[str, Any], wanted: str, fate: str) -> str:
+    """Sends one request, read to its end or not; returns its outcome."""
     link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     body = {**body, "stream": fate != "whole"}
     if fate == "cut":
@@ -85,7 +85,7 @@ def ask(server: Running, body: dict[str, Any], wanted: str, fate: str) -> str:
         return fate
 
 
-def at_rest(server: Running) -> int:
+def at_rest(server: RunningServer) -> int:
     """Bytes that MLX holds once all is answered."""
     deadline = time.monotonic() + 30
     while server.worker.waiting and time.monotonic() < deadline:
@@ -95,14 +95,16 @@ def at_rest(server: Running) -> int:
     return mx.get_active_memory()
 
 
-def test_many_clients_at_once(server: Running, asked: list[tuple[dict[str, Any], str]]):
+def test_many_clients_at_once(
+    server: RunningServer, asked: list[tuple[dict[str, Any], str]]
+):
     for body, wanted in asked:  # fills the caches
         assert ask(server, body, wanted, "whole") == "whole"
     level = at_rest(server)
 
     chance = random.Random(7)
-    fates = ["whole"] * 4 + ["streamed"] * 4 + ["cut", "gone"]
-    work = [(*chance.choice(asked), chance.choice(fates)) for _ in range(REQUESTS)]
+    outcomes = ["whole"] * 4 + ["streamed"] * 4 + ["cut", "gone"]
+    work = [(*chance.choice(asked), chance.choice(outcomes)) for _ in range(REQUESTS)]
     threads = threading.active_count()
     with ThreadPoolExecutor(CLIENTS) as pool:
         ends = list(pool.map(lambda one: ask(server, *one), work))
@@ -117,17 +119,17 @@ def test_many_clients_at_once(server: Running, asked: list[tuple[dict[str, Any],
     assert server.ask().status == 200
 
 
-def test_requests_are_answered_in_order(server: Running, monkeypatch):
+def test_requests_are_answered_in_order(server: RunningServer, monkeypatch):
     worker = server.worker
-    serve, served = worker._serve, []
+    serve, served = worker._answer, []
     everyone_waits = threading.Event()
 
-    def recorded(desk: Any, answer: Any):
+    def recorded(engine: Any, answer: Any):
         assert everyone_waits.wait(30)
         served.append(answer)
-        serve(desk, answer)
+        serve(engine, answer)
 
-    monkeypatch.setattr(worker, "_serve", recorded)
+    monkeypatch.setattr(worker, "_answer", recorded)
     with ThreadPoolExecutor(6) as pool:
         replies = []
         for number in range(6):
@@ -158,11 +160,11 @@ def test_shutting_down_ends_what_is_under_way(reference: Path):
             # Three accepted, and one of them taken up.
             while server.worker.waiting < 3 or server.worker._current is None:
                 time.sleep(0.01)
-            begun = time.monotonic()
+            started = time.monotonic()
             server.worker.close()
             replies = [one.result() for one in asks]
-        assert time.monotonic() - begun < 10
-        # The one that had begun says what it has; the others are refused.
+        assert time.monotonic() - started < 10
+        # The one that had started says what it has; the others are refused.
         assert sorted(reply.status for reply in replies) == [200, 503, 503]
         ended = next(reply for reply in replies if reply.status == 200)
         assert ended.json()["choices"][0]["finish_reason"] == "length"

@@ -7,13 +7,13 @@ import pytest
 
 ollama = pytest.importorskip("ollama")
 
-from tests.support.serving import Running  # noqa: E402
+from tests.support.serving import RunningServer  # noqa: E402
 
 PROMPT = "Describe the image."
 
 
 @pytest.fixture
-def llama(server: Running) -> Iterator[Any]:
+def llama(server: RunningServer) -> Iterator[Any]:
     client = ollama.Client(host=server.url)
     yield client
     client._client.close()

@@ -12,13 +12,13 @@ import pytest
 openai = pytest.importorskip("openai")
 ollama = pytest.importorskip("ollama")
 
-from tests.support.serving import Running  # noqa: E402
+from tests.support.serving import RunningServer  # noqa: E402
 
 PROMPT = "Describe the image."
 
 
 @pytest.fixture
-def gpt(server: Running) -> Iterator[Any]:
+def gpt(server: RunningServer) -> Iterator[Any]:
     with openai.OpenAI(
         base_url=f"{server.url}/v1", api_key="unused", max_retries=0
     ) as client:
@@ -26,7 +26,7 @@ def gpt(server: Running) -> Iterator[Any]:
 
 
 @pytest.fixture
-def llama(server: Running) -> Iterator[Any]:
+def llama(server: RunningServer) -> Iterator[Any]:
     client = ollama.Client(host=server.url)
     yield client
     client._client.close()

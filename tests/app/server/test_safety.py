@@ -1,4 +1,4 @@
-"""What the server does for its own safety, piece by piece."""
+"""Tokens, names, origins, headers, logs and errors of the server."""
 
 import asyncio
 import http.client
@@ -20,7 +20,7 @@ from fastvlm_mlx.app.server.http import uvicorn_protocol  # noqa: E402
 from fastvlm_mlx.app.server.http.errors import api_error_from  # noqa: E402
 from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
 from fastvlm_mlx.errors import FastVLMError, OptionError  # noqa: E402
-from tests.support.serving import Running, running  # noqa: E402
+from tests.support.serving import RunningServer, running  # noqa: E402
 
 
 def test_other_machines_need_a_token(monkeypatch):
@@ -94,7 +94,7 @@ def test_tokens_guard_what_answers_and_not_the_page(reference):
         assert server.send("/").status in (200, 404)
 
 
-def test_origins(server: Running):
+def test_origins(server: RunningServer):
     own = {"origin": server.url, "sec_fetch_site": "same-origin"}
     asked = {"model": "tiny", "prompt": "Hi", "options": {"num_predict": 1}}
     assert server.send("/api/generate", asked, **own).status == 200
@@ -104,7 +104,7 @@ def test_origins(server: Running):
     assert not [name for name in preflight.headers if name.startswith("access-control")]
 
 
-def test_every_response_is_strict(server: Running):
+def test_every_response_is_strict(server: RunningServer):
     for path in ("/", "/health", "/v1/models", "/nothing"):
         headers = server.send(path).headers
         policy = headers["content-security-policy"]
@@ -129,7 +129,7 @@ def test_errors_nobody_foresaw_say_nothing():
 def test_an_answer_that_fails_is_an_error_not_the_end(server, monkeypatch, caplog):
     from fastvlm_mlx.app.server.engine.engine import Engine
 
-    def fail(self: Any, question: Any, cancel: Any):
+    def fail(self: Any, request: Any, cancel: Any):
         raise KeyError("the-secret")
 
     with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
@@ -157,7 +157,9 @@ def test_a_reader_that_stops_reading_is_cut():
             return False
 
     async def read_nothing():
-        kind = uvicorn_protocol.patient(Limits(idle_time=0.05, header_time=9))
+        kind = uvicorn_protocol.protocol_with_timeouts(
+            Limits(idle_time=0.05, header_time=9)
+        )
         config = uvicorn.Config(lambda *_: None, log_config=None, lifespan="off")
         from uvicorn.server import ServerState
 
@@ -188,7 +190,7 @@ def test_help_of_serve_imports_nothing_heavy():
 
 
 def test_the_command_serves_until_interrupted(reference):
-    """The program itself: one line when it is ready, one for a request, then gone."""
+    """The program itself logs one line when it is ready and one for each request."""
     model = str(reference / "llava-mini")
     script = f"from fastvlm_mlx.app.cli import main; main(['serve', '-m', {model!r}"
     with subprocess.Popen(

@@ -28,10 +28,10 @@ PROMPT = "Describe the image in English."
 SUFFIX = "Output should be brief, about 15 words or less."
 
 
-def answered(question: GenerationRequest) -> str:
+def answered(request: GenerationRequest) -> str:
     """An answer that tells how much of the conversation the server was sent."""
-    last = question.messages[-1]
-    return f"{len(question.messages)} messages, the last says: {last.text}"
+    last = request.messages[-1]
+    return f"{len(request.messages)} messages, the last says: {last.text}"
 
 
 def opened(data: bytes | str) -> Image.Image:
@@ -108,7 +108,7 @@ def test_drop_and_paste(page, cat):
 
 
 def test_an_answer_can_be_stopped(page, cat):
-    page.script.reply = lambda question: "word " * 500
+    page.script.reply = lambda request: "word " * 500
     page.script.pause = 0.02
     page.open()
     page.look_at(cat)
@@ -126,7 +126,7 @@ def test_an_answer_can_be_stopped(page, cat):
 
 
 def test_what_goes_wrong_is_said(page, cat):
-    def fail(question: GenerationRequest) -> str:
+    def fail(request: GenerationRequest) -> str:
         raise ImageError("cat.png: is a dog")
 
     page.script.reply = fail
@@ -142,8 +142,8 @@ def test_what_goes_wrong_is_said(page, cat):
 def test_live_captions(page, downloads):
     seen: list[str] = []
 
-    def reply(question: GenerationRequest) -> str:
-        (message,) = question.messages
+    def reply(request: GenerationRequest) -> str:
+        (message,) = request.messages
         frame = opened(message.images[0])
         assert max(frame.size) <= 1024
         seen.append(hashlib.sha256(frame.tobytes()).hexdigest())
@@ -174,9 +174,9 @@ def test_live_captions(page, downloads):
     page["cap"].send_keys("2 a second")
     page["preset"].send_keys("Read text")
     page["pause"].click()
-    begun = time.monotonic()
+    started = time.monotonic()
     page.until(lambda: len(page.script.asked) >= asked + 4)
-    assert time.monotonic() - begun > 1.2
+    assert time.monotonic() - started > 1.2
     question = "What is written in this image? Output only the text in the image."
     assert page.script.asked[-1].messages[0].text == question
     page["suffix"].send_keys(" Now.")

@@ -71,7 +71,7 @@ def test_a_screen_reader_finds_names(page, cat):
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, True), (390, False), (320, True)])
 def test_narrow_and_dark(page, cat, width, dark):
-    page.script.reply = lambda question: "An_unbreakable_word" * 12
+    page.script.reply = lambda request: "An_unbreakable_word" * 12
     resize(page.browser, width, 720, dark=dark)
     page.open()
     page.shoot(f"empty-{width}-{dark}")

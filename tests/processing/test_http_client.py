@@ -1,0 +1,84 @@
+"""What only one user of the HTTP client needs: proxies, and a deadline for heads."""
+
+import base64
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from fastvlm_mlx.processing import http_client
+from fastvlm_mlx.processing.http_client import FetchPolicy
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/slow-head":
+            for _ in range(40):
+                self.wfile.write(b"H")
+                time.sleep(0.05)
+            return
+        body = f"{self.path} {self.headers.get('proxy-authorization')}".encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def handle_one_request(self) -> None:
+        try:
+            super().handle_one_request()
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, format: str, *args) -> None:
+        pass
+
+
+@pytest.fixture
+def port(monkeypatch) -> Iterator[int]:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.daemon_threads = True
+    threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
+    yield httpd.server_port
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def test_a_proxy_is_sent_the_whole_url(port: int, monkeypatch):
+    monkeypatch.setenv("http_proxy", f"http://me:a%20b@127.0.0.1:{port}")
+    policy = FetchPolicy(max_bytes=999, seconds=5, read_timeout=5)
+    login = base64.b64encode(b"me:a b").decode()
+    found = http_client.fetch("http://images.invalid/a b?c=1", policy)
+    assert found.decode() == f"http://images.invalid/a%20b?c=1 Basic {login}"
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    direct = http_client.fetch(f"http://127.0.0.1:{port}/a", policy)
+    assert direct == b"/a None"
+
+
+def test_a_policy_without_proxies_ignores_the_environment(port: int, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    policy = FetchPolicy(max_bytes=99, seconds=5, read_timeout=5, proxies=False)
+    assert http_client.fetch(f"http://127.0.0.1:{port}/a", policy) == b"/a None"
+
+
+def test_a_head_that_drips_ends_at_the_deadline(port: int):
+    policy = FetchPolicy(max_bytes=99, seconds=0.3, read_timeout=5)
+    started = time.monotonic()
+    with pytest.raises(http_client.TooSlow):
+        http_client.fetch(f"http://127.0.0.1:{port}/slow-head", policy)
+    assert time.monotonic() - started < 2
+
+
+def test_the_address_of_the_policy_is_dialled(port: int):
+    asked: list[tuple[str, int]] = []
+
+    def resolve(host: str, port: int) -> str:
+        asked.append((host, port))
+        return "127.0.0.1"
+
+    policy = FetchPolicy(99, 5, 5, resolve=resolve, proxies=False)
+    assert http_client.fetch(f"http://images.invalid:{port}/a", policy) == b"/a None"
+    assert asked == [("images.invalid", port)]
