@@ -1,4 +1,4 @@
-"""The answers that README.md prints are the demo model's; its images are screenshots."""
+"""README.md prints the answers of the demo model; its images are screenshots."""
 
 import re
 
