@@ -190,6 +190,8 @@ def environment(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "HF_HOME": str(home / "hf"),
         "HF_ENDPOINT": hub.url,
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        # Its threads spin, which is slow beside other tests.
+        "OPENBLAS_NUM_THREADS": "1",
     }
 
 

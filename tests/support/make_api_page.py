@@ -10,6 +10,7 @@ import inspect
 import logging
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import griffe
 
@@ -55,6 +56,7 @@ def public_names() -> list[str]:
     return [*exported, *EXTRA]
 
 
+@cache
 def load_package() -> griffe.Module:
     """The package as griffe reads it, `fastvlm_mlx.convert` and `.app` included."""
     logging.getLogger("griffe").setLevel(logging.ERROR)
@@ -106,6 +108,7 @@ def public_members(member: Member) -> list[Member]:
     return sorted(members, key=lambda child: child.lineno or 0)
 
 
+@cache
 def page() -> str:
     """The whole page as Markdown."""
     package = load_package()
