@@ -48,7 +48,7 @@ def validated_options(
     Raises:
         OptionError: one of them cannot be honoured.
     """
-    from fastvlm_mlx.processing.image_processor import check_resolution, parse_tiles
+    from fastvlm_mlx.processing.image_options import check_resolution, parse_tiles
 
     if resolution is not None:
         check_resolution(resolution)

@@ -14,7 +14,7 @@ from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model_folder import converted
 from fastvlm_mlx.processing import tokenizer
 from fastvlm_mlx.weights.quantization import BITS, GROUP_SIZES, is_quantized, quantized
-from fastvlm_mlx.weights.weight_files import Tensors, load_tensors, weight_files
+from fastvlm_mlx.weights.weight_files import Tensors, load_all_tensors
 
 IMAGE_TOKEN = "<image>"
 
@@ -63,10 +63,7 @@ def read_model(source: Path | str, target: str) -> tuple[Path, ModelConfig, Tens
             f"{source}: export {target} supports neither head_dim nor rope_scaling,"
             " which this language model sets; use fastvlm-mlx convert"
         )
-    tensors: Tensors = {}
-    for file in weight_files(folder):
-        tensors |= load_tensors(file)
-    return folder, config, tensors
+    return folder, config, load_all_tensors(folder)
 
 
 def quantize_language_model(

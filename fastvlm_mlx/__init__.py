@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fastvlm_mlx.generation.sampling import Sampling
     from fastvlm_mlx.generation.stream import Chunk, Timings
     from fastvlm_mlx.model.vlm import FastVLMModel
-    from fastvlm_mlx.processing.image_processor import ImageOptions
+    from fastvlm_mlx.processing.image_options import ImageOptions
 
 _HOMES = {
     "Attachment": "conversation.attachment",
@@ -42,7 +42,7 @@ _HOMES = {
     "FastVLMError": "errors",
     "FastVLMModel": "model.vlm",
     "ImageError": "errors",
-    "ImageOptions": "processing.image_processor",
+    "ImageOptions": "processing.image_options",
     "OptionError": "errors",
     "Sampling": "generation.sampling",
     "Timings": "generation.stream",

@@ -22,9 +22,10 @@ from fastvlm_mlx.model.parameters import assign, check_tensors
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.model_folder import converted
 from fastvlm_mlx.processing.image_file import Source, open_image
-from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
+from fastvlm_mlx.processing.image_options import ImageOptions
+from fastvlm_mlx.processing.image_processor import preprocess
 from fastvlm_mlx.processing.tokenizer import Tokenizer
-from fastvlm_mlx.weights.weight_files import Tensors, load_tensors, weight_files
+from fastvlm_mlx.weights.weight_files import load_all_tensors
 
 
 class FastVLM(FastVLMModel):
@@ -182,11 +183,9 @@ def load(
 ) -> FastVLM:
     """Loads a model, converting it once into the cache if it is not ours yet.
 
-    It returns while the weights are still read; any thread can use the model at once.
-
     Args:
-        path_or_hf_repo: `demo`, `0.5b`, `1.5b`, `7b`, a hub id, or a path to a
-            folder, `.zip` or weight file in any known layout.
+        path_or_hf_repo: `demo`, `0.5b`, `1.5b`, `7b`, a hub id, a folder, a `.zip` or a
+            weight file, in any known layout.
         dtype: float32, float16 or bfloat16; the device's own by default.
         on_progress: called with (bytes done, bytes in all) while converting.
     Raises:
@@ -199,19 +198,17 @@ def load(
     openblas.bind()
     folder = converted(path_or_hf_repo, on_progress=on_progress)
     config = ModelConfig.from_dict(read_json(folder / "config.json"))
-    tensors: Tensors = {}
-    for file in weight_files(folder):
-        tensors |= load_tensors(file)
+    tensors = load_all_tensors(folder)
     model = FastVLM(config)
     check_tensors(model, tensors)
     assign(model, tensors, DTYPES[dtype] if dtype else device_dtype())
     if config.text is not None:
         model.tokenizer = Tokenizer(folder)
     model.eval()
-    # Since MLX 0.31.2 only the thread that described an array can start computing it.
-    parameters = model.parameters()
+    # Reading goes on after the return, and any thread may use the model: since MLX
+    # 0.31.2 only the thread that described an array can start computing it.
     for part in ("vision_tower", "projector", "language_model"):
-        mx.async_eval(parameters.get(part, []))
+        mx.async_eval(model.parameters().get(part, []))
     return model
 
 

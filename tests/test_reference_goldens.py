@@ -17,7 +17,8 @@ from fastvlm_mlx import load
 from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.model.language import make_cache
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
+from fastvlm_mlx.processing.image_options import ImageOptions
+from fastvlm_mlx.processing.image_processor import preprocess
 from tests.support.assert_close import assert_close
 
 LAYOUTS = (

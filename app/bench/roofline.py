@@ -6,7 +6,6 @@ stage's share of the limit says how much is left to gain. For chips that are not
 hand the same arithmetic with published speeds gives predictions, named as such.
 """
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -47,15 +46,6 @@ CHIPS = (
     Speed("M4 Pro (20)", 8.5e12, 273e9),
     Speed("M4 Max (40)", 17e12, 546e9),
 )
-
-
-def busy_clock() -> float:
-    """Seconds that all of this process's threads computed, divided by the cores.
-
-    For a CPU that other programs use too: what a run would take with all cores to
-    itself, if it kept them all busy.
-    """
-    return time.process_time() / (os.cpu_count() or 1)
 
 
 def measure(dtype: "mx.Dtype", clock: Callable[[], float] = time.perf_counter) -> Speed:

@@ -1,24 +1,26 @@
 """`fastvlm-mlx bench`: how fast a model is on this machine, stage by stage.
 
-What is measured is defined in `stages.py`, beside the timers. A table for
-people comes first; the last line of stdout is one JSON document with the same data,
-and more: every single run, FLOPs and bytes of every stage, predictions.
+What is measured is defined in `stages.py`, beside the timers. It is printed as a table
+or, with `--json`, as one line of JSON that holds more: every single run, FLOPs and
+bytes of every stage, predictions.
 """
 
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import machine, terminal
 from fastvlm_mlx.app.bench import roofline
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.errors import OptionError
+
+if TYPE_CHECKING:
+    from fastvlm_mlx.model.config import ModelConfig
 
 FORMAT = "fastvlm-mlx-bench 1"
 ENCODERS = ("mlx", "coreml-all", "coreml-ane", "coreml-gpu", "coreml-cpu")
@@ -90,7 +92,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _check(request: Request) -> None:
     """Refuse what cannot work before a model is loaded."""
-    from fastvlm_mlx.processing.image_processor import check_resolution
+    from fastvlm_mlx.processing.image_options import check_resolution
 
     for name, value, least in (
         ("--runs", request.runs, 1),
@@ -113,7 +115,7 @@ def gather(request: Request) -> dict[str, Any]:
     from fastvlm_mlx.app.bench import stages
     from fastvlm_mlx.fastvlm import load
     from fastvlm_mlx.hub.locate import choose_default
-    from fastvlm_mlx.processing.image_processor import parse_tiles
+    from fastvlm_mlx.processing.image_options import parse_tiles
 
     name = request.model or choose_default()[0]
     with terminal.progress("converting") as update:
@@ -127,7 +129,7 @@ def gather(request: Request) -> dict[str, Any]:
     results, missing = [], {"energy": machine.energy()}
     cold_runs = COLD_RUNS if request.cold else 0
     rounds = (request.runs + request.warmup + cold_runs) * len(resolutions)
-    with tempfile.TemporaryDirectory() as folder, _bar(rounds) as step:
+    with tempfile.TemporaryDirectory() as folder, _rounds(rounds) as step:
         files = stages.variants(image, Path(folder), kind)
         for encoder in request.encoders or ("mlx",):
             if reason := _unavailable(encoder):
@@ -156,26 +158,7 @@ def gather(request: Request) -> dict[str, Any]:
     images = 1 + tiles[0] * tiles[1] if tiles else 1
     for result in results:
         _summarize(result)
-        work = roofline.stages(
-            model.config,
-            result["resolution"],
-            result["prompt_tokens"],
-            dtype.size,
-            cached=result["cached_tokens"],
-            images=images,
-        )
-        medians = {key: value["median"] for key, value in result["seconds"].items()}
-        result["limits"] = roofline.limits(work, speed, medians)
-        # An Apple GPU computes in 16 bit, whatever this machine does.
-        result["predictions"] = roofline.predictions(
-            roofline.stages(
-                model.config,
-                result["resolution"],
-                result["prompt_tokens"],
-                2,
-                images=images,
-            )
-        )
+        _add_limits(result, model.config, speed, dtype.size, images)
     if not all(result["predictions"] for result in results):
         missing["predictions"] = (
             "the model is so small that a GPU would spend its time launching kernels,"
@@ -239,6 +222,30 @@ def p95(values: Sequence[float]) -> float:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
+def _add_limits(
+    result: dict[str, Any],
+    config: "ModelConfig",
+    speed: roofline.Speed,
+    itemsize: int,
+    images: int,
+) -> None:
+    """Add each stage's least time here, and predictions for Apple's chips."""
+    resolution, tokens = result["resolution"], result["prompt_tokens"]
+    work = roofline.stages(
+        config,
+        resolution,
+        tokens,
+        itemsize,
+        cached=result["cached_tokens"],
+        images=images,
+    )
+    medians = {key: value["median"] for key, value in result["seconds"].items()}
+    result["limits"] = roofline.limits(work, speed, medians)
+    # An Apple GPU computes in 16 bit, whatever this machine does.
+    on_apple = roofline.stages(config, resolution, tokens, 2, images=images)
+    result["predictions"] = roofline.predictions(on_apple)
+
+
 def _image(path: str | None) -> tuple[Any, str]:
     """The image to measure with, and the format its variants are saved in."""
     from fastvlm_mlx.app.bench import stages
@@ -261,14 +268,14 @@ def _unavailable(encoder: str) -> str | None:
 
 
 @contextmanager
-def _bar(total: int) -> Iterator[Callable[[], None]]:
-    """A bar of rounds on stderr, on a terminal only; yields what counts one."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
+def _rounds(total: int) -> Iterator[Callable[[], None]]:
+    """A bar of rounds on a terminal; yields the function that counts one."""
+    done = 0
+    with terminal.progress("measuring", count=True) as update:
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("measuring", total=total)
-        yield lambda: bar.advance(task)
+        def step() -> None:
+            nonlocal done
+            done += 1
+            update(done, total)
+
+        yield step

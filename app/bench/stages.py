@@ -31,11 +31,8 @@ from PIL import Image
 
 from fastvlm_mlx.model import language
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import (
-    ImageOptions,
-    content_hash,
-    preprocess,
-)
+from fastvlm_mlx.processing.image_options import ImageOptions
+from fastvlm_mlx.processing.image_processor import content_hash, preprocess
 
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation.conversation import Conversation

@@ -17,7 +17,8 @@ from fastvlm_mlx.generation.batch import Completion, batch_generate
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing import chat_template
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
+from fastvlm_mlx.processing.image_options import ImageOptions
+from fastvlm_mlx.processing.image_processor import preprocess
 
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM

@@ -65,7 +65,7 @@ def run(request: Request) -> int:
             return 0
         _, model = session.open_model(name)
         from fastvlm_mlx.app.caption.captioner import Captioner
-        from fastvlm_mlx.processing.image_processor import ImageOptions
+        from fastvlm_mlx.processing.image_options import ImageOptions
 
         chosen = request.options
         captioner = Captioner(

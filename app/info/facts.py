@@ -67,19 +67,27 @@ def parameters(tensors: "Tensors", config: "ModelConfig") -> dict[str, int]:
 
 def sizes(config: "ModelConfig") -> dict[str, Any]:
     """The config in the words of `info`; a part that is missing is None."""
-    vision, projector, text = config.vision, config.projector, config.text
-    return {
-        "vision": vision
-        and {
+    found: dict[str, Any] = {
+        "vision": None,
+        "coreml_encoder": config.coreml_encoder,
+        "projector": None,
+        "language": None,
+        "quantization": None,
+        "resolution": config.image_size,
+        "fit": config.fit,
+        "visual_tokens": None,
+    }
+    if vision := config.vision:
+        found["vision"] = {
             "depths": list(vision.depths),
             "widths": list(vision.embed_dims),
             "features": vision.feature_dim,
-        },
-        "coreml_encoder": config.coreml_encoder,
-        "projector": projector
-        and {"type": projector.type, "widths": list(projector.dims)},
-        "language": text
-        and {
+        }
+        found["visual_tokens"] = {str(r): vision.tokens(r) for r in RESOLUTIONS}
+    if projector := config.projector:
+        found["projector"] = {"type": projector.type, "widths": list(projector.dims)}
+    if text := config.text:
+        found["language"] = {
             "type": text.model_type,
             "layers": text.num_hidden_layers,
             "width": text.hidden_size,
@@ -88,13 +96,10 @@ def sizes(config: "ModelConfig") -> dict[str, Any]:
             "vocabulary": text.vocab_size,
             "tied_embeddings": text.tie_word_embeddings,
             "context": config.context_length,
-        },
-        "quantization": config.quantization
-        and {key: config.quantization[key] for key in ("bits", "group_size")},
-        "resolution": config.image_size,
-        "fit": config.fit,
-        "visual_tokens": vision and {str(r): vision.tokens(r) for r in RESOLUTIONS},
-    }
+        }
+    if settings := config.quantization:
+        found["quantization"] = {key: settings[key] for key in ("bits", "group_size")}
+    return found
 
 
 def encoder_choice(

@@ -18,7 +18,7 @@ from fastvlm_mlx.errors import FastVLMError
 from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.model.config import ModelConfig
-from fastvlm_mlx.processing.image_processor import check_resolution
+from fastvlm_mlx.processing.image_options import check_resolution
 
 SHIPPED = "shipped"
 NAMES = (SHIPPED, "8-bit", "4-bit", "0.5x", "2x", "tiles", "coreml", "bfloat16")

@@ -20,7 +20,8 @@ from fastvlm_mlx.convert.coreml.neural_engine import Finding
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.image_file import Source, open_image
-from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
+from fastvlm_mlx.processing.image_options import ImageOptions
+from fastvlm_mlx.processing.image_processor import preprocess
 
 # In dB; an export below it is not written. ml-stable-diffusion and whisperkittools
 # require 35.

@@ -12,11 +12,8 @@ from PIL import Image
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model.vision_config import VisionConfig
 from fastvlm_mlx.processing.image_file import Source, open_image
-from fastvlm_mlx.processing.image_processor import (
-    ImageOptions,
-    content_hash,
-    preprocess,
-)
+from fastvlm_mlx.processing.image_options import ImageOptions
+from fastvlm_mlx.processing.image_processor import content_hash, preprocess
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel

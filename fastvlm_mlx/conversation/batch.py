@@ -17,7 +17,7 @@ from fastvlm_mlx.conversation.history import History
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.generation import batch
 from fastvlm_mlx.generation.sampling import Sampling
-from fastvlm_mlx.processing.image_processor import ImageOptions
+from fastvlm_mlx.processing.image_options import ImageOptions
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel

@@ -26,7 +26,7 @@ from fastvlm_mlx.conversation.transcript import Transcript
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.generation.sampling import Constraint, Sampling
 from fastvlm_mlx.generation.stream import Chunk, Timings
-from fastvlm_mlx.processing.image_processor import ImageOptions
+from fastvlm_mlx.processing.image_options import ImageOptions
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel

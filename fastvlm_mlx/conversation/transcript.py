@@ -17,7 +17,7 @@ from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.conversation.history import Turn
 from fastvlm_mlx.errors import FastVLMError, ImageError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
-from fastvlm_mlx.processing.image_processor import ImageOptions
+from fastvlm_mlx.processing.image_options import ImageOptions
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel

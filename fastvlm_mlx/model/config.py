@@ -16,7 +16,7 @@ from fastvlm_mlx.model.validation import (
     check_counts,
 )
 from fastvlm_mlx.model.vision_config import VisionConfig
-from fastvlm_mlx.processing.image_processor import FITS
+from fastvlm_mlx.processing.image_options import FITS
 
 # Marks a folder written by our converter. Raised when old folders cannot be read.
 FORMAT = "fastvlm-mlx"

@@ -118,6 +118,18 @@ def load_tensors(file: Path) -> Tensors:
     return loaded
 
 
+def load_all_tensors(folder: Path) -> Tensors:
+    """All tensors of a checkpoint folder, by name, not read yet.
+
+    Raises:
+        CheckpointError: there are none, or a file is missing or damaged.
+    """
+    tensors: Tensors = {}
+    for file in weight_files(folder):
+        tensors |= load_tensors(file)
+    return tensors
+
+
 def _load_pickle(file: Path) -> Tensors:
     # A pickle can run any code; only torch's restricted reader is let near one.
     try:

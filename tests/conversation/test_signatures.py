@@ -12,7 +12,7 @@ from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.conversation.prompt_cache import LRUPromptCache
 from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.generation.sampling import Sampling
-from fastvlm_mlx.processing.image_processor import ImageOptions
+from fastvlm_mlx.processing.image_options import ImageOptions
 
 ANSWERS = [FastVLM.ask, FastVLM.stream, generate, stream_generate]
 TURNS = [Conversation.ask, Conversation.stream]

@@ -12,11 +12,13 @@ from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.processing import image_processor
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import (
+from fastvlm_mlx.processing.image_options import (
     ImageOptions,
     check_resolution,
-    content_hash,
     parse_tiles,
+)
+from fastvlm_mlx.processing.image_processor import (
+    content_hash,
     preprocess,
     resize_to_square,
     select_grid,

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -97,6 +98,10 @@ def empty_machine(monkeypatch: pytest.MonkeyPatch, folder: Path, endpoint: str) 
     monkeypatch.setenv("FASTVLM_CACHE", str(folder / "ours"))
     for key in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(key, raising=False)
+    # The library reads this once, when it is imported: an earlier test may have been
+    # offline then.
+    if constants := sys.modules.get("huggingface_hub.constants"):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.chdir(folder)
 
 

@@ -19,7 +19,7 @@ from fastvlm_mlx.conversation.history import Turn
 from fastvlm_mlx.conversation.prompt_cache import LRUPromptCache
 from fastvlm_mlx.generation.constrained import JSONConstraint, llguidance_tokenizer
 from fastvlm_mlx.generation.stream import Chunk
-from fastvlm_mlx.processing.image_processor import ImageOptions
+from fastvlm_mlx.processing.image_options import ImageOptions
 
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM

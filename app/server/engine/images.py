@@ -11,7 +11,8 @@ from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.errors import ImageError
 from fastvlm_mlx.processing.image_file import open_image, size_of
-from fastvlm_mlx.processing.image_processor import ImageOptions, preprocess
+from fastvlm_mlx.processing.image_options import ImageOptions
+from fastvlm_mlx.processing.image_processor import preprocess
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel

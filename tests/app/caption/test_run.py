@@ -13,7 +13,7 @@ from fastvlm_mlx.app.caption.find_images import find
 from fastvlm_mlx.errors import ContextError, OptionError
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.image_processor import ImageOptions
+from fastvlm_mlx.processing.image_options import ImageOptions
 from tests.support.mock_model import make_image
 
 pytest_plugins = ["tests.support.caption_runs"]

@@ -1,7 +1,5 @@
 """Core ML packages of the reference checkpoints, every option, against PyTorch."""
 
-import ast
-import inspect
 import os
 import re
 import shutil
@@ -18,12 +16,7 @@ import pytest
 from mlx.utils import tree_map_with_path
 
 from fastvlm_mlx.convert import to_coreml
-from fastvlm_mlx.convert.coreml import (
-    mil_encoder,
-    mlpackage,
-    neural_engine,
-    verify,
-)
+from fastvlm_mlx.convert.coreml import mlpackage, neural_engine, verify
 from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.coreml.verify import Reference, psnr
@@ -33,7 +26,6 @@ from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import FastVLM, load
 from fastvlm_mlx.model.config import ModelConfig
-from fastvlm_mlx.model.vision import Attention, Pool
 from fastvlm_mlx.model.vision_config import VisionConfig
 from tests.support.encoders import MCI, Encoder, build, in_timm_names, to_mlx
 from tests.support.paths import ROOT
@@ -192,22 +184,6 @@ def test_relatives_export_too(tmp_path: Path):
         assert report.verdicts[0].psnr > 100
         report = export(loaded, out, overwrite=True, strict=True)
         assert report.verdicts[0].psnr > F16
-
-
-def test_the_builder_reads_public_attributes_of_the_network_only():
-    private = [
-        node.attr
-        for node in ast.walk(ast.parse(inspect.getsource(mil_encoder)))
-        if isinstance(node, ast.Attribute)
-        and node.attr.startswith("_")
-        and not (isinstance(node.value, ast.Name) and node.value.id == "self")
-    ]
-    assert not private
-    attention, pool = Attention(64, 32), Pool(8, 4, learnt=False)
-    assert (attention.head_dim, pool.ratio) == (32, 4)
-    # Plain numbers are not parameters: the names in our folders stay as they are.
-    assert set(attention.parameters()) == {"qkv", "proj"}
-    assert pool.parameters() == {}
 
 
 def test_drift_is_not_written(model: FastVLM, tmp_path: Path, monkeypatch):
