@@ -16,7 +16,9 @@ def caption(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Else standard output."),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Output file (default: stdout)."
+        ),
     ] = None,
     form: Annotated[
         Literal["jsonl", "csv", "txt"] | None,
@@ -27,9 +29,7 @@ def caption(
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option(
-            "--overwrite", help="Begin anew; else only what is missing is added."
-        ),
+        typer.Option("--overwrite", help="Start over instead of resuming."),
     ] = False,
     prompt: Annotated[
         str, typer.Option("--prompt", "-p", metavar="TEXT", help="The question.")
