@@ -1,4 +1,4 @@
-"""The shortest time that a machine allows: its speed limits, and what they imply.
+"""The roofline of this machine: the least time of each stage; predictions for chips.
 
 A stage can take no less than its FLOPs at the machine's speed of matrix products, and
 no less than its bytes at the speed of memory. Both speeds are measured here, so a

@@ -1,4 +1,4 @@
-"""The measuring half of `fastvlm-mlx bench`: one model at one resolution.
+"""Measures one model at one resolution, stage by stage, for `fastvlm-mlx bench`.
 
 TTFT (time to first token) runs from the call with a path and a prompt, the model
 loaded, to the first chunk of text: decode + preprocess + encode + project + prefill +

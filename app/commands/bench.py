@@ -1,4 +1,4 @@
-"""The options of `fastvlm-mlx bench`. Imports nothing heavy, as `cli.py`."""
+"""The signature of `fastvlm-mlx bench`."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The options of `fastvlm-mlx caption`. Imports nothing heavy, as `cli.py`."""
+"""The signature of `fastvlm-mlx caption`."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""One answer as a stream of frozen chunks, which chat, server and benchmark all read.
+"""`stream_generate`: one answer as a stream of frozen chunks with timings.
 
 The KV cache runs one token ahead of what was yielded (see `decode.py`), so
 `stream_generate` trims it when the answer ends, however it ends.
