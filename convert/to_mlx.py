@@ -27,7 +27,7 @@ from fastvlm_mlx.convert.save_weights import (
 )
 from fastvlm_mlx.convert.source.checkpoint import open_checkpoint
 from fastvlm_mlx.cpu import openblas
-from fastvlm_mlx.device import DTYPES
+from fastvlm_mlx.device import DTYPES, check_not_forked
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.files.progress import Progress
@@ -113,6 +113,7 @@ def convert(
         OptionError: an option has an impossible value, or `out` exists.
     """
     _check_options(dtype, q_bits, q_group_size)
+    check_not_forked()
     openblas.bind()
     source, out = Path(source), Path(out)
     with ExitStack() as stack:

@@ -8,7 +8,7 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-from fastvlm_mlx.conversation.attachment import ImageSources
+from fastvlm_mlx.conversation.attachment import ImageSources, as_list
 from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.cpu import openblas
 from fastvlm_mlx.device import DTYPES, device_dtype
@@ -39,7 +39,7 @@ class FastVLM(FastVLMModel):
         resolution: int | None = None,
         tiles: tuple[int, int] | None = None,
     ) -> mx.array:
-        """Visual embeddings of images: (N, tokens, hidden).
+        """Visual embeddings of images, for any thread: (N, tokens, hidden).
 
         Args:
             images: a PIL image, path or URL, or a list of them.
@@ -50,13 +50,13 @@ class FastVLM(FastVLMModel):
             OptionError: an option cannot be honoured.
         """
         options = ImageOptions.of(self.config, fit, resolution, tiles)
-        listed = isinstance(images, list | tuple)
-        sources = cast(Sequence[Source], images if listed else [images])
+        sources = cast(Sequence[Source], as_list(images))
         if not sources:
             raise OptionError("images: an empty list; give at least one image")
         pinpoints = self.config.grid_pinpoints
         pixels = [preprocess(open_image(each), options, pinpoints) for each in sources]
-        return self.encode_pixels(np.concatenate(pixels))
+        mx.async_eval(embeddings := self.encode_pixels(np.concatenate(pixels)))
+        return embeddings
 
     def conversation(
         self,

@@ -17,6 +17,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from fastvlm_mlx.cpu.mlx_lm_patch import use_cpu_kernels
+from fastvlm_mlx.device import check_not_forked
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model.text_config import TextConfig
 
@@ -84,6 +85,7 @@ def make_cache(model: Any) -> list[Any]:
 
 def hidden(model: Any, embeddings: mx.array, cache: Any = None) -> mx.array:
     """The last layer's states, normalized: (B, L, hidden) to (B, L, hidden)."""
+    check_not_forked()
     # mlx-lm requires ids; it ignores them when input_embeddings is given.
     ids = mx.zeros(embeddings.shape[:2], dtype=mx.int32)
     return model.model(ids, cache, input_embeddings=embeddings)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import mlx.core as mx
 import mlx.nn as nn
 
+from fastvlm_mlx.device import check_not_forked
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model import language, ops
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
@@ -72,6 +73,7 @@ class FastVLMModel(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        check_not_forked()
         self.config = config
         self.encoder = None
         self.feature_cache = FeatureCache()
@@ -81,7 +83,7 @@ class FastVLMModel(nn.Module):
         self.language_model = language.build(config.text) if config.text else None
 
     def encode_pixels(self, pixels: Any) -> mx.array:
-        """Visual embeddings, not yet evaluated.
+        """Visual embeddings, not yet evaluated; only this thread can evaluate them.
 
         Shapes:
             pixels: (N, R, R, 3), floats in 0..1, R a multiple of the stride (64)
@@ -100,6 +102,7 @@ class FastVLMModel(nn.Module):
         Raises:
             CheckpointError: the model has neither.
         """
+        check_not_forked()
         if self.encoder is not None:
             return self.encoder(pixels)
         if self.vision_tower is None:
