@@ -33,6 +33,7 @@ from mlx.utils import tree_map
 from fastvlm_mlx import device
 from fastvlm_mlx.cpu import kernels, openblas
 from fastvlm_mlx.model import ops
+from fastvlm_mlx.model.ffn_biases import fold_ffn_biases
 from fastvlm_mlx.model.vision import FastViTHD
 from fastvlm_mlx.model.vision_config import VisionConfig
 
@@ -112,6 +113,7 @@ def graph(config: VisionConfig, resolution: int) -> dict[str, int]:
     """Counts of one encode's graph: all `primitives`, and those that `compute`."""
     model = FastViTHD(config)
     model.set_dtype(mx.bfloat16)
+    fold_ffn_biases(model)
     mx.eval(model.parameters())
     pixels = mx.zeros((1, resolution, resolution, 3), dtype=mx.bfloat16)
     mx.eval(pixels)

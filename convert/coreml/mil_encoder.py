@@ -211,7 +211,9 @@ class EncoderBuilder:
         # [out, K, K, 1] -> [out, 1, K, K]
         weight = to_numpy(layer.weight).transpose(0, 3, 1, 2)
         pad = weight.shape[-1] // 2
-        return self._conv(x, weight, to_numpy(layer.bias), layer.stride, pad, name)
+        # A model that was loaded for a GPU has none in its FFNs: `fold_ffn_biases`.
+        bias = to_numpy(layer.bias) if "bias" in layer else None
+        return self._conv(x, weight, bias, layer.stride, pad, name)
 
     def _dense(self, x: Any, layer: nn.Conv2d, name: str) -> Any:
         weight = to_numpy(layer.weight).transpose(0, 3, 1, 2)
@@ -222,15 +224,16 @@ class EncoderBuilder:
         self,
         x: Any,
         weight: np.ndarray,
-        bias: np.ndarray,
+        bias: np.ndarray | None,
         stride: int,
         pad: int,
         name: str,
     ) -> Any:
+        plain = self.weights.plain
         return self.mb.conv(
             x=x,
-            weight=self.weights.plain(weight, f"{name}_weight"),
-            bias=self.weights.plain(bias, f"{name}_bias"),
+            weight=plain(weight, f"{name}_weight"),
+            bias=None if bias is None else plain(bias, f"{name}_bias"),
             strides=[stride] * 2,
             pad_type="custom",
             pad=[pad] * 4,

@@ -14,12 +14,17 @@ import mlx.nn as nn
 from fastvlm_mlx import device
 from fastvlm_mlx.cpu import kernels
 
+# Head sizes of `steel_attention` in mlx.metallib, MLX 0.32.4.
+FUSED_HEADS = (64, 72, 80, 96, 128, 192, 256)
+
 
 class Layer(Protocol):
     """What holds a weight and a bias: a depthwise convolution, a linear layer."""
 
     weight: mx.array
     bias: mx.array
+
+    def __contains__(self, key: str, /) -> bool: ...
 
     def __call__(self, x: mx.array, /) -> mx.array: ...
 
@@ -36,31 +41,51 @@ def depthwise(
     w, b = conv.weight, conv.bias
     if w.shape[1] in kernels.KERNEL_SIZES and kernels.usable(x, w, b):
         return kernels.depthwise(x, w, b, stride=stride, activate=activate)
-    return _add_bias(_depthwise(x, w, stride), b, activate=activate)
+    y = _add_bias(_depthwise(x, w, stride), b)
+    return gelu(y) if activate else y
+
+
+def dense_conv(x: mx.array, conv: nn.Conv2d, *, activate: bool = False) -> mx.array:
+    """A convolution of all channels, then GELU if asked: (B, H, W, C)."""
+    y = mx.conv2d(x, conv.weight, conv.stride, conv.padding)
+    y = _add_bias(y, conv.bias)
+    return gelu(y) if activate else y
 
 
 def linear(x: mx.array, layer: Layer, *, activate: bool = False) -> mx.array:
     """A linear layer on the last axis, then GELU if asked: (..., dim) to (..., out)."""
     if _is_plain(layer) and kernels.usable(x, layer.weight, layer.bias):
         return kernels.linear(x, layer.weight, layer.bias, activate=activate)
-    if activate and _is_plain(layer):  # the bias joins GELU's kernel
-        return _add_bias(x @ layer.weight.T, layer.bias, activate=True)
     return gelu(layer(x)) if activate else layer(x)
 
 
 def conv_ffn(x: mx.array, conv: Layer, fc1: Layer, fc2: Layer) -> mx.array:
-    """x + fc2(gelu(fc1(conv(x)))) for a depthwise `conv` of stride 1: (B, H, W, C)."""
+    """x + fc2(gelu(fc1(conv(x)))) for a depthwise `conv` of stride 1: (B, H, W, C).
+
+    `conv` has no bias where `fold_ffn_biases` put it into `fc1`.
+    """
     if not (_is_plain(fc1) and _is_plain(fc2)):  # quantized
         return x + fc2(linear(depthwise(x, conv), fc1, activate=True))
-    weights = [a for layer in (conv, fc1, fc2) for a in (layer.weight, layer.bias)]
-    if conv.weight.shape[1] in kernels.KERNEL_SIZES and kernels.usable(x, *weights):
-        return kernels.conv_ffn(x, *weights)
-    # The convolution's bias goes through fc1 as one row, not over the whole map.
-    # Products are of matrices: [B * H * W, C]
+    w1, b1 = fc1.weight, fc1.bias
+    if "bias" in conv:
+        weights = [conv.weight, conv.bias, w1, b1, fc2.weight, fc2.bias]
+        if conv.weight.shape[1] in kernels.KERNEL_SIZES and kernels.usable(x, *weights):
+            return kernels.conv_ffn(x, *weights)
+        b1 = bias_through(conv.bias, w1, b1)
+    # Products are of matrices, [B * H * W, C], with the bias in their epilogue: what
+    # follows has no broadcast input, so Metal computes several elements a thread.
     mixed = _depthwise(x, conv.weight, 1).reshape(-1, x.shape[-1])
-    w1, w2 = fc1.weight.T, fc2.weight.T
-    hidden = _add_bias(mixed @ w1, fc1.bias, conv.bias[None] @ w1, activate=True)
-    return _add_bias((hidden @ w2).reshape(x.shape), fc2.bias, x)
+    hidden = gelu(mx.addmm(b1, mixed, w1.T))
+    return x + mx.addmm(fc2.bias, hidden, fc2.weight.T).reshape(x.shape)
+
+
+def bias_through(conv_bias: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
+    """The bias of a linear layer that also takes in the bias of what feeds it.
+
+    Shapes:
+        conv_bias: (dim,); weight: (out, dim); bias: (out,); returns (out,)
+    """
+    return mx.addmm(bias, conv_bias[None], weight.T)[0]
 
 
 def attention(qkv: mx.array, head_dim: int) -> mx.array:
@@ -72,15 +97,45 @@ def attention(qkv: mx.array, head_dim: int) -> mx.array:
     if kernels.usable(qkv):
         return kernels.attention(qkv, head_dim)
     B, L, _ = qkv.shape
-    # [3, B, heads, L, head_dim]
-    q, k, v = qkv.reshape(B, L, 3, -1, head_dim).transpose(2, 0, 3, 1, 4)
+    # [B, L, 3, heads, width]
+    heads = qkv.reshape(B, L, 3, -1, head_dim)
+    if device.on_gpu() and (zeros := _fused_head(head_dim) - head_dim):
+        # Fused, so without L x L scores in memory: 13 GB in float16 at 4096 px.
+        heads = mx.pad(heads, [(0, 0)] * 4 + [(0, zeros)])
+    # [3, B, heads, L, width]
+    q, k, v = heads.transpose(2, 0, 3, 1, 4)
     x = mx.fast.scaled_dot_product_attention(q, k, v, scale=head_dim**-0.5)
-    return x.transpose(0, 2, 1, 3).reshape(B, L, -1)
+    return x[..., :head_dim].transpose(0, 2, 1, 3).reshape(B, L, -1)
+
+
+def scale_channels(x: mx.array, gate: mx.array) -> mx.array:
+    """x * gate: (B, H, W, C) and (B, 1, 1, C)."""
+    if device.on_gpu():  # without a broadcast input, as in `conv_ffn`
+        gate = mx.contiguous(mx.broadcast_to(gate, x.shape))
+    return x * gate
 
 
 def gelu(x: mx.array) -> mx.array:
     """The exact GELU, x * Phi(x); any shape."""
-    return kernels.gelu(x) if kernels.usable(x) else _add_bias(x, activate=True)
+    if kernels.usable(x):
+        return kernels.gelu(x)
+    # One kernel on a GPU. On a CPU compiling means g++, for seconds, and gains a
+    # third: not worth it where `cpu/kernels.py` is not.
+    return (_fused_gelu if device.on_gpu() else _gelu)(x)
+
+
+def _gelu(x: mx.array) -> mx.array:
+    # In float32: 1 + erf(x) of x < -1 cancels, to noise in 16 bits.
+    y = x.astype(mx.float32)
+    return (y * (0.5 * (1 + mx.erf(y * 0.5**0.5)))).astype(x.dtype)
+
+
+_fused_gelu = mx.compile(_gelu, shapeless=True)
+
+
+def _fused_head(head_dim: int) -> int:
+    """The least size, from `head_dim` on, that Metal has a fused attention for."""
+    return next((size for size in FUSED_HEADS if size >= head_dim), head_dim)
 
 
 def _is_plain(layer: Layer) -> bool:
@@ -103,22 +158,11 @@ def _depthwise(x: mx.array, weight: mx.array, stride: int) -> mx.array:
     return mx.stack(each, axis=-1).flatten(-2)
 
 
-def _biased(x: mx.array, *biases: mx.array) -> mx.array:
-    return sum(biases, start=x)
-
-
-def _biased_gelu(x: mx.array, *biases: mx.array) -> mx.array:
-    x = _biased(x, *biases)
-    return x * (0.5 * (1 + mx.erf(x * 0.5**0.5)))
-
-
-_fused_biased = mx.compile(_biased, shapeless=True)
-_fused_biased_gelu = mx.compile(_biased_gelu, shapeless=True)
-
-
-def _add_bias(x: mx.array, *biases: mx.array, activate: bool = False) -> mx.array:
-    # One kernel on a GPU. On a CPU compiling means g++, for seconds, and gains a
-    # third: not worth it where `cpu/kernels.py` is not.
-    if device.on_gpu():
-        return (_fused_biased_gelu if activate else _fused_biased)(x, *biases)
-    return (_biased_gelu if activate else _biased)(x, *biases)
+def _add_bias(x: mx.array, bias: mx.array) -> mx.array:
+    if not device.on_gpu():
+        return x + bias
+    # A product of one column with one row, whose epilogue adds x: unlike `x + bias`
+    # it has no broadcast input, which would make a kernel of one element a thread.
+    rows = x.reshape(-1, x.shape[-1])
+    ones = mx.ones((len(rows), 1), dtype=x.dtype)
+    return mx.addmm(rows, ones, bias[None]).reshape(x.shape)

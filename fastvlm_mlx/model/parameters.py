@@ -6,8 +6,9 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from fastvlm_mlx.device import on_cpu
+from fastvlm_mlx.device import on_cpu, on_gpu
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.model.ffn_biases import fold_ffn_biases
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.weights.quantization import (
     check_packing,
@@ -57,7 +58,10 @@ def check_tensors(model: FastVLMModel, tensors: Tensors) -> None:
 
 
 def assign(model: FastVLMModel, tensors: Tensors, dtype: mx.Dtype) -> None:
-    """Gives `model` its weights, quantized layers in the form that suits the device.
+    """Gives `model` its weights, in the form that suits the device.
+
+    On a GPU quantized layers stay quantized, and the biases of `fold_ffn_biases` are
+    no longer parameters of the model.
 
     Raises:
         CheckpointError: the tensors are not exactly those of the model.
@@ -74,6 +78,8 @@ def assign(model: FastVLMModel, tensors: Tensors, dtype: mx.Dtype) -> None:
             f"the weights do not fit config.json ({str(fault).splitlines()[0]});"
             " convert the checkpoint again"
         ) from fault
+    if on_gpu() and model.vision_tower is not None:
+        fold_ffn_biases(model.vision_tower)
 
 
 def _quantize_layers(model: FastVLMModel, tensors: Tensors, settings: dict) -> None:

