@@ -30,6 +30,7 @@ from fastvlm_mlx.convert.coreml.mil_weights import Weights
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.coreml.verify import Reference, Verdict
 from fastvlm_mlx.coreml_encoder import import_coremltools
+from fastvlm_mlx.device import cpu_only
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.model.config import ModelConfig
@@ -67,6 +68,7 @@ class CoreMLReport:
     on_device: tuple[DeviceVerdict, ...] = ()
 
 
+@cpu_only()
 def export(
     model: FastVLMModel,
     out: Path | str,

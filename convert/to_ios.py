@@ -26,6 +26,7 @@ from fastvlm_mlx.convert.ios_memory import MemoryEstimate, estimate_memory
 from fastvlm_mlx.convert.save_weights import LICENCE_FILES, copy_files, save_tensors
 from fastvlm_mlx.convert.to_coreml import write_package
 from fastvlm_mlx.coreml_encoder import import_coremltools
+from fastvlm_mlx.device import cpu_only
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.model.config import ModelConfig
@@ -63,6 +64,7 @@ class IOSReport:
     warnings: tuple[str, ...]
 
 
+@cpu_only()
 def export(
     source: Path | str,
     out: Path | str,

@@ -27,7 +27,7 @@ from fastvlm_mlx.convert.save_weights import (
 )
 from fastvlm_mlx.convert.source.checkpoint import open_checkpoint
 from fastvlm_mlx.cpu import openblas
-from fastvlm_mlx.device import DTYPES, check_not_forked
+from fastvlm_mlx.device import DTYPES, check_not_forked, cpu_only
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.files.progress import Progress
@@ -69,6 +69,7 @@ class Report:
     agreement: Agreement | None = None
 
 
+@cpu_only()
 def convert(
     source: Path | str,
     out: Path | str,

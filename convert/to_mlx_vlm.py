@@ -18,7 +18,7 @@ import numpy as np
 
 from fastvlm_mlx.convert import llava_files
 from fastvlm_mlx.convert.save_weights import LICENCE_FILES, copy_files, save_tensors
-from fastvlm_mlx.device import DTYPES
+from fastvlm_mlx.device import DTYPES, cpu_only
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.model.vision_config import VisionConfig
@@ -55,6 +55,7 @@ class MLXVLMReport:
     warnings: tuple[str, ...]
 
 
+@cpu_only()
 def export(
     source: Path | str,
     out: Path | str,

@@ -11,7 +11,7 @@ import numpy as np
 from fastvlm_mlx.conversation.attachment import ImageSources, as_list
 from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.cpu import openblas
-from fastvlm_mlx.device import DTYPES, device_dtype
+from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.files.progress import Progress
@@ -201,7 +201,7 @@ def load(
     tensors = load_all_tensors(folder)
     model = FastVLM(config)
     check_tensors(model, tensors)
-    assign(model, tensors, DTYPES[dtype] if dtype else device_dtype())
+    assign(model, tensors, DTYPES[dtype] if dtype else None)
     if config.text is not None:
         model.tokenizer = Tokenizer(folder)
     model.eval()

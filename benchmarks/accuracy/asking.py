@@ -132,6 +132,6 @@ def _pin_to_core(cores: Any) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops this process
     number = cores.get()
-    if hasattr(os, "sched_setaffinity"):
+    if sys.platform == "linux":
         usable = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {usable[number % len(usable)]})

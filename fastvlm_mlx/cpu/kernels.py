@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from fastvlm_mlx import device
 from fastvlm_mlx.cpu import openblas
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
@@ -40,14 +41,18 @@ WORTH_COMPILING = 2**22
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None without OpenBLAS or a compiler."""
     openblas.bind()
-    product, path = openblas.sgemm_addresses(), _path()
-    if product is None or not (path.is_file() or _compile(path)):
+    product = openblas.sgemm_addresses()
+    if product is None:
+        return None
+    path = _path()
+    if not (path.is_file() or _compile(path)):
         return None
     try:
         kernels = ctypes.CDLL(str(path))
     except OSError:  # a cache folder from which nothing may be run
         return None
-    cores = len(os.sched_getaffinity(0))
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     kernels.fv_init(*map(ctypes.c_void_p, product), ctypes.c_long(cores))
     return kernels
 
@@ -74,7 +79,10 @@ def _compile(path: Path) -> bool:
 
 def _processor() -> bytes:
     """The processor's features: machines of different ones may share a cache."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # no Linux
+        return b""
     keys = ("model name", "flags", "Features", "CPU part")
     return "\n".join(sorted({line for line in lines if line.startswith(keys)})).encode()
 
@@ -86,7 +94,7 @@ def usable(*arrays: mx.array) -> bool:
     """
     return (
         sys.platform == "linux"
-        and mx.default_device().type == mx.cpu
+        and device.on_cpu()
         and all(array.dtype == mx.float32 for array in arrays)
         and (arrays[0].size >= WORTH_COMPILING or _path().is_file())
         and library() is not None

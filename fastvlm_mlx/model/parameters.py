@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from fastvlm_mlx.device import on_cpu, on_gpu
+from fastvlm_mlx.device import device_dtype, on_cpu, on_gpu, without_bfloat16
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model.ffn_biases import fold_ffn_biases
 from fastvlm_mlx.model.vlm import FastVLMModel
@@ -57,8 +57,11 @@ def check_tensors(model: FastVLMModel, tensors: Tensors) -> None:
             )
 
 
-def assign(model: FastVLMModel, tensors: Tensors, dtype: mx.Dtype) -> None:
-    """Gives `model` its weights, in the form that suits the device.
+def assign(
+    model: FastVLMModel, tensors: Tensors, dtype: mx.Dtype | None = None
+) -> None:
+    """Gives `model` its weights, in the form and, without `dtype`, the dtype that suit
+    the device.
 
     On a GPU quantized layers stay quantized, and the biases of `fold_ffn_biases` are
     no longer parameters of the model.
@@ -66,6 +69,13 @@ def assign(model: FastVLMModel, tensors: Tensors, dtype: mx.Dtype) -> None:
     Raises:
         CheckpointError: the tensors are not exactly those of the model.
     """
+    if on_gpu():
+        # Read them before any GPU work waits for them: macOS stops work that stalls
+        # for 5 s (kIOGPUCommandBufferCallbackErrorTimeout), as behind a slow disk.
+        mx.eval(list(tensors.values()))
+    if dtype is None:
+        dtype = device_dtype(tensors.values())
+        model.check_finite = dtype == mx.float16 and without_bfloat16()
     settings = model.config.quantization
     if settings is not None and on_cpu():
         tensors = dequantized(tensors, settings, dtype)

@@ -59,12 +59,15 @@ class FastVLMModel(nn.Module):
     """A vision tower, a projector and a language model, any of which a partial
     checkpoint may lack (the attribute is then None).
 
-    `encoder` is None while the vision tower encodes images. `llguidance_tokenizer` is
-    made on first use by `generation.constrained`, in seconds, and kept.
+    `encoder` is None while the vision tower encodes images. `check_finite` has the
+    first features checked for overflow, which float16 may have and bfloat16 not; the
+    vision tower and the projector then become bfloat16. `llguidance_tokenizer` is made
+    on first use by `generation.constrained`, in seconds, and kept.
     """
 
     tokenizer: "Tokenizer"
     encoder: Encoder | None
+    check_finite: bool
     llguidance_tokenizer: Any
     vision_tower: FastViTHD | None
     projector: Projector | None
@@ -76,6 +79,7 @@ class FastVLMModel(nn.Module):
         check_not_forked()
         self.config = config
         self.encoder = None
+        self.check_finite = False
         self.feature_cache = FeatureCache()
         self.llguidance_tokenizer = None
         self.vision_tower = FastViTHD(config.vision) if config.vision else None
@@ -110,8 +114,20 @@ class FastVLMModel(nn.Module):
                 "this model has no vision encoder; convert it with --encoder-from"
                 " and a checkpoint that has one"
             )
+        features = self._tower_features(mx.array(pixels))
+        if self.check_finite:
+            self.check_finite = False
+            if not mx.isfinite(features).all():
+                for part in (self.vision_tower, self.projector):
+                    if part is not None:
+                        part.set_dtype(mx.bfloat16)
+                features = self._tower_features(mx.array(pixels))
+        return features
+
+    def _tower_features(self, pixels: mx.array) -> mx.array:
+        assert self.vision_tower is not None
         dtype = self.vision_tower.stem.conv.weight.dtype
-        return self.vision_tower(mx.array(pixels).astype(dtype))
+        return self.vision_tower(pixels.astype(dtype))
 
     def project(self, features: mx.array) -> mx.array:
         """Features to embeddings: (N, tokens, width) to (N, tokens, hidden).
