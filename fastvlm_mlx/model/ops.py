@@ -111,7 +111,7 @@ def attention(qkv: mx.array, head_dim: int) -> mx.array:
 def scale_channels(x: mx.array, gate: mx.array) -> mx.array:
     """x * gate: (B, H, W, C) and (B, 1, 1, C)."""
     if device.on_gpu():  # without a broadcast input, as in `conv_ffn`
-        gate = mx.contiguous(mx.broadcast_to(gate, x.shape))
+        gate = mx.tile(gate, (1, *x.shape[1:3], 1))
     return x * gate
 
 
