@@ -1,6 +1,5 @@
 """The signature of `fastvlm-mlx caption`."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -15,7 +14,7 @@ def caption(
         typer.Argument(metavar="PATH", hidden=True),
     ],
     out: Annotated[
-        Path | None,
+        str | None,  # not a Path, to which "./-" is "-"
         typer.Option(
             "--out", "-o", metavar="FILE", help="Output file (default: stdout)."
         ),

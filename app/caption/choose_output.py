@@ -1,0 +1,61 @@
+"""Chooses where captions go, and in which form, by `-o` and `--format`."""
+
+import os
+from pathlib import Path
+
+from fastvlm_mlx.app import session
+from fastvlm_mlx.app.caption.output import File, Output
+from fastvlm_mlx.app.caption.records import CSV, Form, JSONLines
+from fastvlm_mlx.app.caption.sidecars import Sidecars
+from fastvlm_mlx.app.caption.stream import Stdout, Stream, descriptor_of, is_stream
+
+STDOUT = 1
+
+
+def open_output(
+    out: str | Path | None,
+    form: str | None,
+    images: list[str],
+    *,
+    model: str,
+    prompt: str,
+    overwrite: bool,
+) -> Output:
+    """Opens where the captions of `images` go; nothing is written yet.
+
+    `out` None or "-" is standard output, `form` None is what the name of `out` says.
+
+    Raises:
+        UsageError: `out` and `form` do not go together.
+        OptionError: `out` cannot be written, or holds something else.
+    """
+    if out is not None and not str(out).strip():
+        raise session.UsageError(
+            "-o '' is empty; name a file, or - for standard output"
+        )
+    if out is None and form == "txt":
+        return Sidecars(images, overwrite=overwrite)
+    if out is None:
+        return Stdout(_lines(form))
+    form = form or _by_suffix(out)
+    if form == "txt":
+        raise session.UsageError(
+            f"-o {out}: text goes beside each image; give --format txt and no -o"
+        )
+    if str(out) == "-":
+        return Stdout(_lines(form))
+    path = os.path.expanduser(out)
+    if is_stream(path):
+        if descriptor_of(path) == STDOUT:
+            return Stdout(_lines(form))
+        return Stream(path, _lines(form))
+    return File(path, _lines(form), model=model, prompt=prompt, overwrite=overwrite)
+
+
+def _by_suffix(out: str | Path) -> str:
+    suffix = os.path.splitext(out)[1].lower()
+    return {".csv": "csv", ".txt": "txt"}.get(suffix, "jsonl")
+
+
+def _lines(form: str | None) -> Form:
+    return CSV() if form == "csv" else JSONLines()
