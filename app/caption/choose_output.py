@@ -11,6 +11,13 @@ from fastvlm_mlx.app.caption.stream import Stdout, Stream, descriptor_of, is_str
 
 STDOUT = 1
 
+_FORMS = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".txt": "txt"}
+# What others write and read under these names is no text of lines.
+_OTHERS = frozenset(
+    ".json .yaml .yml .xml .html .md .xls .xlsx .ods .parquet .db .sqlite .gz .bz2 .xz"
+    " .zst .zip .png .jpg .jpeg .webp .gif .bmp .tif .tiff".split()
+)
+
 
 def open_output(
     out: str | Path | None,
@@ -53,9 +60,18 @@ def open_output(
 
 
 def _by_suffix(out: str | Path) -> str:
-    suffix = os.path.splitext(out)[1].lower()
-    return {".csv": "csv", ".txt": "txt"}.get(suffix, "jsonl")
+    stem, suffix = os.path.splitext(out)
+    suffix = suffix.lower()
+    if suffix in _OTHERS:
+        stem = stem.removesuffix(".jsonl")
+        raise session.UsageError(
+            f"-o {out}: captions are written as JSON lines, CSV or TSV; name it"
+            f" {stem}.jsonl, or add --format jsonl"
+        )
+    return _FORMS.get(suffix, "jsonl")
 
 
 def _lines(form: str | None) -> Form:
-    return CSV() if form == "csv" else JSONLines()
+    if form in ("csv", "tsv"):
+        return CSV("," if form == "csv" else "\t")
+    return JSONLines()

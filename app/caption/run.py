@@ -34,8 +34,8 @@ LISTED = 10  # failures named at the end; the others are in the output
 class Request:
     """The command line of `caption`.
 
-    `out` None or "-" is standard output; `form` is "jsonl", "csv", "txt" or None: as
-    the name of `out` says; `schema` is the path of a JSON schema.
+    `out` None or "-" is standard output; `form` is "jsonl", "csv", "tsv", "txt" or
+    None: as the name of `out` says; `schema` is the path of a JSON schema.
     """
 
     paths: tuple[str, ...]

@@ -20,7 +20,7 @@ def caption(
         ),
     ] = None,
     form: Annotated[
-        Literal["jsonl", "csv", "txt"] | None,
+        Literal["jsonl", "csv", "tsv", "txt"] | None,
         typer.Option("--format", help="txt writes photo.txt beside photo.jpg."),
     ] = None,
     recursive: Annotated[
