@@ -5,28 +5,32 @@ which images are done, so no second file can disagree with it. After a crash onl
 last line can be incomplete; the next run cuts it off.
 """
 
-import errno
+import contextlib
 import fcntl
 import io
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from fastvlm_mlx.app import terminal
-from fastvlm_mlx.app.caption.find_images import identity, is_address
-from fastvlm_mlx.app.caption.records import CSV, JSONLines, Record
+from fastvlm_mlx.app.caption import resume
+from fastvlm_mlx.app.caption.records import Form, Record
+from fastvlm_mlx.app.caption.writing import take_over, unwritable, write_all
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.temporary_names import partial_name, remove_stale
 
 
 class Output(Protocol):
     """Where captions go.
 
-    `done` are the identities of images that have a caption; `begin` is called once
-    before the first `write`.
+    `done` are the identities of images that have a caption; `on_terminal` says that
+    captions are shown as they come. `begin` is called once before the first `write`.
     """
 
     done: set[str]
+    on_terminal: bool
 
     def begin(self) -> None: ...
     def write(self, record: Record) -> None: ...
@@ -34,7 +38,7 @@ class Output(Protocol):
 
 
 class File:
-    """A JSONL or CSV file that is resumed, or replaced if `overwrite`.
+    """A JSONL, CSV or TSV file that is resumed, or emptied first if `overwrite`.
 
     `begin` drops the lines of images that failed: those are tried again.
 
@@ -43,40 +47,49 @@ class File:
             made by another model or prompt.
     """
 
+    on_terminal = False
+
     def __init__(
         self,
-        path: Path,
-        form: JSONLines | CSV,
+        path: str | Path,
+        form: Form,
         *,
         model: str,
         prompt: str,
         overwrite: bool,
     ):
-        self.done: set[str] = set()
-        self._path, self._form, self._overwrite = path, form, overwrite
-        self._failed = False  # some line holds an error
-        self._whole = 0  # bytes of whole lines
+        self._name, self._form, self._overwrite = path, form, overwrite
+        # What a link points to is written and replaced; the link stays.
+        self._path = Path(os.path.realpath(path))
+        self._found = resume.Found()
         self._end = 0
-        self._file = _locked(path)
+        self._file, self._made = _held(self._path, path)
         try:
-            if not overwrite:
-                self._read({"model": model, "prompt": prompt})
+            if overwrite:
+                resume.check_replaceable(self._file, name=path)
+            else:
+                expected = {"model": model, "prompt": prompt}
+                self._found = resume.read(self._file, form, expected, name=path)
+        except OSError as error:
+            self.close()
+            raise unwritable(path, error) from None
         except BaseException:
-            self._file.close()
+            self.close()
             raise
+        self.done = self._found.done
 
     def begin(self):
         """Prepares the file for the next line; until now it was only read."""
         try:
             if self._overwrite:
                 self._file.truncate(0)
-            elif self._failed:
-                self._drop_failed()
+            elif self._found.failed is not None:
+                self._drop_failed(self._found.failed)
             else:
-                self._file.truncate(self._whole)
+                self._file.truncate(self._found.whole)
             self._end = self._file.seek(0, os.SEEK_END)
         except OSError as error:
-            raise _unwritable(self._path, error) from None
+            raise unwritable(self._name, error) from None
         if not self._end:
             self._append(self._form.header)
 
@@ -89,175 +102,134 @@ class File:
         self._append(self._form.encode(record))
 
     def close(self):
-        # A run that wrote nothing leaves no file.
-        if not os.fstat(self._file.fileno()).st_size:
-            self._path.unlink(missing_ok=True)
+        """Closes the file; one that this run made and wrote nothing to is removed."""
+        if self._made and not os.fstat(self._file.fileno()).st_size:
+            if _is_at(self._file, self._path):
+                self._path.unlink(missing_ok=True)
         self._file.close()
 
-    def _read(self, expected: dict[str, str]):
-        fields: dict[str, Any] = {}
-        for start, line in self._lines():
-            if not self._form.is_whole(line):
-                if not start and not self._form.opening.startswith(
-                    line.rstrip(b"\0")[:10]
-                ):
-                    raise self._foreign()
-                return  # cut by a crash; its image is captioned again
-            self._whole = start + len(line)
-            if not start and self._form.header:
-                if line != self._form.header:
-                    raise self._foreign()
-                continue
-            try:
-                fields = self._form.decode(line)
-            except (ValueError, UnicodeError):
-                if not start:
-                    raise self._foreign() from None
-                raise OptionError(
-                    f"{self._path}: no caption at byte {start}; mend the file, or use"
-                    " --overwrite to begin anew"
-                ) from None
-            for name, value in expected.items():
-                if fields.get(name) != value:
-                    raise OptionError(
-                        f"{self._path}: holds captions of {name} {fields.get(name)!r};"
-                        " choose another -o, or use --overwrite to begin anew"
-                    )
-            if fields.get("error"):
-                self._failed = True
-            else:
-                self.done.add(identity(fields["image"]))
+    def _drop_failed(self, first: int):
+        with contextlib.suppress(OSError):
+            if os.fstat(self._file.fileno()).st_nlink == 1:
+                return self._replace()
+        # In place: the file has other names that must stay its own, or its folder
+        # takes no new files, or only another user may make one like it. Killed in
+        # between, it is shorter but sound: what is missing is captioned again.
+        kept = b"".join(self._kept(first))
+        self._file.truncate(first)
+        write_all(self._file, kept)
 
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
-        """Each line's offset and its bytes; the last may be incomplete."""
-        with open(self._path, "rb") as file:
-            start, pending = 0, b""
-            for part in file:
-                pending += part
-                if self._form.is_whole(pending):
-                    yield start, pending
-                    start, pending = start + len(pending), b""
-            # After a power cut a file can end in zeros.
-            if pending.strip(b"\0"):
-                yield start, pending
-
-    def _drop_failed(self):
-        part = self._path.with_name(f".{self._path.name}.part")
-        file = _locked(part)  # before it takes the place of the other
-        file.truncate(0)
-        with open(file.fileno(), "wb", closefd=False) as copy:
-            for start, line in self._lines():
-                if start >= self._whole:
-                    break
-                heading = not start and self._form.header
-                if heading or not self._form.decode(line).get("error"):
-                    copy.write(line)
-            copy.flush()
-            os.fsync(copy.fileno())
-        os.replace(part, self._path)
+    def _replace(self):
+        remove_stale(self._path.parent, self._path.name)
+        part = self._path.parent / partial_name(self._path.name)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
+        file = io.FileIO(os.open(part, flags, 0o600), "r+")
+        try:
+            _lock(file)  # before it takes the place of the other
+            with open(file.fileno(), "wb", closefd=False) as copy:
+                copy.writelines(self._kept(0))
+            take_over(self._path, part)
+            os.fsync(file.fileno())
+            os.replace(part, self._path)
+        except BaseException:
+            file.close()
+            part.unlink(missing_ok=True)
+            raise
         self._file.close()
         self._file = file
 
+    def _kept(self, first: int) -> Iterator[bytes]:
+        """The whole lines from the offset `first` on, without those of failures."""
+        for start, line in resume.lines(self._file, self._form):
+            if start >= self._found.whole:
+                break
+            if start < first:
+                continue
+            heading = not start and self._form.header
+            if heading or not self._form.decode(line).get("error"):
+                yield line
+
     def _append(self, line: bytes):
-        rest = memoryview(line)
+        status = os.fstat(self._file.fileno())
+        if not status.st_nlink:
+            raise OptionError(
+                f"{self._name}: was deleted or replaced meanwhile; run the same"
+                " command to go on"
+            )
+        self._end = status.st_size
         try:
-            while rest:
-                rest = rest[self._file.write(rest) or 0 :]
+            write_all(self._file, line)
         except OSError as error:
             # A full disk takes what still fits: half a line is removed.
             self._file.truncate(self._end)
-            raise _unwritable(self._path, error) from None
-        self._end += len(line)
-
-    def _foreign(self) -> OptionError:
-        return OptionError(
-            f"{self._path}: exists and holds no captions; choose another -o, or use"
-            " --overwrite to replace it"
-        )
+            raise unwritable(self._name, error) from None
 
 
-class Sidecars:
-    """A text file beside each image: `cat.jpg` gets `cat.txt`, whole or not at all.
+def _held(path: Path, name: str | Path) -> tuple[io.FileIO, bool]:
+    """Opens or makes a file, held against other runs, and says whether it is new."""
+    busy = OptionError(f"{name}: another run is writing it; wait for that one")
+    for _ in range(10):
+        try:
+            file, made = _opened(path)
+        except FileExistsError:
+            continue  # just now made by another run
+        except OSError as error:
+            raise unwritable(name, error) from None
+        try:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OptionError(f"{name}: is no file; choose another -o")
+            locked = _lock(file)
+        except BaseException as error:
+            file.close()
+            raise busy if isinstance(error, BlockingIOError) else error from None
+        # Whoever held it before may have put another in its place, or removed it.
+        if _is_at(file, path):
+            if not locked:
+                terminal.note(
+                    f"warning: {name}: its disk has no locks; do not start a second"
+                    " run on it"
+                )
+            return file, made
+        file.close()
+    raise busy
+
+
+def _opened(path: Path) -> tuple[io.FileIO, bool]:
+    # Appending: on a disk without locks two runs then at least keep all lines.
+    # Non-blocking: a pipe that appears here does not stop the run.
+    flags = os.O_RDWR | os.O_APPEND | os.O_NONBLOCK
+    try:
+        return io.FileIO(os.open(path, flags), "r+"), False
+    except FileNotFoundError:
+        made = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+        return io.FileIO(made, "r+"), True
+
+
+def _lock(file: io.FileIO) -> bool:
+    """Locks a file; False if its disk has no locks.
 
     Raises:
-        OptionError: two images would share a file.
+        BlockingIOError: another process holds it.
     """
-
-    def __init__(self, images: list[str], *, overwrite: bool):
-        owners: dict[Path, str] = {}
-        self.done: set[str] = set()
-        for image in images:
-            if is_address(image):
-                raise OptionError(f"{image}: has no place for a .txt; use -o FILE")
-            path = Path(image).with_suffix(".txt")
-            other = owners.setdefault(path, image)
-            if other != image:
-                raise OptionError(
-                    f"{other} and {image} would share {path.name}; rename one, or"
-                    " use -o FILE"
-                )
-            if path.exists() and not overwrite:
-                self.done.add(identity(image))
-
-    def begin(self):
-        pass
-
-    def write(self, record: Record):
-        """Writes the caption of an image; an error has no file."""
-        if record.error is not None:
-            return
-        path = Path(record.image).with_suffix(".txt")
-        # Left behind by a kill, it is written again: its image is not done.
-        part = path.with_name(f".{path.name}.part")
+    # Lustre, NFS, SMB and FUSE may have both kinds of lock, one or none, and say so
+    # with ENOSYS, ENOLCK, ENOTSUP and others.
+    for lock in (fcntl.flock, fcntl.lockf):
         try:
-            part.write_text(f"{record.text()}\n", encoding="utf-8")
-            os.replace(part, path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise _unwritable(path, error) from None
-
-    def close(self):
-        pass
-
-
-class Stdout:
-    """Standard output, which cannot be resumed."""
-
-    def __init__(self, form: JSONLines | CSV):
-        self.done: set[str] = set()
-        self._form = form
-
-    def begin(self):
-        if self._form.header:
-            terminal.emit(self._form.header.decode())
-
-    def write(self, record: Record):
-        terminal.emit(self._form.encode(record).decode(errors="surrogateescape"))
-
-    def close(self):
-        pass
-
-
-def _locked(path: Path) -> io.FileIO:
-    """Opens or makes a file, held against other runs until it is closed."""
-    try:
-        file = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
+            lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    return file
+        except PermissionError:
+            if lock is fcntl.lockf:  # POSIX: held by another, as EAGAIN
+                raise BlockingIOError from None
+        except OSError:
+            continue
+        else:
+            return True
+    return False
 
 
-def _unwritable(path: Path, error: OSError) -> OptionError:
-    if isinstance(error, BlockingIOError):
-        return OptionError(f"{path}: another run is writing it; wait for that one")
-    reason = (error.strerror or str(error)).lower()
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        advice = "free some space and run the same command again to go on"
-    else:
-        advice = "choose another place with -o FILE"
-    return OptionError(f"{path}: {reason}; {advice}")
+def _is_at(file: io.FileIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 FIELDS: tuple[str, ...] = (
     "image",
@@ -39,23 +39,57 @@ class Record:
         return json.dumps(self.caption, ensure_ascii=False)
 
 
+class Form(Protocol):
+    """How records are written.
+
+    `header` is the first line or nothing, `opening` what every file begins with;
+    `quoted` says that a line break within quotes does not end a line.
+    """
+
+    quoted: bool
+
+    @property
+    def header(self) -> bytes: ...
+    @property
+    def opening(self) -> bytes: ...
+    def encode(self, record: Record, *, ascii: bool = False) -> bytes:
+        """The line of a record; `ascii` escapes other letters where the form can."""
+        ...
+
+    def decode(self, line: bytes) -> dict[str, Any]:
+        """The fields of a line.
+
+        Raises:
+            ValueError: it is no line of this form.
+        """
+        ...
+
+    def is_whole(self, line: bytes) -> bool:
+        """Whether a line is complete; a field may hold line breaks."""
+        ...
+
+
 class JSONLines:
     """One JSON object a line."""
 
+    quoted = False
     header = b""
     opening = b'{"image": '
 
-    def encode(self, record: Record) -> bytes:
-        line = json.dumps(record.fields(), ensure_ascii=False)
+    def encode(self, record: Record, *, ascii: bool = False) -> bytes:
+        line = json.dumps(record.fields(), ensure_ascii=ascii)
         try:
             return f"{line}\n".encode()
         except UnicodeEncodeError:  # a file name that is no text
             return f"{json.dumps(record.fields())}\n".encode()
 
     def decode(self, line: bytes) -> dict[str, Any]:
-        fields = json.loads(line)
+        try:
+            fields = json.loads(line)
+        except RecursionError as error:
+            raise ValueError("too deep") from error
         if not isinstance(fields, dict) or not isinstance(fields.get("image"), str):
-            raise ValueError
+            raise ValueError("no image")
         return fields
 
     def is_whole(self, line: bytes) -> bool:
@@ -63,22 +97,47 @@ class JSONLines:
 
 
 class CSV:
-    """A table with a header; texts with line breaks are quoted."""
+    """A table with a header; texts with line breaks are quoted.
 
-    header = (",".join(FIELDS) + "\n").encode()
-    opening = header
+    `delimiter` is a comma or, for TSV, a tab.
+    """
 
-    def encode(self, record: Record) -> bytes:
+    quoted = True
+
+    def __init__(self, delimiter: str = ","):
+        self._delimiter = delimiter
+        self.header = (delimiter.join(FIELDS) + "\n").encode()
+        self.opening = self.header
+
+    def encode(self, record: Record, *, ascii: bool = False) -> bytes:
         fields = record.fields()
         if "caption" in fields:
-            fields["caption"] = record.text()
+            # Python 3.10 cannot read a table with NUL, nor can most programs.
+            fields["caption"] = record.text().replace("\0", "\N{REPLACEMENT CHARACTER}")
         table = io.StringIO()
-        csv.DictWriter(table, FIELDS, lineterminator="\n").writerow(fields)
-        return table.getvalue().encode(errors="surrogateescape")
+        # "\r\n": older Pythons quote only the line breaks that are in the terminator,
+        # and a carriage return that is not quoted cannot be read again.
+        writer = csv.DictWriter(
+            table, FIELDS, delimiter=self._delimiter, lineterminator="\r\n"
+        )
+        writer.writerow(fields)
+        line = table.getvalue().removesuffix("\r\n") + "\n"
+        try:
+            return line.encode(errors="surrogateescape")
+        except UnicodeEncodeError:  # half an emoji in a caption's JSON
+            return line.encode(errors="replace")
 
     def decode(self, line: bytes) -> dict[str, Any]:
         text = line.decode(errors="surrogateescape")
-        (values,) = csv.reader(io.StringIO(text, newline=""), strict=True)
+        # csv's own limit, 131,072 letters, is less than a prompt may have.
+        limit = csv.field_size_limit(len(text) + 1)
+        try:
+            # One text, not its lines: csv would take a "\r" for the end of one.
+            (values,) = csv.reader([text], delimiter=self._delimiter, strict=True)
+        except csv.Error as error:
+            raise ValueError(str(error)) from None
+        finally:
+            csv.field_size_limit(limit)
         return dict(zip(FIELDS, values, strict=True))
 
     def is_whole(self, line: bytes) -> bool:

@@ -3,7 +3,6 @@
 While the model answers about one batch, a thread opens the images of the next.
 """
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import session, terminal
+from fastvlm_mlx.app.caption.choose_output import open_output
 from fastvlm_mlx.app.caption.find_images import find, identity
-from fastvlm_mlx.app.caption.output import File, Output, Sidecars, Stdout
-from fastvlm_mlx.app.caption.records import CSV, JSONLines, Record
+from fastvlm_mlx.app.caption.output import Output
+from fastvlm_mlx.app.caption.records import Record
 from fastvlm_mlx.errors import FastVLMError
 from fastvlm_mlx.generation.json_schema import read_schema
 
@@ -34,12 +34,12 @@ LISTED = 10  # failures named at the end; the others are in the output
 class Request:
     """The command line of `caption`.
 
-    `out` None is standard output; `form` is "jsonl", "csv", "txt" or None: as the name
-    of `out` says; `schema` is the path of a JSON schema.
+    `out` None or "-" is standard output; `form` is "jsonl", "csv", "tsv", "txt" or
+    None: as the name of `out` says; `schema` is the path of a JSON schema.
     """
 
     paths: tuple[str, ...]
-    out: Path | None
+    out: str | None
     form: str | None
     recursive: bool
     overwrite: bool
@@ -57,7 +57,15 @@ def run(request: Request) -> int:
     schema = read_schema(request.schema) if request.schema else None
     images = find(request.paths, recursive=request.recursive)
     name = session.choose_model(request.model)
-    with closing(open_output(request, images, name)) as output:
+    output = open_output(
+        request.out,
+        request.form,
+        images,
+        model=name,
+        prompt=request.prompt,
+        overwrite=request.overwrite,
+    )
+    with closing(output):
         todo = [image for image in images if identity(image) not in output.done]
         if there := len(images) - len(todo):
             terminal.note(f"{there} of {_count(len(images))} have captions already")
@@ -92,8 +100,7 @@ def _run(
     done = 0
     begun = time.perf_counter()
     # Lines on a terminal are progress enough, and a bar would run into them.
-    visible = request.out is not None or request.form == "txt"
-    visible = visible or not sys.stdout.isatty()
+    visible = not output.on_terminal
     try:
         with terminal.progress("captioning", count=True, visible=visible) as update:
             update(0, len(todo))
@@ -178,27 +185,6 @@ def check(request: Request) -> None:
         raise session.UsageError("'-p' is empty; try -p 'Describe the image.'")
     if request.batch < 1:
         raise session.UsageError(f"--batch {request.batch}: must be at least 1")
-
-
-def open_output(request: Request, images: list[str], model: str) -> Output:
-    """Where the captions go; nothing is written yet."""
-    out, form = request.out, request.form
-    if out is None:
-        if form == "txt":
-            return Sidecars(images, overwrite=request.overwrite)
-        return Stdout(CSV() if form == "csv" else JSONLines())
-    if form == "txt" or (form is None and out.suffix == ".txt"):
-        raise session.UsageError(
-            f"-o {out}: text goes beside each image; give --format txt and no -o"
-        )
-    table = form == "csv" or (form is None and out.suffix.lower() == ".csv")
-    return File(
-        out,
-        CSV() if table else JSONLines(),
-        model=model,
-        prompt=request.prompt,
-        overwrite=request.overwrite,
-    )
 
 
 def format_rate(images: int, seconds: float) -> str:

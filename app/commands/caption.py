@@ -1,6 +1,5 @@
 """The signature of `fastvlm-mlx caption`."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -15,13 +14,13 @@ def caption(
         typer.Argument(metavar="PATH", hidden=True),
     ],
     out: Annotated[
-        Path | None,
+        str | None,  # not a Path, to which "./-" is "-"
         typer.Option(
             "--out", "-o", metavar="FILE", help="Output file (default: stdout)."
         ),
     ] = None,
     form: Annotated[
-        Literal["jsonl", "csv", "txt"] | None,
+        Literal["jsonl", "csv", "tsv", "txt"] | None,
         typer.Option("--format", help="txt writes photo.txt beside photo.jpg."),
     ] = None,
     recursive: Annotated[

@@ -55,8 +55,21 @@ def test_what_is_not_ours_is_not_touched(folder, quick, tmp_path):
         _, err = quick(folder, "-o", tmp_path / name, code=1)
         assert "exists and holds no captions; choose another -o" in err
         assert (tmp_path / name).read_text() == content
-    quick(folder, "-o", tmp_path / "a.jsonl", "--overwrite")
-    assert len(lines(tmp_path / "a.jsonl")) == 12
+        _, err = quick(folder, "-o", tmp_path / name, "--overwrite", code=1)
+        assert "exists and holds no captions; choose another -o, or delete" in err
+        assert (tmp_path / name).read_text() == content
+
+
+@pytest.mark.parametrize("content", ["", '{"image": "torn', "image,cap", "\0\0"])
+def test_overwrite_replaces_captions_of_any_form(folder, quick, tmp_path, content):
+    out = tmp_path / "a.jsonl"
+    out.write_text(content)
+    quick(folder, "-o", out, "--overwrite")
+    assert len(lines(out)) == 12
+    quick(folder, "-o", out, "--overwrite", "--format", "csv")
+    assert out.read_text().startswith("image,caption,")
+    quick(folder, "-o", out, "--overwrite")
+    assert len(lines(out)) == 12
 
 
 def test_another_question_begins_another_file(folder, quick, tmp_path):

@@ -1,0 +1,136 @@
+"""Reads what an earlier run wrote: which images are done, and where whole lines end."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastvlm_mlx.app.caption.find_images import identity
+from fastvlm_mlx.app.caption.records import CSV, Form, JSONLines
+from fastvlm_mlx.errors import OptionError
+
+_OPENINGS = (JSONLines.opening, CSV().opening, CSV("\t").opening)
+
+
+@dataclass
+class Found:
+    """What a file of captions holds.
+
+    `done` are the identities of images with a caption, `whole` is the number of bytes
+    of whole lines, `failed` the offset of the first line with an error, or None.
+    """
+
+    done: set[str] = field(default_factory=set)
+    whole: int = 0
+    failed: int | None = None
+
+
+def read(
+    file: io.FileIO, form: Form, expected: dict[str, str], *, name: str | Path
+) -> Found:
+    """Reads a file that is to be gone on with; `expected` are its model and prompt.
+
+    Raises:
+        OptionError: it is damaged, holds something else, or captions of another model
+            or prompt. `name` is what to call it.
+        OSError: it cannot be read.
+    """
+    found = Found()
+    for start, line in lines(file, form):
+        if not start and not _opens(line, (form.opening,)):
+            raise _foreign(name)
+        if not form.is_whole(line):
+            # Cut by a crash, and its image is captioned again. But if a quote was lost
+            # further up, this "line" is all that follows: captions, not to be cut off.
+            for after in line.split(b"\n")[1:]:
+                if _is_ours(form, after + b"\n", expected):
+                    raise _damaged(name, start)
+            break
+        found.whole = start + len(line)
+        if not start and form.header:
+            if line != form.header:
+                raise _foreign(name)
+            continue
+        try:
+            fields = form.decode(line)
+        except ValueError:
+            raise (_damaged(name, start) if start else _foreign(name)) from None
+        for key, value in expected.items():
+            if fields.get(key) != value:
+                raise OptionError(
+                    f"{name}: holds captions of {key} {_short(fields.get(key))};"
+                    " choose another -o, or use --overwrite to begin anew"
+                )
+        if not fields.get("error"):
+            found.done.add(identity(fields["image"]))
+        elif found.failed is None:
+            found.failed = start
+    return found
+
+
+def check_replaceable(file: io.FileIO, *, name: str | Path) -> None:
+    """Checks that a file holds captions, of whatever form, or nothing.
+
+    Raises:
+        OptionError: it holds something else.
+        OSError: it cannot be read.
+    """
+    file.seek(0)
+    if not _opens(file.read(64) or b"", _OPENINGS):
+        raise _foreign(name)
+
+
+def lines(file: io.FileIO, form: Form) -> Iterator[tuple[int, bytes]]:
+    """Each line's offset and its bytes; the last may be incomplete."""
+    file.seek(0)
+    # By its own descriptor: closing another would free a POSIX lock.
+    with open(file.fileno(), "rb", closefd=False) as reader:
+        start, pending, quotes = 0, [], 0
+        for part in reader:
+            pending.append(part)
+            quotes += part.count(b'"') if form.quoted else 0
+            if part.endswith(b"\n") and not quotes % 2:
+                line = b"".join(pending)
+                yield start, line
+                start, pending, quotes = start + len(line), [], 0
+        line = b"".join(pending)
+        # After a power cut a file can end in zeros.
+        if line.strip(b"\0"):
+            yield start, line
+
+
+def _opens(line: bytes, openings: tuple[bytes, ...]) -> bool:
+    """Whether this is how a file of captions begins; a crash may have cut it there."""
+    begin = line.rstrip(b"\0")
+    return any(
+        begin.startswith(opening[:10]) or opening.startswith(begin)
+        for opening in openings
+    )
+
+
+def _is_ours(form: Form, line: bytes, expected: dict[str, str]) -> bool:
+    try:
+        fields = form.decode(line)
+    except ValueError:
+        return False
+    return all(fields.get(key) == value for key, value in expected.items())
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:80]}..."
+
+
+def _damaged(name: str | Path, start: int) -> OptionError:
+    return OptionError(
+        f"{name}: no caption at byte {start}; mend the file, or use --overwrite to"
+        " begin anew"
+    )
+
+
+def _foreign(name: str | Path) -> OptionError:
+    return OptionError(
+        f"{name}: exists and holds no captions; choose another -o, or delete the file"
+        " first"
+    )

@@ -1,0 +1,311 @@
+"""`caption -o`: devices, pipes, links, modes and locks of the file system."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from fastvlm_mlx.app.caption import output, stream
+from fastvlm_mlx.app.caption.output import File
+from fastvlm_mlx.app.caption.records import JSONLines, Record
+from fastvlm_mlx.errors import OptionError
+from tests.support.caption_lines import lines, names
+from tests.support.mock_model import make_image
+
+pytest_plugins = ["tests.support.caption_runs"]
+LABEL = {"model": "m", "prompt": "p"}
+PROGRAM = "from fastvlm_mlx.app.cli import main; main()"
+
+
+def opened(path: Path) -> File:
+    return File(path, JSONLines(), **LABEL, overwrite=False)
+
+
+def captioned(name: str) -> Record:
+    return Record(name, **LABEL, caption="A cat.", finish_reason="stop")
+
+
+@pytest.mark.parametrize(("name", "minor"), [("null", 3), ("zero", 5), ("full", 7)])
+def test_devices_are_written_and_stay(folder, quick, tmp_path, name, minor):
+    place = tmp_path / name
+    try:
+        os.mknod(place, stat.S_IFCHR | 0o666, os.makedev(1, minor))
+        place.open("wb").close()
+    except OSError:  # not root, or a disk without devices: a link shows the same
+        place.unlink(missing_ok=True)
+        place.symlink_to(f"/dev/{name}")
+    before = place.lstat()
+    for options in ((), ("--overwrite",), ("--format", "csv")):
+        full = name == "full"
+        _, err = quick(folder, "-o", place, *options, code=1 if full else 0)
+        assert not full or f"error: {place}: no space left on device" in err
+        after = place.lstat()
+        assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+
+
+def test_a_dash_is_standard_output(folder, quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out, _ = quick("images", "-o", "-")
+    assert len([json.loads(line) for line in out.splitlines()]) == 12
+    assert quick("images", "-o", "-", "--format", "csv")[0].startswith("image,caption")
+    assert not Path("-").exists()
+    quick("images", "-o", "./-")
+    assert len(lines(Path("-"))) == 12
+    _, err = quick("images", "-o", "", code=2)
+    assert "-o '' is empty; name a file, or - for standard output" in err
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_standard_output_by_name(folder, quick, tmp_path, name):
+    """It is not opened anew: what a shell has redirected goes on where it is."""
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(name)
+    for place in (name, link):
+        out, _ = quick(folder, "-o", place)
+        assert len([json.loads(line) for line in out.splitlines()]) == 12
+    assert link.is_symlink()
+
+
+def test_a_descriptor_that_a_shell_gave(folder, quick, tmp_path):
+    with (tmp_path / "a.jsonl").open("wb") as file:
+        file.write(b"mine\n")
+        file.flush()
+        quick(folder / "1.png", "-o", f"/dev/fd/{file.fileno()}")
+        os.fstat(file.fileno())  # still open
+    assert (tmp_path / "a.jsonl").read_text().startswith('mine\n{"image": ')
+    _, err = quick(folder, "-o", "/dev/fd/999", code=1)
+    assert "/dev/fd/999: bad file descriptor; choose another place" in err
+
+
+def test_a_pipe_with_a_reader(folder, quick, tmp_path):
+    pipe, read = tmp_path / "pipe.csv", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    quick(folder, "-o", pipe)
+    reader.join(10)
+    assert read[0].startswith(b"image,caption,") and read[0].count(b"\n") == 13
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+
+
+def test_a_pipe_without_a_reader(folder, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "READER", 0.1)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    _, err = quick(folder, "-o", pipe, code=1)
+    assert err == f"error: {pipe}: nobody reads this pipe; start its reader first\n"
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+
+
+def test_a_reader_that_goes_away(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    place = stream.Stream(pipe, JSONLines())
+    os.close(reader)
+    with pytest.raises(OptionError, match="pipe: its reader has gone; run the same"):
+        place.write(captioned("a.png"))
+    place.close()
+
+
+def test_a_socket_is_refused_and_stays(folder, quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a socket's path may have 107 letters
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        _, err = quick("images", "-o", "socket", "--overwrite", code=1)
+    assert err == "error: socket: is a socket; choose another place with -o FILE\n"
+    assert stat.S_ISSOCK(os.lstat("socket").st_mode)
+
+
+def test_a_closed_standard_output(folder, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OptionError, match="is closed; choose a file with -o FILE"):
+        stream.Stdout(JSONLines())
+    quick(folder, "-o", tmp_path / "a.jsonl")
+
+
+def test_a_standard_output_that_fails(folder, tiny):
+    """One line and exit code 1, though Python flushes once more at the exit."""
+    command = [sys.executable, "-c", PROGRAM, "caption", str(folder / "1.png")]
+    command += ["-m", tiny, "--max-tokens", "2"]
+    with open("/dev/full", "wb") as full:
+        shown = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
+    assert shown.returncode == 1
+    assert b"error: standard output: no space left on device; free" in shown.stderr
+    assert b"Exception" not in shown.stderr
+
+
+def test_links_modes_and_other_names_stay(folder, quick, tmp_path):
+    """Also when images that failed are tried again, which drops their lines."""
+    (tmp_path / "far").mkdir()
+    target, link = tmp_path / "far" / "a.jsonl", tmp_path / "link.jsonl"
+    link.symlink_to(target)
+    (folder / "5.png").write_bytes(b"not an image")
+    quick(folder, "-o", link, code=1)
+    assert link.is_symlink() and len(lines(target)) == 12
+    target.chmod(0o600)
+    make_image(5).save(folder / "5.png")
+    quick(folder, "-o", link)
+    assert link.is_symlink() and os.readlink(link) == str(target)
+    assert "error" not in target.read_text() and len(lines(target)) == 12
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert os.listdir(tmp_path / "far") == ["a.jsonl"]
+
+    os.link(target, tmp_path / "second.jsonl")
+    make_image(13).save(folder / "13.png")
+    (folder / "14.png").write_bytes(b"not an image")
+    quick(folder, "-o", target, code=1)
+    make_image(14).save(folder / "14.png")
+    quick(folder, "-o", target)
+    assert os.path.samefile(target, tmp_path / "second.jsonl")
+    assert len(lines(target)) == 14 and "error" not in target.read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of others")
+def test_the_owner_stays(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(JSONLines().encode(Record("a.png", **LABEL, error="bad")))
+    os.chown(path, 12345, 54321)
+    file = opened(path)
+    file.begin()
+    file.close()
+    assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize(("module", "call"), [(output, "take_over"), (os, "replace")])
+def test_lines_are_dropped_in_place_where_no_file_can_be_put(
+    tmp_path, monkeypatch, module, call
+):
+    """A folder that takes no files, or a file that only its owner could make."""
+
+    def refuse(*arguments: object):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    path, form = tmp_path / "a.jsonl", JSONLines()
+    bad = form.encode(Record("bad.png", **LABEL, error="bad"))
+    good = [form.encode(captioned(f"{at}.png")) for at in range(3)]
+    path.write_bytes(good[0] + bad + good[1] + bad + good[2] + b'{"image": "torn')
+    inode = path.stat().st_ino
+    monkeypatch.setattr(module, call, refuse)
+    file = opened(path)
+    file.begin()
+    file.write(captioned("new.png"))
+    file.close()
+    assert path.stat().st_ino == inode and os.listdir(tmp_path) == ["a.jsonl"]
+    assert path.read_bytes() == b"".join(good) + form.encode(captioned("new.png"))
+
+
+def test_a_name_too_long_for_a_second_one(folder, quick, tmp_path):
+    out = tmp_path / ("a" * 249 + ".jsonl")
+    (folder / "5.png").write_bytes(b"not an image")
+    quick(folder, "-o", out, code=1)
+    make_image(5).save(folder / "5.png")
+    quick(folder, "-o", out)
+    assert len(lines(out)) == 12 and "error" not in out.read_text()
+
+
+def test_an_empty_file_of_the_user_stays(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.touch()
+    opened(path).close()
+    assert path.exists()
+
+
+def test_a_file_that_goes_away_while_it_is_written(tmp_path):
+    path = tmp_path / "a.jsonl"
+    file = opened(path)
+    file.begin()
+    file.write(captioned("a.png"))
+    path.unlink()
+    with pytest.raises(OptionError, match="was deleted or replaced meanwhile; run"):
+        file.write(captioned("b.png"))
+    file.close()
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_lock_on_a_file_without_a_name(tmp_path, monkeypatch, failed):
+    """The first run replaces or removes the file as the second is about to lock it."""
+    path, real = tmp_path / "a.jsonl", fcntl.flock
+    if failed:
+        path.write_bytes(JSONLines().encode(Record("bad.png", **LABEL, error="bad")))
+    first = opened(path)
+
+    def flock(file: object, how: int):
+        monkeypatch.setattr(fcntl, "flock", real)
+        first.begin() if failed else first.close()
+        real(file, how)  # type: ignore
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    if failed:
+        with pytest.raises(OptionError, match="another run is writing it; wait"):
+            opened(path)
+        first.write(captioned("a.png"))
+        first.close()
+        assert names(path) == ["a.png"]
+    else:
+        second = opened(path)
+        second.begin()
+        second.write(captioned("b.png"))
+        second.close()
+        assert names(path) == ["b.png"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_disks_without_locks(folder, quick, tmp_path, monkeypatch, number):
+    def none(*arguments: object):
+        raise OSError(number, os.strerror(number))
+
+    out = tmp_path / "a.jsonl"
+    monkeypatch.setattr(fcntl, "flock", none)
+    _, err = quick(folder / "1.png", "-o", out)
+    assert "warning" not in err  # the other kind of lock holds
+    monkeypatch.setattr(fcntl, "lockf", none)
+    _, err = quick(folder, "-o", out)
+    assert len(names(out)) == 12
+    warning = f"warning: {out}: its disk has no locks; do not start a second run on it"
+    assert err.splitlines()[0] == warning
+    # Two runs against that advice: every line is kept.
+    first, second = opened(tmp_path / "b.jsonl"), opened(tmp_path / "b.jsonl")
+    first.begin()
+    second.begin()
+    for at, file in enumerate((first, second, first)):
+        file.write(captioned(f"{at}.png"))
+    first.close()
+    second.close()
+    assert names(tmp_path / "b.jsonl") == ["0.png", "1.png", "2.png"]
+
+
+def test_posix_locks_hold_against_another_process(tmp_path, monkeypatch):
+    """Where there is no flock: the second run is refused, and leaves no file."""
+
+    def none(*arguments: object):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    path = tmp_path / "a.jsonl"
+    file = opened(path)
+    file.begin()
+    file.write(captioned("a.png"))
+    code = f"""
+import errno, fcntl
+def none(*arguments): raise OSError(errno.ENOLCK, "none")
+fcntl.flock = none
+from fastvlm_mlx.app.caption.output import File
+from fastvlm_mlx.app.caption.records import JSONLines
+File({str(path)!r}, JSONLines(), model="m", prompt="p", overwrite=False)
+"""
+    command = [sys.executable, "-c", code]
+    shown = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert "another run is writing it; wait for that one" in shown.stderr
+    file.close()
+    assert subprocess.run(command).returncode == 0
+    assert names(path) == ["a.png"]
