@@ -112,7 +112,9 @@ def read_checkpoint(source: Path, name: str) -> Checkpoint:
         raise CheckpointError(
             f"{folder}: no config.json beside the weights; download it too"
         )
-    package = next(iter(sorted(folder.glob("*.mlpackage"))), None)
+    # Not macOS' `._NAME.mlpackage`, which is a file.
+    packages = sorted(path for path in folder.glob("*.mlpackage") if path.is_dir())
+    package = next(iter(packages), None)
     return Checkpoint(
         name=name,
         folder=folder,

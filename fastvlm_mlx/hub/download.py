@@ -1,15 +1,28 @@
 """Downloads a model repository from the Hugging Face hub into the hub's own cache."""
 
 import contextlib
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 from fastvlm_mlx.errors import DownloadError
 from fastvlm_mlx.files.cache_dir import cache_dir, hub_cache_dir
 from fastvlm_mlx.files.disk_space import format_size, free_space
-from fastvlm_mlx.hub.local_cache import cached, files_read
+from fastvlm_mlx.files.temporary_names import remove
+from fastvlm_mlx.hub.environment import (
+    check_environment,
+    endpoint,
+    is_offline,
+    offline_variable,
+)
+from fastvlm_mlx.hub.local_cache import (
+    cached,
+    commit_of,
+    files_read,
+    incomplete_files,
+    ref_file,
+    snapshot_folder,
+)
 
 LICENCE_NOTE = (
     "Apple's FastVLM weights are for research purposes only: "
@@ -21,13 +34,16 @@ def hub_answers(repo: str, timeout: float = 1.5) -> bool:
     """Whether the hub would serve `repo` now; takes `timeout` seconds at most."""
     if is_offline():
         return False
+    try:
+        url = f"{endpoint()}/api/models/{repo}"
+    except DownloadError:
+        return False
     import threading
     import urllib.request
 
     answers = []
 
     def ask() -> None:
-        url = f"{_endpoint()}/api/models/{repo}"
         request = urllib.request.Request(url, method="HEAD")
         with contextlib.suppress(OSError, ValueError):
             with urllib.request.urlopen(request, timeout=timeout) as response:
@@ -41,39 +57,78 @@ def hub_answers(repo: str, timeout: float = 1.5) -> bool:
 
 
 def download(
-    repo: str, revision: str, refresh: bool, notify: Callable[[str], None]
+    repo: str,
+    revision: str,
+    refresh: bool,
+    notify: Callable[[str], None],
+    distrusted: Container[str] = (),
 ) -> Path:
+    """Fetches what the cache lacks of `repo`; returns the snapshot.
+
+    Args:
+        distrusted: names of files to fetch anew though the cache has them.
+    Raises:
+        DownloadError: the hub does not answer or refuses.
+    """
     label = repo if revision == "main" else f"{repo}@{revision}"
     found = cached(repo, revision)
-    if is_offline():
-        if found:
+    if variable := offline_variable():
+        if found and not distrusted:
             return found
-        raise DownloadError(
-            f"{label}: not in the cache, and HF_HUB_OFFLINE is set; "
+        raise _incomplete(repo, revision, label) or DownloadError(
+            f"{label}: not in the cache, and {variable} is set; "
             "unset it, or pass --model demo"
         )
     try:
+        check_environment()
         with _quiet_library():
-            return _fetch(repo, revision, label, notify)
-    except DownloadError:
-        raise
+            return _fetch(repo, revision, label, notify, distrusted)
     except Exception as error:
         # The library's HTTP stack changed twice (requests, httpx, httpx2); its errors
         # have no base of their own.
         from fastvlm_mlx.hub.download_errors import explain
 
-        failure = explain(error, label, _endpoint())
+        failure = error
+        if not isinstance(error, DownloadError):
+            failure = explain(error, label, endpoint())
+            failure = _incomplete(repo, revision, label, str(failure)) or failure
         if refresh and found:
             notify(f"{failure}; using the cached copy")
             return found
         raise failure from error
 
 
-def _fetch(repo: str, revision: str, label: str, notify: Callable[[str], None]) -> Path:
+def _incomplete(
+    repo: str, revision: str, label: str, why: str = ""
+) -> DownloadError | None:
+    """The error for a repository of which the cache holds a part, else None."""
+    folder = snapshot_folder(repo, revision)
+    lacking = incomplete_files(folder) if folder else []
+    if not lacking:
+        return None
+    named = ", ".join(lacking[:4]) + (", ..." if len(lacking) > 4 else "")
+    command = f"hf download {repo}"
+    if revision != "main":
+        command += f" --revision {revision}"
+    if variable := offline_variable():
+        why, way_out = f"{variable} is set", f"unset it, or run `{command}` online"
+    else:
+        why = why.removeprefix(f"{label}: ").partition("; ")[0]
+        way_out = f"run `{command}` when it can be reached"
+    return DownloadError(f"{label}: the cache lacks {named}, and {why}; {way_out}")
+
+
+def _fetch(
+    repo: str,
+    revision: str,
+    label: str,
+    notify: Callable[[str], None],
+    distrusted: Container[str],
+) -> Path:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
-    store, endpoint = hub_cache_dir(), _endpoint()
-    info = HfApi(endpoint=endpoint).model_info(
+    store, hub = hub_cache_dir(), endpoint()
+    info = HfApi(endpoint=hub).model_info(
         repo, revision=revision, files_metadata=True, timeout=10
     )
     sizes = {f.rfilename: f.size or 0 for f in info.siblings or []}
@@ -81,7 +136,12 @@ def _fetch(repo: str, revision: str, label: str, notify: Callable[[str], None]) 
     if not names:
         raise DownloadError(f"{label}: holds no weights; name another repository")
     folder = store / f"models--{repo.replace('/', '--')}" / "snapshots" / str(info.sha)
-    missing = [name for name in names if not (folder / name).is_file()]
+
+    def is_whole(name: str) -> bool:
+        file = folder / name
+        return file.is_file() and file.stat().st_size >= sizes[name]
+
+    missing = [name for name in names if name in distrusted or not is_whole(name)]
     if missing:
         _note_licence(repo, notify)
     _check_space(label, store, sum(sizes[name] for name in missing))
@@ -89,15 +149,29 @@ def _fetch(repo: str, revision: str, label: str, notify: Callable[[str], None]) 
     # their files, however large. config.json comes last, so a broken-off snapshot is
     # never taken for a model.
     for name in sorted(missing, key=lambda n: (n == "config.json", sizes[n], n)):
-        hf_hub_download(
-            repo, name, revision=info.sha, cache_dir=store, endpoint=endpoint
-        )
+        # The library keeps a file that is there, whatever its size.
+        again = (folder / name).exists()
+        for force in (False, True)[again:]:
+            hf_hub_download(
+                repo,
+                name,
+                revision=info.sha,
+                cache_dir=store,
+                endpoint=hub,
+                force_download=force,
+            )
+            if is_whole(name):
+                break
+    # The library reads the old name of the revision before it writes the new one.
+    ref = ref_file(repo, revision)
+    if ref.exists() and commit_of(repo, revision) is None:
+        remove(ref)
     # Everything is there: this writes down the revision and the list of files.
     found = snapshot_download(
         repo,
         revision=revision,
         cache_dir=store,
-        endpoint=endpoint,
+        endpoint=hub,
         allow_patterns=names,
     )
     return Path(found)
@@ -146,15 +220,6 @@ def _quiet_library() -> Iterator[None]:
             utils.logging.set_verbosity(level)
             if hide:
                 utils.enable_progress_bars()
-
-
-def _endpoint() -> str:
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-
-
-def is_offline() -> bool:
-    flag = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE")
-    return (flag or "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def to_stderr(line: str) -> None:

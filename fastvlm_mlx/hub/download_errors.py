@@ -4,6 +4,7 @@ import errno
 from collections.abc import Iterator
 
 from fastvlm_mlx.errors import DownloadError
+from fastvlm_mlx.hub.environment import proxies
 
 
 def explain(error: BaseException, label: str, endpoint: str) -> DownloadError:
@@ -41,10 +42,16 @@ def explain(error: BaseException, label: str, endpoint: str) -> DownloadError:
     elif "Consistency check" in str(error) or "RemoteProtocolError" in kinds:
         why = "broke off midway; run it again, finished files are kept"
     elif kinds & {"NetworkError", "TimeoutException", "ConnectionError", "Timeout"}:
+        through = "".join(f" and {name}" for name in proxies())
         why = (
             f"no answer from {endpoint} ({type(chain[-1]).__name__}); "
-            "check the network, or pass --model demo"
+            f"check the network{through}, or pass --model demo"
         )
+    elif "ImportError" in kinds and "SOCKS" in str(error):
+        named = " and ".join(proxies())
+        why = f"a SOCKS proxy needs socksio; pip install socksio, or unset {named}"
+    elif "UnicodeEncodeError" in kinds or "LocalProtocolError" in kinds:
+        why = "your token has a letter no token has; run `hf auth login`"
     else:
         first = (str(error) or type(error).__name__).strip().splitlines()[0]
         why = f"download failed ({first}); run it again"

@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.hub.download import download, hub_answers, is_offline, to_stderr
+from fastvlm_mlx.errors import CheckpointError, DownloadError
+from fastvlm_mlx.hub.download import download, hub_answers, to_stderr
+from fastvlm_mlx.hub.environment import endpoint, offline_variable
 from fastvlm_mlx.hub.local_cache import cached
 
 ALIASES = {
@@ -75,8 +76,17 @@ def choose_default() -> tuple[str, str]:
         return "0.5b", "in the cache"
     if hub_answers(ALIASES["0.5b"]):
         return "0.5b", "the hub answers"
-    why = "HF_HUB_OFFLINE is set" if is_offline() else "the hub does not answer"
-    return "demo", f"{why} and 0.5b is not in the cache"
+    return "demo", f"{_why_no_hub()} and 0.5b is not in the cache"
+
+
+def _why_no_hub() -> str:
+    if variable := offline_variable():
+        return f"{variable} is set"
+    try:
+        endpoint()
+    except DownloadError as fault:
+        return str(fault).replace(";", ",")
+    return "the hub does not answer"
 
 
 def _demo() -> Path:

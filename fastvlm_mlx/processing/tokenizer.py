@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
+from fastvlm_mlx.files.model_file import check_model_file
 
 # Qwen2's word boundaries: contractions, words, single digits, punctuation, spaces.
 _QWEN2_WORDS = (
@@ -181,6 +182,7 @@ def read(folder: Path) -> tokenizers.Tokenizer:
     damaged = whole
     try:
         if whole.is_file():
+            check_model_file(whole)
             return tokenizers.Tokenizer.from_file(str(whole))
         if not (vocab.is_file() and merges.is_file()):
             raise CheckpointError(
@@ -188,6 +190,8 @@ def read(folder: Path) -> tokenizers.Tokenizer:
                 "copy it from the original model"
             )
         damaged = vocab
+        check_model_file(vocab)
+        check_model_file(merges)
         bpe = models.BPE.from_file(str(vocab), str(merges))
     except CheckpointError:
         raise

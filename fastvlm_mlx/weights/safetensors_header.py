@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.files.model_file import check_pointer, check_regular, unreadable
 
 # The format's own limit on headers.
 _MAX_HEADER = 100_000_000
@@ -32,17 +33,18 @@ def check_file(file: Path) -> None:
             no FastVLM checkpoint has.
     """
     try:
+        check_regular(file)
         size = file.stat().st_size
         with file.open("rb") as opened:
             start = opened.read(8)
+            if start == b"version ":
+                check_pointer(file, start + opened.read(60))
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= min(_MAX_HEADER, size):
                 raise _damaged(file, _what_it_is(start, size))
             header = opened.read(length)
     except OSError as fault:
-        raise CheckpointError(
-            f"{file}: cannot be read ({fault.strerror}); check its permissions"
-        ) from fault
+        raise unreadable(file, fault) from fault
     try:
         entries = json.loads(header)
     except (ValueError, RecursionError) as fault:
@@ -87,8 +89,6 @@ def _are_counts(values: Any) -> bool:
 def _what_it_is(start: bytes, size: int) -> str:
     if not size:
         return "the file is empty"
-    if start.startswith(b"version "):
-        return "it is a git-lfs pointer, not the weights; run git lfs pull"
     if start.startswith(b"PK"):
         return "it is a zip archive"
     return "it is not a safetensors file, or cut short"

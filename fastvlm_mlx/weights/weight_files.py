@@ -12,6 +12,8 @@ import mlx.core as mx
 
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
+from fastvlm_mlx.files.model_file import check_regular
+from fastvlm_mlx.files.standard_descriptors import open_closed_descriptors
 from fastvlm_mlx.weights.safetensors_header import check_file
 
 Tensors = dict[str, mx.array]
@@ -48,11 +50,13 @@ def weight_files(source: Path) -> list[Path]:
                 f"{source}: not a checkpoint; give a folder, a .zip, or a .safetensors"
             )
         return [source]
+    if not source.is_dir():
+        check_regular(source)
     for index in (INDEX, "pytorch_model.bin.index.json"):
         if (source / index).exists():
             return _indexed(source, index)
     for suffixes in ((".safetensors",), PICKLES):
-        files = sorted(f for f in source.iterdir() if f.suffix in suffixes)
+        files = sorted(f for f in source.iterdir() if _holds_weights(f, suffixes))
         files = [f for f in files if _MODEL_FILES.fullmatch(f.name)] or files
         if files:
             _check_shards(files)
@@ -62,27 +66,50 @@ def weight_files(source: Path) -> list[Path]:
     )
 
 
+def _holds_weights(file: Path, suffixes: tuple[str, ...]) -> bool:
+    # macOS leaves `._NAME` beside NAME on other file systems and in archives.
+    return (
+        file.suffix in suffixes and not file.name.startswith(".") and not file.is_dir()
+    )
+
+
 def _indexed(source: Path, index: str) -> list[Path]:
     shards = read_json(source / index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise CheckpointError(
             f"{source / index}: has no weight_map; download the file again"
         )
-    files = []
-    for name in sorted({str(name) for name in shards.values()}):
+    for name in shards.values():
         # Shard names must be plain file names: the index is untrusted.
-        if Path(name).name != name:
+        if not _is_file_name(name):
             raise CheckpointError(
                 f"{source / index}: names the shard {name!r:.200}, which is not a file"
                 " beside it; download the checkpoint again"
             )
-        file = source / name
-        if not file.is_file():
-            raise CheckpointError(
-                f"{file}: this shard, which {index} names, is missing; download it too"
-            )
-        files.append(file)
-    return files
+    files = [source / name for name in sorted(set(shards.values()))]
+    missing = [file for file in files if not file.is_file()]
+    if not missing:
+        return files
+    # Shards that were merged into one file leave their index behind.
+    whole = source / f"{index.partition('.')[0]}{files[0].suffix}"
+    if whole.is_file() and whole not in files and len(missing) == len(files):
+        return [whole]
+    file = missing[0]
+    if file.exists():
+        check_regular(file)
+    raise CheckpointError(
+        f"{file}: this shard, which {index} names, is missing; download it too"
+    )
+
+
+def _is_file_name(name: Any) -> bool:
+    return (
+        isinstance(name, str)
+        and Path(name).name == name
+        and name not in ("", "..")
+        and name.isprintable()
+        and len(name.encode()) <= 255
+    )
 
 
 def _check_shards(files: list[Path]) -> None:
@@ -105,6 +132,7 @@ def load_tensors(file: Path) -> Tensors:
     """
     if file.suffix.lower() in PICKLES:
         return _load_pickle(file)
+    open_closed_descriptors()
     check_file(file)
     try:
         loaded = mx.load(str(file), format="safetensors")

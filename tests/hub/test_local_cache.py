@@ -50,7 +50,7 @@ def fake(home: Path) -> Fake:
         (repo / "refs").mkdir()
         (repo / "refs" / "main").write_text("ab" * 20)
         for name in names:
-            (folder / name).touch()
+            (folder / name).write_text("{}")
         if index is not None:
             text = json.dumps({"weight_map": index})
             (folder / "model.safetensors.index.json").write_text(text)

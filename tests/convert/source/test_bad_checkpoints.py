@@ -53,11 +53,21 @@ CASES: dict[str, Case] = {
     "cut in the tensors": ("llava", cut(200_000), DAMAGED),
     "last byte missing": ("llava", cut(-1), DAMAGED),
     "text as weights": ("llava", file(WEIGHTS, b"<html>404</html>" * 9), DAMAGED),
-    "git-lfs pointer": (
-        "llava",
-        file(WEIGHTS, b"version https://git-lfs"),
-        "git lfs pull",
-    ),
+    **{
+        f"git-lfs pointer for {name}": (
+            which,
+            file(name, b"version https://git-lfs.github.com/spec/v1\noid sha256:0"),
+            f"{name}: is a git-lfs pointer, not the file itself; run `git lfs pull` in",
+        )
+        for which, name in (
+            ("llava", WEIGHTS),
+            ("llava", "config.json"),
+            ("llava", "tokenizer.json"),
+            ("llava", "tokenizer_config.json"),
+            ("shards", "model.safetensors.index.json"),
+            ("shards", "model-00002-of-00003.safetensors"),
+        )
+    },
     "header not JSON": ("llava", header(lambda h: h.replace(b":", b";")), DAMAGED),
     "header a list": ("llava", header(lambda h: b"[1, 2]"), DAMAGED),
     "header too deep": ("llava", header(lambda h: DEEP), DAMAGED),

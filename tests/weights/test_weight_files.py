@@ -1,0 +1,111 @@
+"""Which files of a folder are its weights, and what is said of those that are none."""
+
+import json
+import os
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.weights.weight_files import INDEX, load_all_tensors, weight_files
+
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+
+
+def write(folder: Path, *names: str) -> None:
+    """A file of one tensor, called like the file, for each name."""
+    for name in names:
+        mx.save_safetensors(str(folder / name), {name: mx.ones(4)})
+
+
+def write_index(folder: Path, *names: object) -> None:
+    weight_map = {f"tensor {n}": name for n, name in enumerate(names)}
+    (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_all_tensors(folder)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "fastvlm.safetensors"])
+def test_files_that_macos_leaves_are_no_weights(tmp_path: Path, name: str):
+    write(tmp_path, name)
+    (tmp_path / f"._{name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+    assert load_all_tensors(tmp_path).keys() == {name}
+
+
+def test_folders_are_no_weights(tmp_path: Path):
+    write(tmp_path, "a.safetensors")
+    (tmp_path / "b.safetensors").mkdir()
+    assert load_all_tensors(tmp_path).keys() == {"a.safetensors"}
+
+
+def test_the_index_of_shards_that_were_merged(tmp_path: Path):
+    write(tmp_path, "model.safetensors")
+    write_index(tmp_path, *SHARDS)
+    assert weight_files(tmp_path) == [tmp_path / "model.safetensors"]
+    write(tmp_path, SHARDS[0])  # half of them are there: what was meant is not known
+    assert f"{tmp_path / SHARDS[1]}: this shard, which" in refused(tmp_path)
+    write(tmp_path, SHARDS[1])
+    assert weight_files(tmp_path) == [tmp_path / name for name in SHARDS]
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_a_missing_shard_without_an_index(tmp_path: Path, missing: int):
+    there = [n for n in (1, 2, 3) if n != missing]
+    write(tmp_path, *(f"model-0000{n}-of-00003.safetensors" for n in there))
+    assert refused(tmp_path) == (
+        f"{tmp_path}: shard {missing} of 3 is missing; download it too"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x" * 300,
+        "\u00e9" * 150,  # 150 letters, 300 bytes
+        "/dev/zero",
+        "../model.safetensors",
+        "..",
+        ".",
+        "",
+        "a\0b",
+        "\ud800",
+        7,
+        None,
+        ["model.safetensors"],
+        {"a": 1},
+    ],
+)
+def test_shards_that_are_no_file_names(tmp_path: Path, name: object):
+    write(tmp_path, "model.safetensors")
+    write_index(tmp_path, "model.safetensors", name)
+    line = refused(tmp_path)
+    assert line.startswith(f"{tmp_path / INDEX}: names the shard {name!r:.200}")
+    assert line.endswith("not a file beside it; download the checkpoint again")
+
+
+def test_a_shard_that_is_a_pipe(tmp_path: Path):
+    os.mkfifo(tmp_path / SHARDS[0])
+    write_index(tmp_path, SHARDS[0])
+    assert "is a pipe, not a file; put the model's own file there" in refused(tmp_path)
+
+
+def test_weights_that_are_no_file(tmp_path: Path):
+    weights = tmp_path / "model.safetensors"
+    os.mkfifo(weights)
+    assert refused(tmp_path).startswith(f"{weights}: is a pipe, not a file")
+    assert refused(weights).startswith(f"{weights}: is a pipe, not a file")
+    weights.unlink()
+    weights.symlink_to(tmp_path / "nowhere")
+    assert refused(tmp_path) == (
+        f"{weights}: cannot be read (No such file or directory); it is a link to"
+        " nothing, get the file again"
+    )
+    weights.unlink()
+    weights.symlink_to("/dev/zero")
+    assert refused(tmp_path).startswith(f"{weights}: is a device, not a file")
+    assert "/dev/zero: is a device, not a file" in refused(Path("/dev/zero"))
