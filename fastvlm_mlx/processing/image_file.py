@@ -7,14 +7,16 @@ no orientation tag.
 import io
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fastvlm_mlx.errors import ImageError
+from fastvlm_mlx.processing import image_signature, jpeg_end, png_chunks, tiff_kind
+from fastvlm_mlx.processing.image_pixels import to_rgb
 from fastvlm_mlx.processing.image_source import (
     name_of,
     one_line,
@@ -28,16 +30,6 @@ MAX_SIDE = 65_535  # JPEG's own limit; keeps the padded square within reach
 
 Source = Image.Image | str | Path | bytes
 
-_ORIENTATION = 0x0112  # EXIF tag
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # The warning filters and Pillow's pixel limit belong to the whole process: one image
 # at a time may change and restore them.
 _PILLOW = threading.Lock()
@@ -48,8 +40,9 @@ def open_image(source: Source) -> Image.Image:
 
     `source` is a PIL image, a path, an http or https address, `-` for standard input,
     or the bytes of an image file. An animation gives its first frame. Grey values of
-    16 and 32 bits are scaled to 8. Colour profiles are ignored. A server must not pass
-    on addresses or paths of its clients: they are opened as given.
+    16 and 32 bits are scaled to 8. Colour profiles are ignored. Besides the result,
+    the memory used is that of the decoded file. A server must not pass on addresses or
+    paths of its clients: they are opened as given.
 
     Raises:
         ImageError: the image cannot be read or decoded, or is too large; one line with
@@ -57,7 +50,8 @@ def open_image(source: Source) -> Image.Image:
     """
     name = name_of(source)
     if isinstance(source, Image.Image):
-        return _decode(lambda: source, name, b"")
+        with _pillow(name):
+            return _rgb(source, name)
     if isinstance(source, bytes):
         data = source
     elif not isinstance(source, str | Path):
@@ -70,91 +64,109 @@ def open_image(source: Source) -> Image.Image:
         data = read_url(source, name)
     else:
         data = read_path(source, name)
-    if isinstance(data, Path):
-        with data.open("rb") as file:
-            head = file.read(32)
-    else:
-        head = data[:32]
-    if not head:
-        raise ImageError(f"{name}: the file is empty; give an image")
-
-    def opened() -> ImageFile.ImageFile:
-        return Image.open(data if isinstance(data, Path) else io.BytesIO(data))
-
-    return _decode(opened, name, head)
+    with _reading(data, name) as file, _pillow(name, file):
+        with _opened(file) as image:
+            try:
+                return _rgb(image, name)
+            except OSError as error:
+                if image.format not in ("JPEG", "MPO") or error.errno is not None:
+                    raise
+                whole = jpeg_end.decode_without_end(file)
+                if whole is None:
+                    raise
+                return _rgb(whole, name)
 
 
 def size_of(data: bytes, formats: Sequence[str]) -> tuple[int, int]:
     """(width, height) of the file `data` by its header; nothing is decoded.
 
     Raises:
-        ImageError: it is of none of Pillow's `formats`, such as "PNG".
+        ImageError: it is of none of Pillow's `formats`, such as "PNG"; the message is
+            that of `open_image` where that does not open it either.
     """
-    try:
-        with _pillow(), Image.open(io.BytesIO(data), formats=tuple(formats)) as image:
+    name = name_of(data)
+    with _reading(data, name) as file, _pillow(name, file):
+        with _opened(file, tuple(formats)) as image:
+            _check_size(image, name)
             return image.size
-    # As below: whatever Pillow raises, the file is no image that we take.
-    except Exception:
-        raise ImageError(
-            f"{name_of(data)}: not an image or a damaged one; give one of"
-            f" {', '.join(formats)}, of {MAX_PIXELS // 10**6} megapixels at most"
-        ) from None
 
 
 @contextmanager
-def _pillow() -> Iterator[None]:
-    """Silences Pillow's warnings and sets our limit on pixels in place of its own."""
+def _reading(data: Path | bytes, name: str) -> Iterator[BinaryIO]:
+    """The file, at its start, with something in it."""
+    try:
+        file = data.open("rb") if isinstance(data, Path) else io.BytesIO(data)
+    except OSError as error:
+        raise _unreadable(error, name) from error
+    with file:
+        try:
+            empty = not file.read(1)
+            file.seek(0)
+        except OSError as error:
+            raise _unreadable(error, name) from error
+        if empty:
+            raise ImageError(f"{name}: the file is empty; give an image")
+        yield file
+
+
+def _unreadable(error: OSError, name: str) -> ImageError:
+    fault = one_line(error.strerror or error)
+    return ImageError(f"{name}: cannot be read ({fault}); check the file and its disk")
+
+
+@contextmanager
+def _pillow(name: str, file: BinaryIO | None = None) -> Iterator[None]:
+    """Pillow with our limit on pixels, without warnings; its faults as ImageError.
+
+    `file`, if there is one, says what it is that Pillow does not know.
+    """
     with _PILLOW, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS
         try:
             yield
+        except ImageError:
+            raise
+        except UnidentifiedImageError:
+            fault = "not an image; give one of pixels"
+            if file is not None:
+                fault = tiff_kind.unsupported(file) or image_signature.describe(file)
+            raise ImageError(f"{name}: {fault}") from None
+        except Image.DecompressionBombError:
+            raise ImageError(
+                f"{name}: more than {MAX_PIXELS // 10**6} megapixels; "
+                "scale it down first"
+            ) from None
+        except MemoryError:
+            raise ImageError(
+                f"{name}: too large for the memory that is free; scale it down first"
+            ) from None
+        # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error,
+        # KeyError and others on damaged files; all mean the same to the caller. An
+        # error of the operating system is another matter: it has a number.
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise _unreadable(error, name) from error
+            raise ImageError(
+                f"{name}: damaged or unsupported ({one_line(error)}); "
+                "save it again as PNG or JPEG"
+            ) from error
         finally:
             Image.MAX_IMAGE_PIXELS = theirs
 
 
-def _decode(opened: Callable[[], Image.Image], name: str, head: bytes) -> Image.Image:
-    try:
-        with _pillow():
-            image = opened()
-            # An image that the caller opened stays open; Pillow closes ours.
-            if not head:
-                return _rgb(image, name)
-            with image:
-                return _rgb(image, name)
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError(f"{name}: {_foreign(head)}") from None
-    except Image.DecompressionBombError:
-        raise ImageError(
-            f"{name}: more than {MAX_PIXELS // 10**6} megapixels; scale it down first"
-        ) from None
-    # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error, KeyError
-    # and others on damaged files; all of them mean the same to the caller.
-    except Exception as error:
-        raise ImageError(
-            f"{name}: damaged or unsupported ({one_line(error)}); "
-            "save it again as PNG or JPEG"
-        ) from error
+def _opened(
+    file: BinaryIO, formats: tuple[str, ...] | None = None
+) -> ImageFile.ImageFile:
+    """Pillow's image of the file, its pixels not decoded yet."""
+    signature = file.read(8)
+    file.seek(0)
+    if signature == png_chunks.SIGNATURE:
+        file = png_chunks.pixels_only(file)
+    return Image.open(file, formats=formats)
 
 
-def _foreign(head: bytes) -> str:
-    """Fault and way out for a file that Pillow does not know."""
-    if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
-        return "a HEIC image; convert it: `sips -s format jpeg IN --out OUT.jpg`"
-    if head[4:8] == b"ftyp":
-        return "a video or an unknown image format; save it as PNG or JPEG"
-    if head.startswith(b"%PDF"):
-        return "a PDF; export the page as PNG"
-    if head.lstrip().startswith(b"<"):
-        return "a web page or an SVG, not an image of pixels; export it as PNG"
-    if head.startswith((b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM", b"II*\0")):
-        return "the header is damaged; save it again as PNG or JPEG"
-    return "not an image; give a PNG, JPEG, WebP or another format of Pillow's"
-
-
-def _rgb(image: Image.Image, name: str) -> Image.Image:
+def _check_size(image: Image.Image, name: str):
     width, height = image.size
     if not width or not height:
         raise ImageError(f"{name}: the image is {width}x{height}; give one of pixels")
@@ -163,49 +175,16 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
             f"{name}: {width}x{height} is more than {MAX_PIXELS // 10**6} megapixels "
             f"or {MAX_SIDE} pixels a side; scale it down first"
         )
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    _check_size(image, name)
     # Pillow hands PostScript to Ghostscript, a program; images run no programs.
     if image.format == "EPS":
         raise ImageError(f"{name}: PostScript is not opened; save it as PNG")
+    if isinstance(image, ImageFile.StubImageFile):
+        raise ImageError(f"{name}: {image.format} is not opened; save it as PNG")
+    if fault := tiff_kind.prepare(image):
+        raise ImageError(f"{name}: {fault}")
     image.load()
-    turn = _UPRIGHT.get(_orientation(image))
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _eight_bits(image)
-    if image.has_transparency_data:
-        if image.mode in ("La", "PA"):
-            image = image.convert("LA" if image.mode == "La" else "RGBA")
-        image = image.convert("RGBA")
-        flat = Image.new("RGB", image.size, "white")
-        flat.paste(image, (0, 0), image)
-        image = flat
-    elif image.mode != "RGB":
-        image = image.convert("RGB")
-    if turn is None:
-        return image
-    image = image.transpose(turn)
-    image.info = {}  # still holds the old orientation, and would turn it twice
-    return image
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(_ORIENTATION, 1)
-    # Camera metadata is often damaged; the pixels are what was asked for.
-    except Exception:
-        return 1
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey values of 16 or 32 bits, or floats, as 0..255.
-
-    Values within 0..1 (floats), 0..255 or 0..65535 keep that scale; larger ones are
-    scaled by the largest, negative ones shifted by the smallest. NaN counts as zero.
-    """
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
-    low, high = float(values.min()), float(values.max())
-    if image.mode.startswith("I;16"):
-        low, high = 0.0, 65535.0
-    elif low >= 0:
-        scales = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-        low, high = 0.0, next((scale for scale in scales if high <= scale), high)
-    values = (values - low) * (255 / max(high - low, 1e-30))
-    return Image.fromarray(np.rint(values).astype(np.uint8))
+    return to_rgb(image)

@@ -55,13 +55,13 @@ NOT_IMAGES = {
     "empty.png": (b"", "the file is empty; give an image"),
     "text.png": (b"Not an image at all.\n", "not an image; give a PNG"),
     "page.jpg": (b"<!DOCTYPE html><p>404", "a web page or an SVG"),
-    "drawing.svg": (b'<svg xmlns="x"/>', "a web page or an SVG"),
+    "drawing.svg": (b'<svg xmlns="x"/>', "an SVG, not an image of pixels; ex"),
     "paper.pdf": (b"%PDF-1.7\n%abc", "a PDF; export the page as PNG"),
     "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC image; convert"),
     "film.mp4": (b"\0\0\0\x18ftypisom\0\0\2\0isomiso2", "a video or an unknown"),
     "zeros.bin": (bytes(4096), "not an image; give a PNG"),
     "tensors.jpg": (b"\x08\0\0\0\0\0\0\0{}      ", "not an image; give a PNG"),
-    "archive.png": (b"PK\3\4" + bytes(60), "not an image; give a PNG"),
+    "archive.png": (b"PK\3\4" + bytes(60), "a ZIP archive or an Office document; g"),
     "one-byte.png": (b"\x89", "not an image; give a PNG"),
     "signature.png": (b"\x89PNG\r\n\x1a\n", ""),
     "crc.png": (png(8, 8, bad_crc=True), "the header is damaged; save it again"),
@@ -109,16 +109,6 @@ def test_decompression_bombs_stop_at_the_header(name: str, tmp_path: Path):
     started = time.perf_counter()
     assert "than 200 megapixels" in refused(path)
     assert time.perf_counter() - started < 1
-
-
-def test_text_chunk_bomb():
-    text = zlib.compress(bytes(80 << 20), 9)
-    body = b"Comment\0\0" + text
-    crc = struct.pack(">I", zlib.crc32(b"zTXt" + body))
-    chunk = struct.pack(">I", len(body)) + b"zTXt" + body + crc
-    whole = png(8, 8, data=zlib.compress(bytes(25 * 8)))
-    data = whole[:33] + chunk + whole[33:]
-    refused(data, f"image of {len(data)} bytes")
 
 
 def test_the_limit_is_ours_and_pillow_s_is_restored(monkeypatch):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from fastvlm_mlx.processing import image_file
 from fastvlm_mlx.processing.image_file import open_image
 from tests.support.small_images import assert_close, encoded, noise
 
@@ -50,28 +49,6 @@ def test_pipe_as_a_path():
     )
     done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
     assert done.stdout.decode().strip() == "(8, 6)", done.stderr.decode()
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(orientation):
-    upright = noise(12, 8)
-    turn = image_file._UPRIGHT.get(orientation)
-    inverse = {
-        Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
-        Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
-    }
-    stored = upright if turn is None else upright.transpose(inverse.get(turn, turn))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    data = encoded(stored, "PNG", exif=exif)
-    opened = open_image(data)
-    assert opened.tobytes() == upright.tobytes()
-    # Opening what was opened turns nothing twice.
-    assert open_image(opened).tobytes() == upright.tobytes()
-    # An image of the caller's is turned too, and left as it was.
-    theirs = Image.open(io.BytesIO(data))
-    assert open_image(theirs).size == upright.size
-    assert theirs.size == stored.size and theirs.getexif()[0x0112] == orientation
 
 
 def test_damaged_exif_is_ignored():

@@ -1,0 +1,144 @@
+"""How pixels become upright RGB: orientation, scales of grey, memory."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastvlm_mlx.processing import image_pixels
+from fastvlm_mlx.processing.image_file import open_image
+from tests.support.small_images import encoded
+
+# What a camera stores as [[1, 2, 3], [4, 5, 6]], upright; from the EXIF standard's
+# words, such as 6: the first row is the right-hand side, the first column the top.
+UPRIGHT = {
+    1: [[1, 2, 3], [4, 5, 6]],
+    2: [[3, 2, 1], [6, 5, 4]],
+    3: [[6, 5, 4], [3, 2, 1]],
+    4: [[4, 5, 6], [1, 2, 3]],
+    5: [[1, 4], [2, 5], [3, 6]],
+    6: [[4, 1], [5, 2], [6, 3]],
+    7: [[6, 3], [5, 2], [4, 1]],
+    8: [[3, 6], [2, 5], [1, 4]],
+}
+STORED = np.array([[1, 2, 3], [4, 5, 6]], np.uint8) * 40
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+@pytest.mark.parametrize("strip", [1, 3, 4, 1 << 20])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_orientation(orientation, mode, strip, monkeypatch):
+    monkeypatch.setattr(image_pixels, "_STRIP_PIXELS", strip)
+    stored = Image.fromarray(STORED).convert(mode)
+    data = encoded(stored, "PNG", exif=exif(orientation))
+    opened = open_image(data)
+    wanted = np.array(UPRIGHT[orientation]) * 40
+    for channel in range(3):
+        assert np.asarray(opened)[..., channel].tolist() == wanted.tolist()
+    # Opening what was opened turns nothing twice.
+    assert open_image(opened).tobytes() == opened.tobytes()
+    # An image of the caller's is turned too, and left as it was.
+    theirs = Image.open(io.BytesIO(data))
+    assert open_image(theirs).tobytes() == opened.tobytes()
+    assert theirs.size == (3, 2) and theirs.getexif()[0x0112] == orientation
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_orientation_of_other_formats(orientation, format):
+    stored = Image.fromarray(np.kron(STORED, np.ones((16, 16), np.uint8)))
+    data = encoded(stored.convert("RGB"), format, exif=exif(orientation), quality=95)
+    grey = np.asarray(open_image(data).convert("L"))[8::16, 8::16]
+    assert np.rint(grey / 40).tolist() == UPRIGHT[orientation]
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 257, -1])
+def test_orientations_that_do_not_exist_turn_nothing(orientation):
+    image = Image.fromarray(STORED)
+    image.getexif()[0x0112] = orientation
+    assert np.asarray(open_image(image))[..., 0].tolist() == STORED.tolist()
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_the_lowest_value_may_be_zero_or_not(mode):
+    """Values above zero keep their scale: only negative ones are shifted."""
+    dtype = np.int32 if mode == "I" else np.float32
+    for values, wanted in (
+        ([0, 100, 200], [0, 100, 200]),
+        ([50, 100, 200], [50, 100, 200]),
+        ([0, 32896, 65535], [0, 128, 255]),
+        ([1000, 32896, 65535], [4, 128, 255]),
+        ([-100, 0, 100], [0, 128, 255]),
+        ([0, 0, 0], [0, 0, 0]),
+        ([0, 500_000, 1_000_000], [0, 128, 255]),
+    ):
+        image = Image.fromarray(np.array([values], dtype))
+        assert image.mode == mode
+        assert np.asarray(open_image(image))[0, :, 0].tolist() == wanted
+
+
+def test_extreme_floats_are_scaled():
+    for values, wanted in (
+        ([-3e38, 0, 3e38], [0, 128, 255]),
+        ([0, 1e-40, 1], [0, 0, 255]),
+        ([float("inf"), 1, float("-inf")], [0, 255, 0]),
+    ):
+        image = Image.fromarray(np.array([values], np.float32))
+        assert np.asarray(open_image(image))[0, :, 0].tolist() == wanted
+
+
+def test_a_dark_image_of_16_bits_stays_dark():
+    dark = np.array([[0, 128, 255]], np.uint16)
+    for format in ("PNG", "PPM", "TIFF"):
+        opened = open_image(encoded(Image.fromarray(dark), format))
+        assert np.asarray(opened)[0, :, 0].tolist() == [0, 0, 1], format
+
+
+SIDE = 3000
+MODES = {
+    "I;16": lambda: Image.fromarray(np.zeros((SIDE, SIDE), np.uint16)),
+    "I": lambda: Image.new("I", (SIDE, SIDE), 9),
+    "F": lambda: Image.new("F", (SIDE, SIDE), 0.5),
+    **{
+        mode: lambda mode=mode: Image.new(mode, (SIDE, SIDE))
+        for mode in ("RGBA", "LA", "P", "CMYK", "1", "L", "RGB")
+    },
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss in other units")
+@pytest.mark.parametrize("mode", MODES)
+def test_memory_is_at_most_three_times_the_decoded_image(mode, tmp_path):
+    path = tmp_path / "large"
+    format = "TIFF" if mode in ("I", "F", "CMYK") else "PNG"
+    options: dict = {"exif": exif(6), "compress_level": 1} if format == "PNG" else {}
+    if mode == "P":
+        options["transparency"] = 0
+    MODES[mode]().save(path, format, **options)
+    code = """if True:
+        import resource, sys
+        from fastvlm_mlx.processing.image_file import open_image
+        def peak():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        open_image(sys.argv[2])
+        before = peak()
+        open_image(sys.argv[1])
+        print(peak() - before)
+    """
+    small = tmp_path / "small.png"
+    Image.new("RGBA", (600, 600)).save(small)
+    done = subprocess.run(
+        [sys.executable, "-c", code, path, small], capture_output=True, text=True
+    )
+    used = int(done.stdout) / (SIDE * SIDE * 3)
+    print(f"{used:.2f} times")
+    assert used < 3
