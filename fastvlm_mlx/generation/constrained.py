@@ -1,20 +1,21 @@
 """Constrained decoding to JSON or a JSON schema (llguidance).
 
-llguidance says which tokens may come next, but not how to end in time. If max_tokens
-comes near, the shortest valid completion is forced, so the output always parses.
+llguidance says which tokens may come next, but not how to end in time. A token after
+which the shortest completion would not fit into max_tokens is not taken: the answer
+is completed instead, so the output always parses.
 
 An extra, `pip install 'fastvlm-mlx[serve]'`.
 """
 
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.generation.completion import JSONState
 from fastvlm_mlx.generation.json_schema import (
     grammar_of,
     import_llguidance,
@@ -22,18 +23,11 @@ from fastvlm_mlx.generation.json_schema import (
     schema_error,
 )
 from fastvlm_mlx.generation.sampling import Sampler
+from fastvlm_mlx.generation.vocabulary import Spelling, Vocabulary
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
 
-
-# Texts that end a JSON value soonest, the best first; the first allowed one is taken.
-CLOSING_TEXTS = ("}", "]", '"', ",", ":", "0", "null", "false", "{", "[")
-# Where one of these is allowed, a bracket is text and only a quote ends the string.
-STRING_TEXTS = ("a", "A", " ", "_", "-")
-MAX_COMPLETION = 1024  # tokens of a shortest completion; the search ends there
-SEARCH_SECONDS = 2.0  # for a shortest completion; milliseconds are usual
-CHECK_EVERY_BELOW = 48  # with fewer spare tokens than this, each step is checked
 _TOKENIZER_LOCK = threading.Lock()
 
 
@@ -50,91 +44,78 @@ class JSONConstraint:
 
     def __init__(self, model: "FastVLMModel", schema: Any = None):
         self._vocabulary = llguidance_tokenizer(model)
+        grammar = grammar_of(schema)
         self._matcher = import_llguidance().LLMatcher(
-            self._vocabulary, grammar_of(schema), log_level=0, limits=limits()
+            self._vocabulary.tokenizer, grammar, log_level=0, limits=limits()
         )
         self._check()
-        self._closing = self._ids(CLOSING_TEXTS)
-        self._quote = self._ids('"')
-        self._text = self._ids(STRING_TEXTS)
+        self._state = JSONState.start(schema, grammar)
+        self._end: Spelling | None = None  # a completion of `_state`
+        self._end_start = 0  # where in its text it begins
         self._last: mx.array | None = None
         self._forced: Iterator[int] | None = None
-        self._next_look: int | None = None  # at this many tokens left
 
     def choose(self, logits: mx.array, draw: Sampler, left: int) -> mx.array:
         """See `sampling.Constraint`."""
         mx.async_eval(logits)  # the model computes while the mask is found
         if self._last is not None:
-            self._consume(self._matcher, int(self._last.item()))  # type: ignore
+            self._matcher.consume_token(int(self._last.item()))  # type: ignore
+            self._check()
             self._last = None
+        if self._forced is None and self._end is None:
+            self._look_at_whole(left)
         if self._matcher.is_stopped():
             # The end token; the look-ahead asks once more after it.
-            return mx.array([self._vocabulary.eos_token])
+            return mx.array([self._vocabulary.end])
         token = None
         if self._forced is None:
-            token = self._draw_with_room(logits, draw, left)
+            token = draw(self._masked(logits, self._matcher))
+            if not self._leaves_room(int(token.item()), left):  # type: ignore
+                assert self._end is not None
+                self._forced = iter(self._end.tokens(self._end_start))
+                token = None
         if token is None:
             assert self._forced is not None
-            token = mx.array([next(self._forced, self._vocabulary.eos_token)])
+            token = mx.array([next(self._forced, self._vocabulary.end)])
         self._last = token
         return token
 
-    def _draw_with_room(
-        self, logits: mx.array, draw: Sampler, left: int
-    ) -> mx.array | None:
-        """A token that leaves room for a completion, or None: then it is `_forced`."""
-        token = draw(self._masked(logits, self._matcher))
-        if self._next_look is not None and left > self._next_look:
-            return token
-        completion = self._shortest_completion(self._matcher)
-        spare = left - len(completion)
-        if spare < 0 and self._next_look is None:
+    def _look_at_whole(self, left: int):
+        """Finds the shortest answer of all, which must fit into `left` tokens."""
+        self._end = self._shortest(self._state)
+        if self._end is None:
+            raise schema_error("its shortest answer takes too long to find")
+        needed = self._end.counts[0] + 1
+        if needed > left:
             raise OptionError(
                 f"max_tokens {left}: too few for JSON of this schema;"
-                f" give at least {len(completion)}"
+                f" give at least {needed}"
             )
-        # One token seldom makes the shortest completion much longer.
-        self._next_look = left - spare // 8
-        if spare > CHECK_EVERY_BELOW:
-            return token
-        ahead = self._matcher.deep_copy()
-        self._consume(ahead, int(token.item()))  # type: ignore
-        if ahead.is_stopped() or len(self._shortest_completion(ahead)) < left:
-            return token
-        self._forced = iter(completion)
-        return None
 
-    def _shortest_completion(self, matcher: Any) -> list[int]:
-        """The tokens of the shortest completion found, the end token included."""
-        matcher = matcher.deep_copy()
-        completion: list[int] = []
-        latest = time.monotonic() + SEARCH_SECONDS
-        while len(completion) < MAX_COMPLETION:
-            if time.monotonic() > latest:
-                raise schema_error("its end takes too long to find")
-            if matcher.is_accepting() or matcher.is_stopped():
-                break
-            forced = matcher.compute_ff_bytes()
-            ids = self._vocabulary.tokenize_bytes(forced) if forced else []
-            if not ids:
-                ids = [self._closing_token(_bits(matcher.compute_bitmask()))]
-            for token in ids:
-                if not matcher.consume_token(token):
-                    return [*completion, self._vocabulary.eos_token]
-                completion.append(token)
-        return [*completion, self._vocabulary.eos_token]
+    def _leaves_room(self, token: int, left: int) -> bool:
+        """Takes note of `token` if the answer can be completed in time after it."""
+        if self._vocabulary.is_end(token):
+            return True
+        assert self._end is not None
+        text = self._vocabulary.text(token)
+        state = self._state.after(text)
+        end, start = self._end, self._end_start
+        if end.text.startswith(text, start):
+            start += len(text)
+        elif not state.completes(end.text[start:]):
+            start = -1
+        # A completion that is known to be one spares the search for the shortest.
+        if start < 0 or end.counts[start] + 1 >= left:
+            end, start = self._shortest(state), 0
+            if end is None or end.counts[0] + 1 >= left:
+                return False
+        self._state, self._end, self._end_start = state, end, start
+        return True
 
-    def _closing_token(self, allowed: np.ndarray) -> int:
-        in_text = any(allowed[token] for token in self._text)
-        for token in [*self._quote, *self._closing] if in_text else self._closing:
-            if allowed[token]:
-                return token
-        return int(allowed.argmax())
-
-    def _ids(self, texts: Iterable[str]) -> list[int]:
-        """The tokens of those `texts` that are one token."""
-        spelled = map(self._vocabulary.tokenize_str, texts)
-        return [ids[0] for ids in spelled if len(ids) == 1]
+    def _shortest(self, state: JSONState) -> Spelling | None:
+        """The shortest completion of `state`, without the end token."""
+        text = state.shortest_completion(self._vocabulary.alphabet)
+        return None if text is None else self._vocabulary.spell(text)
 
     def _masked(self, logits: mx.array, matcher: Any) -> mx.array:
         words = np.frombuffer(matcher.compute_bitmask(), np.uint32)
@@ -144,17 +125,13 @@ class JSONConstraint:
         allowed = bits.flatten()[: logits.shape[-1]].astype(mx.bool_)
         return mx.where(allowed, logits, -mx.inf)
 
-    def _consume(self, matcher: Any, token: int):
-        matcher.consume_token(token)
-        self._check()
-
     def _check(self):
         if self._matcher.is_error():
             raise schema_error(self._matcher.get_error())
 
 
-def llguidance_tokenizer(model: "FastVLMModel") -> Any:
-    """`model`'s tokenizer as llguidance's, made on first use.
+def llguidance_tokenizer(model: "FastVLMModel") -> Vocabulary:
+    """`model`'s tokenizer as llguidance's and its tokens' bytes, made on first use.
 
     That takes seconds with a large vocabulary; a server calls it ahead of time.
 
@@ -166,17 +143,15 @@ def llguidance_tokenizer(model: "FastVLMModel") -> Any:
         if model.llguidance_tokenizer is None:
             tokenizer, text = model.tokenizer, model.config.text
             assert text is not None  # a model that generates text has one
-            model.llguidance_tokenizer = llguidance.LLTokenizer(
-                tokenizer.to_json(),
-                n_vocab=text.vocab_size,
-                eos_token=sorted(tokenizer.stop_ids),
-                slices=llguidance.LLTokenizer.json_slices(),
+            model.llguidance_tokenizer = Vocabulary(
+                llguidance.LLTokenizer(
+                    tokenizer.to_json(),
+                    n_vocab=text.vocab_size,
+                    eos_token=sorted(tokenizer.stop_ids),
+                    slices=llguidance.LLTokenizer.json_slices(),
+                )
             )
         return model.llguidance_tokenizer
-
-
-def _bits(mask: bytes) -> np.ndarray:
-    return np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")
 
 
 def json_constraint(model: "FastVLMModel", schema: Any) -> JSONConstraint | None:
