@@ -3,14 +3,13 @@
 The answer goes to stdout; the prompt is readline's, the rest goes to stderr.
 """
 
-import os
-import shlex
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import terminal
-from fastvlm_mlx.app.chat import line_editor, stats
+from fastvlm_mlx.app.chat import line_editor, line_images, stats
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.generation import constrained
 
@@ -26,12 +25,15 @@ Type '/help' for the other commands
 Ctrl-C ends an answer, Ctrl-D or '/quit' leaves"""
 
 HELP = """\
-/image PATH...  add images; a path alone does the same
+/image PATH...  add images; a path alone, or before a question, does the same
 /reset          start over, with the images of the start
 /stats          times, tokens and memory of the last answer
 /save FILE      write the conversation as JSON
 /load FILE      go on with a saved conversation
 /quit           leave"""
+
+# What people type to leave other programs.
+LEAVING = ("exit", "quit", "exit()", "quit()", ":q")
 
 
 class Repl:
@@ -63,16 +65,20 @@ class Repl:
             "/load": self.load,
             "/help": lambda rest: terminal.note(HELP),
             "/quit": self.leave,
-            "/exit": self.leave,
+        }
+        # What other programs taught people to type; Tab and /help leave them out.
+        self.synonyms = {
+            **dict.fromkeys(("/exit", "/q", "/bye"), self.leave),
+            **dict.fromkeys(("/?", "/h"), self.commands["/help"]),
         }
 
     def run(self, history: Path) -> None:
         """Talk until Ctrl-D or /quit; `history` is the file of earlier lines."""
         terminal.note(WELCOME.format(model=self.model))
-        with line_editor.ready(history, sorted(self.commands)):
-            while not self.leaving and (line := line_editor.read("> ")) is not None:
+        with line_editor.ready(history, sorted(self.commands)) as read:
+            while not self.leaving and (text := read("> ")) is not None:
                 try:
-                    self.obey(line)
+                    self.obey(text)
                 except KeyboardInterrupt:
                     terminal.note("")
                 except BrokenPipeError:
@@ -81,22 +87,52 @@ class Repl:
                     # The session outlives what goes wrong in it, as a shell does.
                     terminal.report(error)
 
-    def obey(self, line: str) -> None:
-        """Do what one line says."""
-        line = line.strip()
-        command, _, rest = line.partition(" ")
-        if command in self.commands:
-            self.commands[command](rest.strip())
-        elif is_dropped(line):
-            self.add_images(line)
-        elif command.startswith("/"):
-            terminal.note(f"unknown command '{command}'; /help lists them")
-        elif line:
-            self.ask(line)
+    def obey(self, text: str) -> None:
+        """Do what one line says, or several that were pasted at once.
+
+        Their commands are obeyed; what stands between two of them is one question.
+        """
+        if text.strip().lower() in LEAVING:
+            self.leave()
+            return
+        question: list[str] = []
+        for line in re.split(r"\r\n?|\n", text):
+            name = line.split(maxsplit=1)[0] if line.strip() else ""
+            command = self.commands.get(name) or self.synonyms.get(name)
+            if command is None:
+                question.append(line)
+                continue
+            self.obey_question("\n".join(question))
+            question = []
+            command(line.strip()[len(name) :].strip())
+            if self.leaving:
+                return
+        self.obey_question("\n".join(question))
+
+    def obey_question(self, text: str) -> None:
+        """Adds the images that `text` names, and asks what is left of it."""
+        text = text.strip()
+        if not text:
+            return
+        images, question = line_images.images_and_question(text)
+        if not images and text[0] == "/":
+            first = line_images.first_word(text)
+            if not line_images.is_path(first):
+                terminal.note(f"unknown command '{first}'; /help lists them")
+                return
+            images, question = [first], ""  # The error of opening it says what it is.
+        elif line_images.are_images(question):
+            images, question = images + line_images.names(question), ""
+        for image in images:
+            self.add_image(image)
+        if question:
+            self.ask(question)
 
     def ask(self, question: str) -> None:
         """Streams one answer; Ctrl-C ends it and keeps what was shown."""
         last = None
+        # Bytes that are no UTF-8 were kept for the sake of paths.
+        question = re.sub("[\ud800-\udfff]", "\ufffd", question)
         with terminal.deferred_interrupt() as cancel:
             for last in self.conversation.answer(
                 question,
@@ -114,13 +150,22 @@ class Repl:
         if self.show_stats:
             self.show()
 
+    def add_image(self, name: str) -> None:
+        """The image joins the next question."""
+        self.conversation.add(name)
+        terminal.note(f"added {name}")
+
     def add_images(self, rest: str) -> None:
-        """`/image PATH...`: the images join the next question."""
+        """`/image PATH...`: the images join the next question, which may follow."""
         if not rest:
             raise OptionError("/image needs a path; for example /image photo.jpg")
-        for name in words(rest):
-            self.conversation.add(name)
-            terminal.note(f"added {name}")
+        images, question = line_images.images_and_question(rest)
+        if not images or (question and line_images.is_path(question)):
+            images, question = line_images.names(rest), ""
+        for image in images:
+            self.add_image(image)
+        if question:
+            self.ask(question)
 
     def reset(self, rest: str = "") -> None:
         """`/reset`: forget all turns."""
@@ -160,39 +205,9 @@ class Repl:
         self.leaving = True
 
 
-def words(text: str) -> list[str]:
-    r"""The file names in a line, as typed or dragged into a terminal.
-
-    `a.png b.png` are two, `'a b.png'`, `a\ b.png` and an existing `a b.png` are one.
-    A leading ~ is the home folder.
-    """
-    if is_file(text):
-        return [text]
-    try:
-        names = shlex.split(text)
-    except ValueError:
-        # An apostrophe in a name is no quotation: /image Anna's cat.png
-        names = [text]
-    return [str(Path(name).expanduser()) if name[:1] == "~" else name for name in names]
-
-
-def is_file(name: str) -> bool:
-    """Whether this names a file; whatever was typed, this never raises."""
-    try:
-        return Path(name).expanduser().is_file()
-    except (OSError, ValueError, RuntimeError):
-        return False
-
-
-def is_dropped(line: str) -> bool:
-    """Whether a line is what dragging files into a terminal leaves: whole paths."""
-    names = words(line)
-    return bool(names) and all(os.path.isabs(n) and is_file(n) for n in names)
-
-
 def one_file(command: str, rest: str) -> Path:
-    """The path after a command that takes exactly one."""
-    names = words(rest)
-    if len(names) != 1:
-        raise OptionError(f"{command} takes one file, got {len(names)}")
-    return Path(names[0]).expanduser()
+    """The path after a command that takes exactly one; its spaces need no quotes."""
+    if not rest:
+        raise OptionError(f"{command} takes one file; for example {command} talk.json")
+    names = line_images.names(rest)
+    return Path(names[0] if len(names) == 1 else rest).expanduser()

@@ -21,6 +21,7 @@ from fastvlm_mlx.generation.sampling import Sampling
 from tests.support.echo import EchoConversation
 
 PROMPT = "\r\n> "
+BRACKETS = "\x1b[?2004h"  # asks a terminal to mark what is pasted
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +38,24 @@ def terminal(session) -> pexpect.spawn:
     return session
 
 
-def start(folder: Path, *arguments: str) -> pexpect.spawn:
+def start(folder: Path, *arguments: str, before: str = "", **env: str) -> pexpect.spawn:
+    """A conversation at its first prompt; `before` is Python that runs first."""
+    module, *rest = arguments or ("tests.support.echo", str(folder))
+    code = f"{before}\nimport runpy; runpy.run_module({module!r}, run_name='__main__')"
+    environment = {"TERM": "dumb", "FASTVLM_CACHE": str(folder / "cache"), **env}
     child: Any = pexpect.spawn(
         sys.executable,
-        ["-m", *(arguments or ("tests.support.echo", str(folder)))],
-        env={**os.environ, "TERM": "dumb", "FASTVLM_CACHE": str(folder / "cache")},
+        ["-c", code, *rest],
+        env={**os.environ, **environment},
         encoding="utf-8",
+        codec_errors="replace",
         timeout=20,
         dimensions=(40, 200),
     )
     for waiter in (child, child.ptyproc):
         waiter.delayafterclose = waiter.delayafterterminate = 0.02
     child.delaybeforesend = None
-    child.expect_exact(PROMPT)
+    child.expect(f"\r\n({re.escape(BRACKETS)})?> ")
     return child
 
 
@@ -90,6 +96,87 @@ def test_images_by_command_and_by_dragging(terminal, tmp_path):
     assert say(terminal, f"{escaped} ") == f"added {spaced}"
 
 
+def test_an_image_and_a_question_in_one_line(terminal, tmp_path):
+    image = tmp_path / "two cats.png"
+    image.touch()
+    escaped = str(image).replace(" ", r"\ ")
+    for typed in (image, escaped, f"'{image}'", f"/image {image}", image.as_uri()):
+        assert say(terminal, f"{typed} Which is it?") == (
+            f"added {image}\nWhich is it? "
+        )
+    assert say(terminal, f"Which is it? {escaped} ") == f"added {image}\nWhich is it? "
+    address = "https://127.0.0.1/cat"
+    session, conversation = repl_of_echo()
+    added = []
+    conversation.add = added.append
+    session.obey(f"{address} Which is it?")
+    assert added == [address] and conversation.turns[0][0] == "Which is it?"
+
+
+def test_a_path_is_never_an_unknown_command(terminal, tmp_path):
+    missing = tmp_path / "cat.png"
+    for line in (f"{missing} Which is it?", f"{missing}", "cat.png", "./cat.png"):
+        name = line.split()[0]
+        assert say(terminal, line) == f"error: {name}: no such file; check the path"
+    # The real conversation says that a folder is no image.
+    assert say(terminal, f"{tmp_path} Which?") == f"added {tmp_path}"
+
+
+def test_several_pasted_lines_are_one_question(terminal):
+    pasted = "What is this?\r\rIt may be a number.\rAnswer shortly."
+    output = say(terminal, pasted)
+    assert output.endswith("What is this?\n\nIt may be a number.\nAnswer shortly. ")
+    assert say(terminal, "and that?") == "and that? "
+
+
+@pytest.mark.parametrize("reads", ["with readline", "without"])
+def test_commands_among_pasted_lines_are_obeyed(tmp_path, reads):
+    before = "import sys; sys.modules['readline'] = None" if reads == "without" else ""
+    child = start(tmp_path, before=before)
+    child.send(f"one\rtwo\r/save {tmp_path}/talk.json\rthree\r")
+    child.expect_exact("saved ")
+    child.expect_exact("three ")
+    child.expect_exact(PROMPT)
+    child.send("four\r\x04")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    saved = json.loads((tmp_path / "talk.json").read_text())
+    assert saved == [["one\ntwo", "one\ntwo"]]
+
+
+def test_a_terminal_that_brackets_a_paste(tmp_path):
+    if line_editor.readline is None or not line_editor.knows_brackets("xterm"):
+        pytest.skip("readline without bracketed paste")
+    child = start(tmp_path, TERM="xterm")
+    assert BRACKETS in str(child.after)
+    child.send("\x1b[200~one\rtwo\rthree\x1b[201~")
+    child.expect_exact("three")
+    # Nothing is asked before Enter, so more can be typed.
+    child.send(" four\r")
+    child.expect_exact("three four ")
+    child.expect_exact("> ")
+    child.send("/quit\r")
+    child.expect(pexpect.EOF)
+    # The next session remembers one line, not three.
+    again = start(tmp_path)
+    assert say(again, "\x1b[A\x1b[A").endswith("one two three four ")
+    again.close(force=True)
+
+
+@pytest.mark.parametrize("reads", ["with readline", "without"])
+def test_what_is_no_text_does_not_end_the_session(tmp_path, reads):
+    before = "import sys; sys.modules['readline'] = None" if reads == "without" else ""
+    child = start(tmp_path, before=before, PYTHONIOENCODING="utf-8:strict")
+    raw: Any = child
+    for line in (b"caf\xe9", b"\0", b"a\0b", b"x" * 3000, b"\xff\xfe"):
+        os.write(raw.child_fd, line + b"\r")
+        time.sleep(0.2)
+        child.expect_exact(PROMPT)
+    assert say(child, "still there?").endswith("still there? ")
+    child.close(force=True)
+
+
 def test_a_bad_image_keeps_the_session(terminal):
     assert say(terminal, "/image nowhere.png") == (
         "error: nowhere.png: no such file; check the path"
@@ -120,6 +207,10 @@ def test_save_reset_and_load(terminal, tmp_path):
     assert "cat.png exists; choose" in say(terminal, f"/save {image}")
     assert image.read_text() == "precious"
     assert say(terminal, "/save").startswith("error: /save takes one file")
+    spaced = tmp_path / "a b.json"
+    assert say(terminal, f"/save {spaced}") == f"saved {spaced}"
+    assert say(terminal, f"/load '{spaced}'") == f"loaded {spaced}"
+    assert say(terminal, f"/load {spaced}") == f"loaded {spaced}"
     assert say(terminal, "/reset").startswith("started over")
     assert say(terminal, f"/load {file}") == f"loaded {file}"
     missing = tmp_path / "missing.json"
@@ -129,7 +220,8 @@ def test_save_reset_and_load(terminal, tmp_path):
 
 
 def test_help_and_unknown_commands(terminal):
-    assert say(terminal, "/help") == repl.HELP
+    for line in ("/help", "/?", "/h"):
+        assert say(terminal, line) == repl.HELP
     assert say(terminal, "/frobnicate now") == (
         "unknown command '/frobnicate'; /help lists them"
     )
@@ -179,7 +271,7 @@ def test_tab_completes_commands_and_paths(terminal, tmp_path):
     )
 
 
-@pytest.mark.parametrize("leave", ["\x04", "/quit\n", "/exit\n"])
+@pytest.mark.parametrize("leave", ["\x04", "/quit\n", "/exit\n", "/q\n", "exit\n"])
 def test_leaving(tmp_path, leave):
     terminal = start(tmp_path)
     terminal.send(leave)
@@ -188,29 +280,28 @@ def test_leaving(tmp_path, leave):
     assert terminal.exitstatus == 0
 
 
-@pytest.mark.parametrize(
-    ("typed", "names"),
-    [
-        ("a.png", ["a.png"]),
-        ("a.png b.png", ["a.png", "b.png"]),
-        (r"a\ b.png", ["a b.png"]),
-        ("'a b.png' \"c d.png\"", ["a b.png", "c d.png"]),
-        ("Anna's cat.png", ["Anna's cat.png"]),
-        ("~/a.png", [os.path.expanduser("~/a.png")]),
-        ("", []),
-    ],
-)
-def test_file_names_in_a_line(typed, names):
-    assert repl.words(typed) == names
+def repl_of_echo() -> tuple[Repl, EchoConversation]:
+    conversation = EchoConversation()
+    session = Repl(conversation, "echo", Sampling())  # pyright: ignore[reportArgumentType]
+    return session, conversation
+
+
+def test_words_that_leave():
+    for word in ("quit", "Exit", "exit()", ":q", "/bye"):
+        session, conversation = repl_of_echo()
+        session.obey(word)
+        assert session.leaving and not conversation.turns
+    session, conversation = repl_of_echo()
+    session.obey("exit\nmeans what?")
+    assert not session.leaving and conversation.turns
 
 
 def test_odd_lines_are_questions_or_unknown(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "what").touch()
     odd = ["'", '"', "\\", "\0", "x" * 5000, "~nobody/x", ".", "what", "a /image b"]
-    conversation = EchoConversation()
-    session = Repl(conversation, "echo", Sampling())  # pyright: ignore[reportArgumentType]
-    for line in [*odd, "/", "//", "/Image x", "/nowhere/x.png"]:
+    session, conversation = repl_of_echo()
+    for line in [*odd, "/", "//", "/Image x", "/nowhere now"]:
         session.obey(line)
     assert [question for question, _ in conversation.turns] == odd
     unknown = capsys.readouterr().err.splitlines()
