@@ -50,6 +50,15 @@ def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def hub_library_online() -> None:
+    """huggingface_hub keeps for good whether it was offline when it was imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HF_HUB_OFFLINE", raising=False)
+        patch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+        import huggingface_hub.constants  # noqa: F401
+
+
+@pytest.fixture(scope="session", autouse=True)
 def fast_products() -> None:
     """Most tests make their models without `load`, which binds OpenBLAS."""
     import mlx.core  # noqa: F401  bind() needs the library loaded
