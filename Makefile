@@ -1,6 +1,12 @@
 # Two commands are all it takes: `make chat` and `make test`. `make parity` compares
 # with PyTorch, in an environment of its own.
-PYTHON ?= python3
+# The first Python that fits; `make chat PYTHON=/path/to/python` names another. 3.14 is
+# last: coremltools has no build for it yet.
+FITS = import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $(1)))
+find = for p in $(1); do "$$p" -c '$(call FITS,$(2))' 2>/dev/null && echo "$$p" && break; done
+PYTHON ?= $(shell { $(call find,python3 python3.13 python3.12 python3.11 python3.10,13); \
+	$(call find,python3 python3.14,99); } | head -n 1)
+NO_PYTHON = error: $(or $(PYTHON),python3): not a Python from 3.10 on; install one ("brew install python@3.13" on a Mac) or name it: make chat PYTHON=/path/to/python3.13
 VENV := .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
@@ -35,23 +41,27 @@ docs: $(VENV)/installed-dev
 	$(BIN)/python -m tests.app.test_help
 	$(BIN)/python -m tests.support.make_api_page
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+# One that was interrupted, or made by a Python that does not fit, is made anew.
+$(VENV)/made:
+	@$(BIN)/python -c 'import pip; $(call FITS,99)' 2>/dev/null || { \
+	    "$(PYTHON)" -c '$(call FITS,99)' 2>/dev/null || { echo '$(NO_PYTHON)' >&2; exit 1; }; \
+	    "$(PYTHON)" -m venv --clear $(VENV); }
+	@touch $@
 
-$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+$(VENV)/installed: pyproject.toml $(VENV)/made
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu]'
 	touch $@
 
 # `pip install --group` needs pip 25.1; `make` works with the pip of any Python >= 3.10.
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev --editable '.[coreml,serve]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev --editable '.[cpu,serve]'
 	touch $@
 
-$(PARITY)/installed: pyproject.toml
-	$(PYTHON) -m venv $(PARITY)
+$(PARITY)/installed: pyproject.toml $(VENV)/made
+	$(BIN)/python -m venv --clear $(PARITY)
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check $(PARITY_PIP) --group dev --group parity --editable '.[coreml,serve]'
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check $(PARITY_PIP) --group dev --group parity --editable '.[cpu,serve]'
 	$(PARITY)/bin/python -c "import timm, torch, transformers"
 	touch $@
 
