@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fastvlm_mlx.convert.outputs import CONVERTER_KEY, converter
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.model.config import ModelConfig
@@ -100,6 +101,7 @@ def llava_config(config: ModelConfig, stop_id: int) -> dict[str, Any]:
     layers = len(projector.dims) - 1
     kind = "linear" if layers == 1 else f"mlp{layers}x_gelu"
     return {
+        CONVERTER_KEY: converter(),
         "architectures": ["LlavaQwen2ForCausalLM"],
         "hidden_act": "silu",
         "use_cache": True,

@@ -29,6 +29,7 @@ from fastvlm_mlx.convert.coreml.mil_encoder import (
 from fastvlm_mlx.convert.coreml.mil_weights import Weights
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.coreml.verify import Reference, Verdict
+from fastvlm_mlx.convert.outputs import PACKAGE
 from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.device import cpu_only
 from fastvlm_mlx.errors import OptionError
@@ -87,7 +88,7 @@ def export(
         options: the defaults suit the Neural Engine.
         images: compared on these; two photographs of ours by default.
         strict: compares also with every intermediate rounded to float16.
-        overwrite: replaces `out` if it exists.
+        overwrite: replaces `out` if it is a package that this program wrote.
         notify: called with one line as each step starts.
     Raises:
         OptionError: an option cannot be honoured, coremltools is not installed, or
@@ -95,14 +96,14 @@ def export(
         CheckpointError: the model has no encoder.
     """
     options = options or CoreMLOptions()
-    out = Path(out)
+    out = Path(out).expanduser()
     if out.suffix != SUFFIX:
         raise OptionError(f"{out}: a Core ML package is called NAME{SUFFIX}")
     sizes = options.sizes(model)
     import_coremltools()
     say = notify or (lambda line: None)
     reference = Reference(model, images)
-    with staged_folder(out, overwrite=overwrite) as folder:
+    with staged_folder(out, overwrite=overwrite, kind=PACKAGE) as folder:
         package = folder / f"encoder{SUFFIX}"
         found = write_package(model, package, options, sizes, say)
         say("comparing it with the MLX encoder")

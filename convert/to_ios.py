@@ -23,6 +23,7 @@ from fastvlm_mlx.convert.coreml import mlpackage, verify
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.coreml.verify import Reference, Verdict
 from fastvlm_mlx.convert.ios_memory import MemoryEstimate, estimate_memory
+from fastvlm_mlx.convert.outputs import IOS_PACKAGE, MODEL_FOLDER
 from fastvlm_mlx.convert.save_weights import LICENCE_FILES, copy_files, save_tensors
 from fastvlm_mlx.convert.to_coreml import write_package
 from fastvlm_mlx.coreml_encoder import import_coremltools
@@ -35,7 +36,6 @@ from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.image_file import Source
 from fastvlm_mlx.weights.weight_files import Tensors, cast
 
-PACKAGE = "fastvithd.mlpackage"
 PROCESSOR = "LlavaProcessor"
 
 # FastVLM.swift's precondition on the encoder's output.
@@ -85,7 +85,7 @@ def export(
             Ignored if the source is quantized already.
         q_group_size: weights that share a scale: 32, 64 or 128.
         images: compared on these; two photographs of ours by default.
-        overwrite: replaces `out` if it exists.
+        overwrite: replaces `out` if it is a model folder that this program wrote.
     Raises:
         CheckpointError: the app cannot run such a model.
         OptionError: an option cannot be honoured, or the package agrees too little
@@ -105,8 +105,10 @@ def export(
         tensors, config, None if config.quantization else q_bits, q_group_size
     )
     sizes = options.sizes(model)
-    with staged_folder(out, overwrite=overwrite, source=folder) as partial:
-        package = partial / PACKAGE
+    with staged_folder(
+        out, overwrite=overwrite, kind=MODEL_FOLDER, source=folder
+    ) as partial:
+        package = partial / IOS_PACKAGE
         lossy = write_package(model, package, options, sizes, lambda line: None)
         verdicts = verify.judge(mlpackage.read(package), Reference(model, images))
         verify.require(verdicts, str(out), "nothing was written")

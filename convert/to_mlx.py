@@ -19,6 +19,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from fastvlm_mlx.convert.fold_checkpoint import fold_checkpoint, fold_with_encoder_of
+from fastvlm_mlx.convert.outputs import MODEL_FOLDER
 from fastvlm_mlx.convert.quantization_check import Agreement, measure_agreement
 from fastvlm_mlx.convert.save_weights import (
     LICENCE_FILES,
@@ -103,7 +104,7 @@ def convert(
             never quantized.
         q_group_size: weights that share a scale: 32, 64 (default) or 128.
         encoder_from: another checkpoint to take the vision encoder from.
-        overwrite: replaces `out` if it exists.
+        overwrite: replaces `out` if it is a model folder that this program wrote.
         first_wins: keeps `out` as it is, without an error, if another process wrote
             it meanwhile.
         on_progress: called with (bytes done, bytes in all) while tensors are written.
@@ -116,7 +117,7 @@ def convert(
     _check_options(dtype, q_bits, q_group_size)
     check_not_forked()
     openblas.bind()
-    source, out = Path(source), Path(out)
+    source, out = Path(source), Path(out).expanduser()
     with ExitStack() as stack:
         checkpoint = stack.enter_context(open_checkpoint(source, on_progress))
         if encoder_from is not None:
@@ -133,7 +134,11 @@ def convert(
             _check_tokenizer(checkpoint.folder, config.text.vocab_size)
         agreement = None
         with staged_folder(
-            out, overwrite=overwrite, source=source, first_wins=first_wins
+            out,
+            overwrite=overwrite,
+            kind=MODEL_FOLDER,
+            source=source,
+            first_wins=first_wins,
         ) as folder:
             if q_bits is not None:
                 original, original_config = tensors, config

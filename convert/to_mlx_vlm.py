@@ -17,6 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx.convert import llava_files
+from fastvlm_mlx.convert.outputs import MODEL_FOLDER
 from fastvlm_mlx.convert.save_weights import LICENCE_FILES, copy_files, save_tensors
 from fastvlm_mlx.device import DTYPES, cpu_only
 from fastvlm_mlx.errors import CheckpointError, OptionError
@@ -73,7 +74,7 @@ def export(
         dtype: `float32`, `float16` or `bfloat16`, of all tensors but quantized ones.
         q_bits: 4 or 8 quantizes the language model.
         q_group_size: weights that share a scale: 32, 64 or 128.
-        overwrite: replaces `out` if it exists.
+        overwrite: replaces `out` if it is a model folder that this program wrote.
     Raises:
         CheckpointError: mlx-vlm's code cannot express the encoder.
         OptionError: an option cannot be honoured.
@@ -98,7 +99,9 @@ def export(
             named[name] = array
     named = cast(named, DTYPES[dtype])
     del tensors
-    with staged_folder(out, overwrite=overwrite, source=folder) as partial:
+    with staged_folder(
+        out, overwrite=overwrite, kind=MODEL_FOLDER, source=folder
+    ) as partial:
         save_tensors(partial, named)
         _, stop_id = llava_files.write_tokenizer(folder, partial, add_image=False)
         written = llava_files.llava_config(config, stop_id)

@@ -8,9 +8,10 @@ from fastvlm_mlx.app.export.report import print_verdicts
 from fastvlm_mlx.app.session import UsageError
 from fastvlm_mlx.convert import to_coreml
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
+from fastvlm_mlx.convert.outputs import PACKAGE
 from fastvlm_mlx.fastvlm import load
-from fastvlm_mlx.files.atomic_write import check_output
 from fastvlm_mlx.files.disk_space import format_size
+from fastvlm_mlx.files.output_check import check_output
 
 
 def package_path(out: Path) -> Path:
@@ -74,7 +75,7 @@ def run(
     Raises:
         OptionError: `out` exists, coremltools is missing, or the package drifts.
     """
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite, kind=PACKAGE)
     report = to_coreml.export(
         load(source, dtype="float32"),
         out,

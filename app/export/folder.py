@@ -5,8 +5,9 @@ from pathlib import Path
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.session import UsageError
 from fastvlm_mlx.convert import to_mlx
-from fastvlm_mlx.files.atomic_write import check_output
+from fastvlm_mlx.convert.outputs import MODEL_FOLDER
 from fastvlm_mlx.files.disk_space import format_size
+from fastvlm_mlx.files.output_check import check_output
 from fastvlm_mlx.hub.locate import locate
 
 
@@ -38,7 +39,7 @@ def run(
         CheckpointError: the checkpoint is unknown, damaged or incomplete.
         OptionError: an option cannot be honoured, or `out` cannot be written.
     """
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite, kind=MODEL_FOLDER)
     donor = None if encoder_from is None else locate(encoder_from)
     with terminal.progress("converting") as update:
         report = to_mlx.convert(

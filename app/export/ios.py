@@ -6,8 +6,9 @@ from pathlib import Path
 from fastvlm_mlx.app.export.report import print_verdicts
 from fastvlm_mlx.convert import to_ios
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.files.atomic_write import check_output
+from fastvlm_mlx.convert.outputs import MODEL_FOLDER
 from fastvlm_mlx.files.disk_space import format_size
+from fastvlm_mlx.files.output_check import check_output
 
 
 def run(
@@ -26,7 +27,7 @@ def run(
         CheckpointError: the app cannot run such a model.
         OptionError: an option cannot be honoured, or the package drifts.
     """
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite, kind=MODEL_FOLDER)
     report = to_ios.export(
         source,
         out,

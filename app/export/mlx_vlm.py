@@ -4,8 +4,9 @@ from pathlib import Path
 
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.convert import to_mlx_vlm
-from fastvlm_mlx.files.atomic_write import check_output
+from fastvlm_mlx.convert.outputs import MODEL_FOLDER
 from fastvlm_mlx.files.disk_space import format_size
+from fastvlm_mlx.files.output_check import check_output
 
 
 def run(
@@ -23,7 +24,7 @@ def run(
         CheckpointError: the encoder is not of the form that mlx-vlm knows.
         OptionError: an option cannot be honoured.
     """
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite, kind=MODEL_FOLDER)
     report = to_mlx_vlm.export(
         source,
         out,

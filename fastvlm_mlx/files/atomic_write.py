@@ -1,35 +1,35 @@
 """Atomic output: files and folders are written beside their place, then renamed.
 
-What is being written is called `.NAME.partial-HOST-PID-RANDOM`, so nothing unfinished
-ever carries the asked-for name. Any failure removes it; after a kill -9 or a power cut
-the next run does.
+What is being written is called `.NAME.partial-HOST-PID-START-RANDOM`, so nothing
+unfinished ever carries the asked-for name. Any failure removes it; after a kill -9 or a
+power cut the next run does.
 """
 
 import contextlib
 import errno
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from fastvlm_mlx.errors import FastVLMError, OptionError
-from fastvlm_mlx.files.disk_space import format_size
+from fastvlm_mlx.files.output_check import (
+    check_apart,
+    check_replaceable,
+    exists_already,
+    make_parents,
+    remove_empty,
+    resolve_output,
+)
+from fastvlm_mlx.files.own_output import OutputKind
 from fastvlm_mlx.files.temporary_names import (
     partial_name,
     remove,
     remove_stale,
     signals_unwind,
-    stem,
     sync,
 )
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-# Only writing fails with these, whatever path the error names.
-_WRITING = _FULL | {errno.EROFS, errno.EFBIG}
-# MLX reports a failed write as RuntimeError, without errno (0.32: "[write] Unable to
-# write N bytes to file.", "[save_safetensors] Failed to open file PATH").
-_MLX_WRITE = re.compile(r"^\[(write|save_\w+)\]")
+from fastvlm_mlx.files.write_failure import write_failure
 
 
 @contextlib.contextmanager
@@ -37,19 +37,24 @@ def staged_folder(
     out: str | Path,
     *,
     overwrite: bool = False,
+    kind: OutputKind | None = None,
     source: str | Path | None = None,
     first_wins: bool = False,
 ) -> Iterator[Path]:
     """Gives an empty folder beside `out` that becomes `out` when the block succeeds.
 
-    `overwrite` keeps what `out` holds until the new folder is complete. `source` is
-    what is being read: `out` may not lie in it or around it. With `first_wins`, another
-    process that finished the same `out` meanwhile is no error; its folder stays.
-
+    Args:
+        out: the folder to make. A link is followed and stays.
+        overwrite: replaces `out` once the new folder is complete, if it is empty or
+            an output of `kind`. The mode and the owner stay.
+        kind: what is written; None replaces empty folders only.
+        source: what is being read: `out` may not lie in it or around it.
+        first_wins: another process that finished the same `out` meanwhile is no error;
+            its folder stays.
     Raises:
         OptionError: `out` exists, cannot be written, or the disk fills up.
     """
-    with _staged(out, overwrite, source, first_wins, folder=True) as partial:
+    with _staged(out, overwrite, kind, source, first_wins, folder=True) as partial:
         yield partial
 
 
@@ -59,10 +64,13 @@ def staged_file(
 ) -> Iterator[Path]:
     """Gives a path beside `out` to write; it becomes `out` when the block succeeds.
 
+    With `overwrite` any file is replaced, its mode and owner stay; a device or a pipe
+    never is.
+
     Raises:
         OptionError: as `staged_folder`, and if the block wrote nothing.
     """
-    with _staged(out, overwrite, source, False, folder=False) as partial:
+    with _staged(out, overwrite, None, source, False, folder=False) as partial:
         yield partial
 
 
@@ -70,36 +78,41 @@ def staged_file(
 def _staged(
     out: str | Path,
     overwrite: bool,
+    kind: OutputKind | None,
     source: str | Path | None,
     first_wins: bool,
     folder: bool,
 ) -> Iterator[Path]:
-    # A link is followed: the folder it points to is made or replaced, not the link.
-    try:
-        place = Path(out).expanduser().resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links, an unknown ~user
-        raise OptionError(f"{out}: not a usable path; name another output") from error
-    if not place.name:
-        raise OptionError(f"{out}: has no name to write to; name a new path")
+    place = resolve_output(out)
     if source is not None:
-        _check_apart(out, place, Path(source).expanduser().resolve(), folder)
-    partial = None
-    made = _make_parents(out, place.parent)
+        check_apart(out, place, Path(source).expanduser().resolve(), folder)
+    partial, free = None, 0
+    made = make_parents(out, place.parent)
     try:
         remove_stale(place.parent, place.name)
-        if place.exists() and not first_wins:
-            _check_replaceable(out, place, overwrite, folder)
+        if not first_wins:
+            check_replaceable(out, place, overwrite, folder, kind)
         partial = place.parent / partial_name(place.name)
         with signals_unwind():
             try:
                 if folder:
-                    partial.mkdir()
+                    # What may be private stays so while it is written.
+                    partial.mkdir(0o700 if place.exists() else 0o777)
                 yield partial
                 if not partial.exists():
                     raise OptionError(f"{out}: nothing was written")
                 sync(partial)
-                _publish(partial, place, out, overwrite, first_wins)
+                if folder:
+                    _publish_folder(partial, place, out, overwrite, kind, first_wins)
+                elif overwrite:
+                    check_replaceable(out, resolve_output(out), True, folder)
+                    _keep_status(place, partial)
+                    os.replace(partial, place)
+                else:
+                    _rename_new(partial, place, out)
             finally:
+                with contextlib.suppress(OSError):
+                    free = shutil.disk_usage(place.parent).free
                 remove(partial)
         made = []  # they hold the output now
     except FastVLMError as error:
@@ -108,97 +121,72 @@ def _staged(
             raise
         raise type(error)(str(error).replace(str(partial), str(out))) from error
     except (OSError, RuntimeError) as error:
-        if (failure := _write_failure(error, out, place)) is not None:
+        if (failure := write_failure(error, out, place, free)) is not None:
             raise failure from error
         raise
     finally:
-        for parent in made:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+        remove_empty(made)
 
 
-def check_output(out: str | Path, *, overwrite: bool) -> None:
-    """Refuses an `out` that `staged_folder` would refuse, before any work is done.
-
-    Raises:
-        OptionError: it exists and `overwrite` is not set, or may not be replaced.
-    """
-    place = Path(out).expanduser()
-    if place.exists():
-        _check_replaceable(out, place.resolve(), overwrite, folder=True)
-
-
-def _check_apart(out: str | Path, place: Path, source: Path, folder: bool) -> None:
-    if place == source:
-        raise OptionError(f"{out}: is the source itself; name another output")
-    if source.is_dir() and place.is_relative_to(source):
-        raise OptionError(f"{out}: lies inside the source; name an output outside it")
-    if folder and source.is_relative_to(place):
-        raise OptionError(f"{out}: holds the source; name an output beside it")
-
-
-def _check_replaceable(
-    out: str | Path, place: Path, overwrite: bool, folder: bool
+def _publish_folder(
+    partial: Path,
+    place: Path,
+    out: str | Path,
+    overwrite: bool,
+    kind: OutputKind | None,
+    first_wins: bool,
 ) -> None:
-    if not overwrite:
-        raise OptionError(
-            f"{out}: exists already; name another output or pass --overwrite"
-        )
-    if place.is_dir() != folder:
-        kind, wanted = ("folder", "file") if place.is_dir() else ("file", "folder")
-        raise OptionError(f"{out}: is a {kind}, not a {wanted}; name another output")
-    # `--overwrite ~` must not delete the home folder.
-    for keep in (Path.cwd(), Path.home()):
-        if keep.resolve().is_relative_to(place):
-            raise OptionError(f"{out}: holds {keep}; name another output")
-    if os.path.ismount(place):
-        raise OptionError(f"{out}: is a mounted disk; name a folder on it")
-
-
-def _make_parents(out: str | Path, parent: Path) -> list[Path]:
-    """Make the folder `out` goes to; the list is what was new, deepest first."""
-    missing = []
-    try:
-        while not parent.exists():
-            missing.append(parent)
-            parent = parent.parent
-        for folder in reversed(missing):
-            folder.mkdir(exist_ok=True)
-        if not parent.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "Not a folder", str(parent))
-    except OSError as error:
-        raise OptionError(
-            f"{out}: cannot make its folder ({_reason(error)}); name another output"
-        ) from error
-    return missing
-
-
-def _publish(
-    partial: Path, place: Path, out: str | Path, overwrite: bool, first_wins: bool
-) -> None:
-    if partial.is_file():
-        if overwrite:
-            os.replace(partial, place)
-        else:
-            _rename_new(partial, place, out)
-        return
     # Two renames: between them only the hidden name holds the old folder, and
     # `remove_stale` puts it back if the process dies right there.
-    old = place.parent / partial_name(place.name, "replaced")
-    if overwrite and place.exists():
-        os.rename(place, old)
-    try:
-        os.rename(partial, place)
-    except BaseException as error:
-        if old.exists() and not place.exists():
-            os.rename(old, place)
-        if not isinstance(error, OSError) or not place.exists():
-            raise
-        if not first_wins:  # somebody made it while we were working
-            raise OptionError(
-                f"{out}: exists already; name another output or pass --overwrite"
-            ) from error
-    remove(old)
+    for _ in range(100):
+        old = place.parent / partial_name(place.name, "replaced")
+        try:
+            if overwrite and place.exists():
+                with contextlib.suppress(FileNotFoundError):  # a neighbour was faster
+                    os.rename(place, old)
+                # Hours may have passed since it was looked at, and nobody changes it
+                # under its hidden name.
+                check_replaceable(out, old, True, True, kind)
+                _keep_status(old, partial)
+            os.rename(partial, place)
+        except BaseException as error:
+            if old.exists() and not place.exists():
+                os.rename(old, place)
+            if not isinstance(error, OSError) or not _is_taken(error):
+                raise
+            # Somebody made it while we were working.
+            remove(old)
+            if first_wins:
+                return
+            if not overwrite:
+                raise exists_already(out) from error
+        else:
+            remove(old)
+            return
+    raise exists_already(out)
+
+
+def _is_taken(error: OSError) -> bool:
+    return error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+
+
+def _keep_status(old: Path, new: Path) -> None:
+    """Gives `new`, and the files in it that `old` has too, their mode and owner."""
+    pairs = [(old, new)]
+    if new.is_dir():
+        pairs += [(old / p.relative_to(new), p) for p in new.rglob("*")]
+    for before, after in pairs:
+        if before.is_symlink() or after.is_symlink():
+            continue
+        try:
+            status = before.stat()
+        except OSError:  # only the new one has it, or a neighbour set it aside
+            continue
+        # Only root may give a file away, and not every disk keeps modes.
+        with contextlib.suppress(OSError):
+            os.chown(after, status.st_uid, status.st_gid)
+        with contextlib.suppress(OSError):
+            after.chmod(status.st_mode & 0o7777)
 
 
 def _rename_new(partial: Path, place: Path, out: str | Path) -> None:
@@ -206,40 +194,8 @@ def _rename_new(partial: Path, place: Path, out: str | Path) -> None:
     try:
         os.link(partial, place)
     except FileExistsError as error:
-        raise OptionError(
-            f"{out}: exists already; name another output or pass --overwrite"
-        ) from error
+        raise exists_already(out) from error
     except OSError:  # exFAT and some network disks have no hard links
+        if os.path.lexists(place):
+            raise exists_already(out) from None
         os.rename(partial, place)
-
-
-def _write_failure(
-    error: OSError | RuntimeError, out: str | Path, place: Path
-) -> OptionError | None:
-    """The OptionError for an error of writing; None for anything else."""
-    if isinstance(error, OSError):
-        path = Path(str(error.filename or ""))
-        beside = path.is_relative_to(place) or any(
-            part.startswith(stem(place.name)) for part in path.parts
-        )
-        if not beside and error.errno not in _WRITING:
-            return None
-        full = error.errno in _FULL
-        reason = _reason(error)
-    else:
-        if not _MLX_WRITE.match(str(error)):
-            return None
-        full = "Unable to write" in str(error)
-        reason = "cannot be opened"
-    if full:
-        # Said after the partial output is gone: what the next try will find.
-        free = shutil.disk_usage(place.parent).free
-        return OptionError(
-            f"{out}: does not fit on its disk ({format_size(free)} free); "
-            "free some space or name an output on another disk"
-        )
-    return OptionError(f"{out}: cannot be written ({reason}); name another output")
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

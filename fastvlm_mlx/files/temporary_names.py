@@ -1,8 +1,8 @@
 """Temporary names for unfinished output, and clean-up of those whose process died.
 
-Unfinished output is called `.NAME.partial-HOST-PID-RANDOM`. The name tells any later
-process whether the writer is still alive, so what a kill -9 leaves is cleared by the
-next run and what a running neighbour writes is left alone.
+Unfinished output is called `.NAME.partial-HOST-PID-START-RANDOM`. The name tells any
+later process whether the writer is still alive, so what a kill -9 leaves is cleared by
+the next run and what a running neighbour writes is left alone.
 """
 
 import contextlib
@@ -12,13 +12,20 @@ import re
 import secrets
 import shutil
 import signal
-import socket
+import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_DAY = 24 * 60 * 60
+from fastvlm_mlx.files.process_identity import (
+    UNKNOWN,
+    host_id,
+    is_running,
+    own_start_id,
+)
+
+# Of another machine's leftovers, whose process cannot be asked for.
+_STALE_SECONDS = 7 * 24 * 60 * 60
 
 
 @contextlib.contextmanager
@@ -38,52 +45,49 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
             remove(folder)
 
 
-def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
-
-
 def stem(name: str) -> str:
     """What all hidden names beside `name` begin with."""
-    # File names end at 255 bytes, and ours adds about 40.
-    return "." + name.encode()[:180].decode(errors="ignore")
+    # File names end at 255 bytes, and ours adds about 50.
+    short = name
+    while len(os.fsencode(short)) > 180:
+        short = short[:-1]
+    if short != name:  # neighbours that begin alike stay apart
+        short += "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+    return "." + short
 
 
 def partial_name(name: str, kind: str = "partial") -> str:
     """A fresh hidden name beside `name`, telling who writes it."""
-    return f"{stem(name)}.{kind}-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    pid = os.getpid()
+    writer = f"{host_id()}-{pid}-{own_start_id(pid)}"
+    return f"{stem(name)}.{kind}-{writer}-{secrets.token_hex(4)}"
 
 
 def remove_stale(parent: Path, name: str) -> None:
     """Clear what dead processes left beside `name`; put back what they set aside."""
     pattern = re.compile(
-        re.escape(stem(name)) + r"\.(partial|replaced)-(\w{6})-(\d+)-\w{8}"
+        re.escape(stem(name)) + r"\.(partial|replaced)-(\w{6})-(\d+)-(?:(\w{8})-)?\w{8}"
     )
     with contextlib.suppress(OSError):
         for path in list(parent.iterdir()):
             match = pattern.fullmatch(path.name)
-            if match is None or not _is_stale(path, match[2], int(match[3])):
+            if match is None or not _is_stale(path, *match.groups()[1:]):
                 continue
             place = parent / name
-            if match[1] == "replaced" and not place.exists():
+            if match[1] == "replaced" and not os.path.lexists(place):
                 os.rename(path, place)
             else:
                 remove(path)
 
 
-def _is_stale(path: Path, host: str, pid: int) -> bool:
-    # On a shared disk the process may live on another machine: then only age tells.
-    # Age also settles process ids that are used again. ctime: a rename renews it.
-    if time.time() - path.lstat().st_ctime > _DAY:
-        return True
-    if host != _host():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass  # alive, and somebody else's
-    return False
+def _is_stale(path: Path, host: str, pid: str, started: str | None) -> bool:
+    if host == host_id():
+        return not is_running(int(pid), started or UNKNOWN)
+    # On a shared disk the process may live on another machine: then only age tells,
+    # by the disk's clock, as this machine's may be days ahead. ctime: a rename renews.
+    with tempfile.TemporaryFile(dir=path.parent) as probe:
+        now = os.fstat(probe.fileno()).st_ctime
+    return now - path.lstat().st_ctime > _STALE_SECONDS
 
 
 def remove(path: Path) -> None:

@@ -9,11 +9,15 @@ import pytest
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_file, staged_folder
 from fastvlm_mlx.files.disk_space import check_free_space
+from fastvlm_mlx.files.own_output import OutputKind
 from fastvlm_mlx.weights.safetensors_header import check_file
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+KIND = OutputKind("a thing", re.compile(r"old|new|sub/part"), lambda folder: True)
 
 
 def test_a_folder_appears_only_when_complete(tmp_path: Path):
@@ -22,7 +26,7 @@ def test_a_folder_appears_only_when_complete(tmp_path: Path):
         (partial / "sub").mkdir()
         (partial / "sub" / "a").write_text("a")
         assert not out.exists()
-        assert re.fullmatch(r"\.model\.partial-\w{6}-\d+-\w{8}", partial.name)
+        assert re.fullmatch(r"\.model\.partial-\w{6}-\d+-\w{8}-\w{8}", partial.name)
     assert (out / "sub" / "a").read_text() == "a"
     assert names(out.parent) == ["model"]
 
@@ -55,10 +59,10 @@ def test_an_existing_output_is_kept(tmp_path: Path):
     (out / "old").write_text("old")
     message = f"{out}: exists already; name another output or pass --overwrite"
     with pytest.raises(OptionError, match=f"^{re.escape(message)}$"):
-        with staged_folder(out):
+        with staged_folder(out, kind=KIND):
             raise AssertionError("not reached")
     with pytest.raises(ValueError):
-        with staged_folder(out, overwrite=True) as partial:
+        with staged_folder(out, overwrite=True, kind=KIND) as partial:
             assert (out / "old").exists()
             (partial / "new").write_text("new")
             raise ValueError
@@ -69,7 +73,7 @@ def test_an_existing_output_is_kept(tmp_path: Path):
 def test_overwrite_swaps(tmp_path: Path):
     out = tmp_path / "model"
     for name in ("old", "new"):
-        with staged_folder(out, overwrite=True) as partial:
+        with staged_folder(out, overwrite=True, kind=KIND) as partial:
             (partial / name).touch()
     assert names(out) == ["new"]
     for text in ("old", "new"):

@@ -65,8 +65,8 @@ def test_full_disk(tmp_path: Path):
     disk = tmp_path / "disk"
     advice = "free some space or name an output on another disk"
     assert report.splitlines() == [
-        f"{disk}/mlx: does not fit on its disk (5.2 MB free); {advice}",
-        f"{disk}/bytes: does not fit on its disk (5.2 MB free); {advice}",
+        f"{disk}/mlx: does not fit on its disk {disk} (5.2 MB free); {advice}",
+        f"{disk}/bytes: does not fit on its disk {disk} (5.2 MB free); {advice}",
         f"{disk}/new/model: 6.0 MB needed, 5.2 MB free; "
         "free some space or choose another place",
         "[]",

@@ -1,5 +1,6 @@
 """What a kill leaves behind, and who clears it away."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fastvlm_mlx.files import process_identity, temporary_names
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.files.temporary_names import (
     partial_name,
@@ -79,11 +81,55 @@ def test_temporary_folder(tmp_path: Path):
     assert names(tmp_path / "cache") == []
 
 
-def test_age_settles_reused_process_ids(tmp_path: Path, monkeypatch):
-    (tmp_path / partial_name("model")).mkdir()
+def test_a_clock_ahead_deletes_nothing_of_a_living_process(tmp_path: Path, monkeypatch):
+    host = partial_name("model").split("-")[1]
+    known = [partial_name("model"), f".model.partial-{host}-{os.getppid()}-00000000"]
+    elsewhere = ".model.partial-000000-1-00000000-00000000"
+    for name in (*known, elsewhere):
+        (tmp_path / name).mkdir()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 20 * 24 * 60 * 60)
+    remove_stale(tmp_path, "model")
+    assert names(tmp_path) == sorted([*known, elsewhere])
+
+
+def test_a_reused_process_id_is_known_by_its_start(tmp_path: Path):
+    writer, start, random = partial_name("model").rsplit("-", 2)
+    assert start == process_identity.start_id(os.getpid()) != process_identity.UNKNOWN
+    (tmp_path / f"{writer}-{start}-{random}").mkdir()
+    (tmp_path / f"{writer}-11111111-{random}").mkdir()
+    remove_stale(tmp_path, "model")
+    assert names(tmp_path) == [f"{writer}-{start}-{random}"]
+
+
+def test_another_machines_leftovers_go_by_the_disks_clock(tmp_path: Path, monkeypatch):
+    (tmp_path / ".model.partial-000000-1-00000000-00000000").mkdir()
     remove_stale(tmp_path, "model")
     assert len(names(tmp_path)) == 1
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 2 * 24 * 60 * 60)
+    monkeypatch.setattr(temporary_names, "_STALE_SECONDS", -1)
     remove_stale(tmp_path, "model")
     assert names(tmp_path) == []
+
+
+def test_long_names_that_begin_alike_stay_apart(tmp_path: Path):
+    long = "n" * 240
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    old = partial_name(f"{long}1", "replaced").replace(
+        f"-{os.getpid()}-", f"-{dead.pid}-"
+    )
+    (tmp_path / old).mkdir()
+    remove_stale(tmp_path, f"{long}2")
+    assert names(tmp_path) == [old]
+    remove_stale(tmp_path, f"{long}1")
+    assert names(tmp_path) == [f"{long}1"]
+    with staged_folder(tmp_path / ("é" * 127)):
+        pass
+    assert (tmp_path / ("é" * 127)).is_dir()
+
+
+def test_a_name_that_is_not_unicode(tmp_path: Path):
+    name = os.fsdecode(b"caf\xe9")
+    with staged_folder(tmp_path / name):
+        pass
+    assert os.listdir(os.fsencode(tmp_path)) == [b"caf\xe9"]

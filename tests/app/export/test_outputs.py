@@ -1,0 +1,108 @@
+"""An OUT that must not be written is refused before a model is looked for."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fastvlm_mlx.convert.outputs import MODEL_FOLDER, PACKAGE
+from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.output_check import check_output
+
+COMMANDS = ["convert", "export ios", "export mlx-vlm", "export coreml"]
+
+
+@pytest.fixture
+def refused(run, monkeypatch):
+    """Runs a command that must end before a model is looked for; returns its line."""
+
+    def never(*_args, **_options):
+        raise AssertionError("a model was looked for")
+
+    monkeypatch.setattr("fastvlm_mlx.model_folder.locate", never)
+    monkeypatch.setattr("fastvlm_mlx.app.export.folder.locate", never)
+
+    def call(command: str, out: object, *options: str) -> str:
+        code, printed, err = run(*command.split(), "0.5b", out, *options)
+        assert (code, printed, err.count("\n")) == (1, "", 1), err
+        return err.removeprefix("error: ").removesuffix("\n")
+
+    return call
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_is_not_ours_stays(refused, tmp_path: Path, command: str):
+    out = tmp_path / "out.mlpackage"
+    out.mkdir()
+    what = "a package" if command == "export coreml" else "a model"
+    for name, text in (("config.json", '{"model_type": "llava"}'), ("b.txt", "mine")):
+        (out / name).write_text(text)
+        for overwrite in ((), ("--overwrite",)):
+            line = refused(command, out, *overwrite)
+            assert line.startswith(f"{out}: ")
+            assert line.endswith("; name another output")
+    assert f"holds b.txt, which is not part of {what} that fastvlm-mlx wrote" in line
+    assert sorted(os.listdir(out)) == ["b.txt", "config.json"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_output_that_cannot_be_made(refused, tmp_path: Path, command: str):
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe.mlpackage")
+    for out, reason in {
+        tmp_path / "file" / "x": "cannot make its folder (not a",
+        tmp_path / "pipe.mlpackage": "is a device, a pipe or a socket; name another",
+        tmp_path / f"{'n' * 290}.mlpackage": "cannot be written (file name too long)",
+        Path("/proc/none/x"): "cannot make its folder (",
+    }.items():
+        assert f": {reason}" in refused(command, out, "--overwrite")
+    assert sorted(os.listdir(tmp_path)) == ["file", "pipe.mlpackage"]
+
+
+def kinds(folder: Path) -> list[str]:
+    found = []
+    for kind in (MODEL_FOLDER, PACKAGE):
+        try:
+            check_output(folder, overwrite=True, kind=kind)
+            found.append(kind.name)
+        except OptionError:
+            pass
+    return found
+
+
+def test_what_the_commands_write_is_known_as_ours(run, tmp_path: Path, reference: Path):
+    source = reference / "llava-mini"
+    commands = [("convert", "a model"), ("export mlx-vlm", "a model")]
+    try:
+        import coremltools  # noqa: F401
+
+        commands += [
+            ("export ios --resolution 64", "a model"),
+            ("export coreml --resolution 64", "a package"),
+        ]
+    except ImportError:
+        pass
+    for command, kind in commands:
+        out = tmp_path / f"{len(os.listdir(tmp_path))}.mlpackage"
+        code, _, err = run(*command.split(), source, out)
+        assert code == 0, err
+        assert kinds(out) == [kind]
+        (out / "notes.txt").write_text("mine")
+        assert kinds(out) == []
+    # Another program's checkpoint has files of the same names.
+    assert kinds(source) == []
+    (tmp_path / "apple").mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        shutil.copy(source / name, tmp_path / "apple")
+    with pytest.raises(OptionError, match="was not written by fastvlm-mlx"):
+        check_output(tmp_path / "apple", overwrite=True, kind=MODEL_FOLDER)
+
+
+def test_somebodys_package_in_a_model_folder(run, tmp_path: Path, reference: Path):
+    code, _, err = run("convert", reference / "llava-mini", tmp_path / "model")
+    assert code == 0, err
+    package = tmp_path / "model" / "mine.mlpackage"
+    package.mkdir()
+    (package / "Manifest.json").write_text("{}")
+    assert kinds(tmp_path / "model") == []
