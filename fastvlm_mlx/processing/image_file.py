@@ -178,12 +178,12 @@ def _check_size(image: Image.Image, name: str):
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
-    _check_size(image, name)
     # Pillow hands PostScript to Ghostscript, a program; images run no programs.
     if image.format == "EPS":
         raise ImageError(f"{name}: PostScript is not opened; save it as PNG")
     if isinstance(image, ImageFile.StubImageFile):
         raise ImageError(f"{name}: {image.format} is not opened; save it as PNG")
+    _check_size(image, name)
     if fault := tiff_kind.prepare(image):
         raise ImageError(f"{name}: {fault}")
     image.load()

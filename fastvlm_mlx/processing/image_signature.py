@@ -72,7 +72,8 @@ _STARTS = {
     ),
 }
 _PORTABLE = re.compile(rb"P[1-7fF][\s#]")
-_SVG = re.compile(rb"<([\w.-]+:)?svg[\s>]")
+_SVG = re.compile(rb"<([\w.-]+:)?svg[\s/>]")
+_HTML = re.compile(rb"<(!doctype html|html)\b", re.IGNORECASE)
 
 
 def describe(file: BinaryIO) -> str:
@@ -122,7 +123,7 @@ def _of_text(head: bytes) -> str:
             head = head[2:].decode(encoding, "ignore").encode()
     head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if head.startswith(b"<"):
-        if _SVG.search(head):
+        if _SVG.search(head) and not _HTML.search(head):
             return "an SVG, not an image of pixels; export it as PNG"
         return "a web page or an SVG, not an image of pixels; export it as PNG"
     return "not an image; give a PNG, JPEG, WebP or another format of Pillow's"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImagePalette, TiffImagePlugin
 
 from fastvlm_mlx.processing.image_signature import RAW
 
@@ -97,13 +97,20 @@ def prepare(image: Image.Image) -> str:
     photometric = _first(tags, _PHOTOMETRIC, 0)
     subsampled = photometric == 6 and not _is_full(tags, image.size)
     raw = _first(tags, _COMPRESSION, 1) == 1
-    colours = len(image.getbands())
     if planar and image.mode in ("LA", "La", "PA", "LAB", "YCbCr"):
         return f"{_kind(tags)}, which is not opened; {_WAY_OUT}"
-    if raw and (subsampled or planar and (colours == 1 or _first(tags, _BITS, 1) != 8)):
+    if raw and (
+        subsampled
+        or planar
+        and (len(image.getbands()) == 1 or _first(tags, _BITS, 1) != 8)
+    ):
         _read_with_libtiff(image)
     if subsampled and planar:
         return f"{_kind(tags)}, which is not opened; {_WAY_OUT}"
+    colours = tags.get(_COLOUR_MAP, ())
+    if image.mode in ("P", "PA") and max(colours, default=256) < 256:
+        # Of 16 bits by the standard; old writers put 8 there.
+        image.palette = ImagePalette.raw("RGB;L", bytes(colours))
     image.tile = [
         tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
         if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
