@@ -37,6 +37,7 @@ from fastvlm_mlx.app.server.http.access import (
     SecurityHeadersMiddleware,
 )
 from fastvlm_mlx.app.server.http.errors import APIError
+from fastvlm_mlx.app.server.http.shutdown import OpenRequests, ShutdownMiddleware
 
 MAX_FETCHES = 4  # at once
 
@@ -169,8 +170,12 @@ def build(
     hosts: tuple[str, ...],
     token: str | None,
     image_hosts: tuple[str, ...] = (),
+    requests: OpenRequests | None = None,
 ) -> ASGIApp:
-    """The application with its middleware; closes `worker` when it shuts down."""
+    """The application with its middleware; closes `worker` when it shuts down.
+
+    `requests`, if given, can refuse the requests that are open then.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette):
@@ -197,6 +202,11 @@ def build(
             error_response=error_response,
         ),
         Middleware(SecurityHeadersMiddleware),
+        Middleware(
+            ShutdownMiddleware,
+            requests=requests or OpenRequests(),
+            error_response=error_response,
+        ),
         Middleware(
             AccessMiddleware,
             hosts=hosts,

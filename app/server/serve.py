@@ -5,13 +5,14 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import terminal
+from fastvlm_mlx.app.server.stop_signals import StopSignals
 from fastvlm_mlx.errors import FastVLMError, OptionError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Serves until interrupted.
+    """Serves until SIGINT, SIGTERM or SIGHUP.
 
     Raises:
         OptionError: The options are not safe together.
@@ -50,31 +51,48 @@ def run(options: Options) -> None:
     hosts = known_names(options)
     from fastvlm_mlx.app.server.engine.worker import Worker
     from fastvlm_mlx.app.server.http.limits import Limits
+    from fastvlm_mlx.app.server.http.shutdown import OpenRequests
     from fastvlm_mlx.app.server.routes import build
 
     limits = Limits()
     listener = listen(options.host, options.port)
-    with listener, logged_to_stderr():
+    with StopSignals() as signals, listener, logged_to_stderr():
         worker = Worker(lambda: load_engine(options.model, limits), limits)
         name = worker.start().name
-        app = build(worker, hosts=hosts, token=token, image_hosts=options.allow_url)
+        requests = OpenRequests()
+        app = build(
+            worker,
+            hosts=hosts,
+            token=token,
+            image_hosts=options.allow_url,
+            requests=requests,
+        )
         terminal.note(f"{name} is served at {address(listener)} (Ctrl-C stops)")
-        server = make_server(app, limits)
+
+        def stop():
+            requests.close()
+            worker.stop()
+
+        signals.server = server = make_server(app, limits, stop)
         try:
             server.run(sockets=[listener])
-        except KeyboardInterrupt:
-            pass
         finally:
             worker.close()
 
 
-def make_server(app: "ASGIApp", limits: "Limits") -> "uvicorn.Server":
-    """A uvicorn server without logging: its log may quote requests."""
+def make_server(
+    app: "ASGIApp", limits: "Limits", stop: Callable[[], None] | None = None
+) -> "uvicorn.Server":
+    """A uvicorn server without logging: its log may quote requests.
+
+    It calls `stop` on the event loop before it waits for open connections to end.
+    """
     import uvicorn
 
     from fastvlm_mlx.app.server.http.uvicorn_protocol import protocol_with_timeouts
+    from fastvlm_mlx.app.server.http.uvicorn_server import GRACE, Server
 
-    return uvicorn.Server(
+    return Server(
         uvicorn.Config(
             app,
             http=protocol_with_timeouts(limits),
@@ -87,8 +105,9 @@ def make_server(app: "ASGIApp", limits: "Limits") -> "uvicorn.Server":
             proxy_headers=False,
             limit_concurrency=limits.connections,
             timeout_keep_alive=15,
-            timeout_graceful_shutdown=5,
-        )
+            timeout_graceful_shutdown=GRACE,
+        ),
+        stop,
     )
 
 

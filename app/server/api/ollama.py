@@ -112,7 +112,8 @@ class Formatter:
         return lines
 
     def stream_error(self, error: APIError) -> bytes:
-        return _line(error_body(error))
+        ending = {"done": True, "done_reason": "error"}
+        return _line({**error_body(error), **self._head(""), **ending})
 
     def loaded(self) -> dict[str, object]:
         """The response to a request that only loads the model."""

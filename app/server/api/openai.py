@@ -19,6 +19,8 @@ from fastvlm_mlx.app.server.engine.request import (
 from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.app.server.http.limits import Limits
 
+_DONE = b"data: [DONE]\n\n"  # the mark that ends a stream
+
 
 async def generation_request(
     request: schema.ChatRequest, limits: Limits
@@ -135,19 +137,18 @@ class Formatter:
         return _event(body) + self._ending(event)
 
     def _ending(self, last: StreamEvent) -> bytes:
-        ending = b"data: [DONE]\n\n"
         if not self._include_usage:
-            return ending
+            return _DONE
         event = {
             **self._head("chat.completion.chunk"),
             "choices": [],
             "usage": usage(last),
             "timings": last.timings(),
         }
-        return _event(event) + ending
+        return _event(event) + _DONE
 
     def stream_error(self, error: APIError) -> bytes:
-        return _event(error_body(error))
+        return _event(error_body(error)) + _DONE
 
     def _head(self, kind: str) -> dict[str, object]:
         return {

@@ -17,6 +17,7 @@ from fastvlm_mlx.app.server.engine.answer_stream import AnswerStream
 from fastvlm_mlx.app.server.engine.request import GenerationRequest, ModelInfo
 from fastvlm_mlx.app.server.http.errors import api_error_from, busy
 from fastvlm_mlx.app.server.http.limits import Limits
+from fastvlm_mlx.app.server.http.shutdown import shutting_down
 
 if TYPE_CHECKING:
     from fastvlm_mlx.app.server.engine.engine import Engine
@@ -71,7 +72,7 @@ class Worker:
         stream = AnswerStream(request, self.limits.answer_time)
         with self._change:
             if self._closed:
-                raise busy("the server is shutting down")
+                raise shutting_down()
             if len(self._queue) >= self.limits.waiting:
                 raise busy(
                     f"{len(self._queue)} requests are waiting already; try again"
@@ -88,16 +89,25 @@ class Worker:
                 self._queue.remove(stream)
                 stream.end()
 
-    def close(self):
-        """Ends the current answer, fails the queued ones and drops the model."""
+    def stop(self):
+        """Fails all answers, the current one included, and takes no more requests.
+
+        It does not wait; the current answer ends within one token.
+        """
         with self._change:
             self._closed = True
             for stream in self._queue:
-                stream.fail(busy("the server is shutting down"))
+                stream.fail(shutting_down())
             self._queue.clear()
             if self._current is not None:
+                # Not just its end: half an answer would pass for a whole one.
+                self._current.fail(shutting_down())
                 self._current.cancel.set()
             self._change.notify()
+
+    def close(self):
+        """Stops, waits for the thread's end and drops the model."""
+        self.stop()
         if self._thread.is_alive():
             self._thread.join()
 

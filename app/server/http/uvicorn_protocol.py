@@ -32,6 +32,13 @@ def protocol_with_timeouts(limits: Limits) -> type[H11Protocol]:
             self._reader = _cancelled(self._reader)
             super().connection_lost(exc)
 
+        def shutdown(self):
+            try:
+                super().shutdown()
+            # Its client broke the protocol; the others must be told all the same.
+            except h11.LocalProtocolError:
+                self.transport.abort()
+
         def pause_writing(self):
             super().pause_writing()
             self._reader = self.loop.call_later(limits.idle_time, self.transport.abort)
