@@ -10,7 +10,7 @@ import mlx.core as mx
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.disk_space import check_free_space
 from fastvlm_mlx.files.progress import Progress
-from fastvlm_mlx.weights.safetensors_header import check_file
+from fastvlm_mlx.files.safetensors_header import check_file
 from fastvlm_mlx.weights.weight_files import INDEX, Tensors
 
 # One shard is evaluated at a time: bounds a conversion's memory.

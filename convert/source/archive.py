@@ -17,7 +17,7 @@ from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.cache_dir import cache_dir
 from fastvlm_mlx.files.disk_space import check_free_space, format_size
 from fastvlm_mlx.files.temporary_names import temporary_folder
-from fastvlm_mlx.hub.local_cache import files_read
+from fastvlm_mlx.hub.snapshot import files_read
 
 MAX_BYTES = 64 * 10**9  # the largest FastVLM, 7B in float32, is 31 GB
 MAX_RATIO = 50  # unpacked / packed; weights compress by about 1.3

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fastvlm_mlx.errors import DownloadError
@@ -15,11 +15,12 @@ from fastvlm_mlx.hub.environment import (
     is_offline,
     offline_variable,
 )
-from fastvlm_mlx.hub.local_cache import (
-    cached,
+from fastvlm_mlx.hub.local_cache import cached
+from fastvlm_mlx.hub.snapshot import (
     commit_of,
     files_read,
     incomplete_files,
+    is_stored,
     ref_file,
     snapshot_folder,
 )
@@ -61,19 +62,16 @@ def download(
     revision: str,
     refresh: bool,
     notify: Callable[[str], None],
-    distrusted: Container[str] = (),
 ) -> Path:
     """Fetches what the cache lacks of `repo`; returns the snapshot.
 
-    Args:
-        distrusted: names of files to fetch anew though the cache has them.
     Raises:
         DownloadError: the hub does not answer or refuses.
     """
     label = repo if revision == "main" else f"{repo}@{revision}"
     found = cached(repo, revision)
     if variable := offline_variable():
-        if found and not distrusted:
+        if found:
             return found
         raise _incomplete(repo, revision, label) or DownloadError(
             f"{label}: not in the cache, and {variable} is set; "
@@ -82,7 +80,7 @@ def download(
     try:
         check_environment()
         with _quiet_library():
-            return _fetch(repo, revision, label, notify, distrusted)
+            return _fetch(repo, revision, label, notify)
     except Exception as error:
         # The library's HTTP stack changed twice (requests, httpx, httpx2); its errors
         # have no base of their own.
@@ -106,16 +104,22 @@ def _incomplete(
     lacking = incomplete_files(folder) if folder else []
     if not lacking:
         return None
+    cut = [folder / name for name in lacking if folder and (folder / name).exists()]
     named = ", ".join(lacking[:4]) + (", ..." if len(lacking) > 4 else "")
-    command = f"hf download {repo}"
+    fault = f"the cache lacks {named}"
+    command = f"run `hf download {repo}`"
     if revision != "main":
-        command += f" --revision {revision}"
+        command = f"{command[:-1]} --revision {revision}`"
+    if cut:
+        # The library keeps a file that is there, whatever its size.
+        fault = f"{cut[0]} is damaged or cut short"
+        command = f"delete {cut[0].resolve()} and {command}"
     if variable := offline_variable():
-        why, way_out = f"{variable} is set", f"unset it, or run `{command}` online"
+        why, way_out = f"{variable} is set", f"unset it, or {command} online"
     else:
         why = why.removeprefix(f"{label}: ").partition("; ")[0]
-        way_out = f"run `{command}` when it can be reached"
-    return DownloadError(f"{label}: the cache lacks {named}, and {why}; {way_out}")
+        way_out = f"{command} when it can be reached"
+    return DownloadError(f"{label}: {fault}, and {why}; {way_out}")
 
 
 def _fetch(
@@ -123,7 +127,6 @@ def _fetch(
     revision: str,
     label: str,
     notify: Callable[[str], None],
-    distrusted: Container[str],
 ) -> Path:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
@@ -136,12 +139,7 @@ def _fetch(
     if not names:
         raise DownloadError(f"{label}: holds no weights; name another repository")
     folder = store / f"models--{repo.replace('/', '--')}" / "snapshots" / str(info.sha)
-
-    def is_whole(name: str) -> bool:
-        file = folder / name
-        return file.is_file() and file.stat().st_size >= sizes[name]
-
-    missing = [name for name in names if name in distrusted or not is_whole(name)]
+    missing = [name for name in names if not is_stored(folder / name, sizes[name])]
     if missing:
         _note_licence(repo, notify)
     _check_space(label, store, sum(sizes[name] for name in missing))
@@ -160,7 +158,7 @@ def _fetch(
                 endpoint=hub,
                 force_download=force,
             )
-            if is_whole(name):
+            if is_stored(folder / name, sizes[name]):
                 break
     # The library reads the old name of the revision before it writes the new one.
     ref = ref_file(repo, revision)

@@ -13,8 +13,8 @@ import mlx.core as mx
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.files.model_file import check_regular
+from fastvlm_mlx.files.safetensors_header import check_file
 from fastvlm_mlx.files.standard_descriptors import open_closed_descriptors
-from fastvlm_mlx.weights.safetensors_header import check_file
 
 Tensors = dict[str, mx.array]
 

@@ -10,7 +10,7 @@ from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_file, staged_folder
 from fastvlm_mlx.files.disk_space import check_free_space
 from fastvlm_mlx.files.own_output import OutputKind
-from fastvlm_mlx.weights.safetensors_header import check_file
+from fastvlm_mlx.files.safetensors_header import check_file
 
 
 def names(folder: Path) -> list[str]:

@@ -16,19 +16,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from fastvlm_mlx.errors import DownloadError
 from fastvlm_mlx.hub.download import LICENCE_NOTE, hub_answers
 from fastvlm_mlx.hub.locate import is_cached, locate
-from tests.support.hub_server import Hub, Repository, empty_machine
+from tests.support.hub_server import WEIGHTS, Hub, Repository, empty_machine
 from tests.support.paths import ROOT
 
 APPLE = "apple/FastVLM-0.5B"
 FILES = {
     "config.json": b"{}",
     "tokenizer.json": b'{"a": 1}',
-    "model.safetensors": bytes(range(256)) * 2000,
+    "model.safetensors": WEIGHTS,
     "pytorch_model.bin": b"a pickle",
     "llava_qwen.py": b"print('never fetched')",
     "LICENSE": b"research only",
@@ -163,7 +165,7 @@ def test_progress_bars_on_a_terminal(home: Path):
 
 def test_a_cut_connection_resumes(home: Path, server: Hub, capsys):
     # The library keeps what arrived in whole pieces of 10 MiB, then waits a second.
-    data = FILES["model.safetensors"] * 22
+    data = safetensors.numpy.save({"weight": np.arange(3_000_000, dtype=np.float32)})
     server.repositories[APPLE] = [Repository({**FILES, "model.safetensors": data})]
     server.cut["model.safetensors"] = 11_000_000
     folder = locate("0.5b")
@@ -177,7 +179,7 @@ def test_a_cut_connection_resumes(home: Path, server: Hub, capsys):
 def test_an_interrupted_download_is_not_taken_for_whole(
     home: Path, server: Hub, number: signal.Signals
 ):
-    server.hold["model.safetensors"] = 300_000
+    server.hold["model.safetensors"] = 100_000
     process = start("0.5b")
     assert server.holding.wait(30)
     began = time.monotonic()

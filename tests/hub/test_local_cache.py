@@ -14,10 +14,10 @@ from fastvlm_mlx.hub.local_cache import (
     converted_dir,
     converted_of,
     drop_superseded,
-    files_read,
 )
 from fastvlm_mlx.hub.locate import is_cached
-from tests.support.hub_server import empty_machine
+from fastvlm_mlx.hub.snapshot import files_read
+from tests.support.hub_server import WEIGHTS, empty_machine
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,8 @@ def fake(home: Path) -> Fake:
         (repo / "refs").mkdir()
         (repo / "refs" / "main").write_text("ab" * 20)
         for name in names:
-            (folder / name).write_text("{}")
+            safe = name.endswith(".safetensors")
+            (folder / name).write_bytes(WEIGHTS if safe else b"{}")
         if index is not None:
             text = json.dumps({"weight_map": index})
             (folder / "model.safetensors.index.json").write_text(text)

@@ -1,6 +1,7 @@
 """Snapshots in the hub's cache that lack files, or hold them cut short."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from fastvlm_mlx.errors import DownloadError
-from fastvlm_mlx.hub.local_cache import commit_of, incomplete_files, repository_of
 from fastvlm_mlx.hub.locate import is_cached, locate
-from tests.support.hub_server import Hub, Repository, empty_machine
+from fastvlm_mlx.hub.snapshot import commit_of, incomplete_files
+from tests.support.hub_server import WEIGHTS, Hub, Repository, empty_machine
 
 NAME = "them/model"
 FILES = {
     "config.json": b'{"vocab_size": 7}',
     "generation_config.json": b"{}",
     "tokenizer.json": b'{"a": 1}',
-    "model.safetensors": bytes(range(256)) * 40,
+    "model.safetensors": WEIGHTS,
 }
 
 
@@ -108,7 +109,29 @@ def test_cut_files_without_the_hub(home: Path, server: Hub, monkeypatch):
     weights = locate(NAME) / "model.safetensors"
     weights.resolve().write_bytes(b"cut")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert failure().startswith(f"{NAME}: the cache lacks model.safetensors, and HF_")
+    assert failure() == (
+        f"{NAME}: {weights} is damaged or cut short, and HF_HUB_OFFLINE is set; unset"
+        f" it, or delete {weights.resolve()} and run `hf download {NAME}` online"
+    )
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_zeros_of_the_right_size(home: Path, server: Hub, name: str, is_listed: bool):
+    folder = locate(NAME)
+    if not is_listed:  # as older libraries leave it
+        shutil.rmtree(folder.parent.parent / "trees")
+    (folder / name).resolve().write_bytes(bytes(len(FILES[name])))
+    server.requests.clear()
+    assert locate(NAME) == folder and server.fetched() == [name]
+    assert_whole(folder)
+
+
+def test_what_is_damaged_on_the_hub_is_not_fetched_again(home: Path, server: Hub):
+    server.repositories[NAME] = [Repository({**FILES, "model.safetensors": b"junk"})]
+    folder = locate(NAME)
+    server.requests.clear()
+    assert locate(NAME) == folder and server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -132,9 +155,3 @@ def test_a_list_of_files_that_is_damaged(home: Path, server: Hub):
         assert_whole(folder)
     (folder / "tokenizer.json").unlink()
     assert incomplete_files(folder) == ["tokenizer.json"]
-
-
-def test_repository_of(home: Path):
-    folder = locate(NAME)
-    assert repository_of(folder) == (NAME, folder.name)
-    assert repository_of(home) is None

@@ -18,7 +18,12 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
+import safetensors.numpy
+
+# A small file of the safetensors format.
+WEIGHTS = safetensors.numpy.save({"weight": np.arange(50_000, dtype=np.float32)})
 
 _API = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/(.+))?")
 _FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
