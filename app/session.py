@@ -69,8 +69,11 @@ def choose_model(name: str | None) -> str:
 
 def open_model(name: str | None) -> tuple[str, "FastVLM"]:
     """Loads the given model, or the default one; returns its name and the model."""
+    from fastvlm_mlx.app.encoder import packages
     from fastvlm_mlx.fastvlm import load
 
     name = choose_model(name)
     with terminal.progress("converting") as update:
-        return name, load(name, on_progress=update)
+        model = load(name, on_progress=update)
+    packages.use_only(model, name)
+    return name, model

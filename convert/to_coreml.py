@@ -59,7 +59,8 @@ class CoreMLReport:
         bytes: its size on disk.
         verdicts: a comparison of each function with the MLX encoder.
         warnings: weights that float16 cannot hold, one line each.
-        on_device: on a Mac, a comparison for each compute-unit setting.
+        on_device: on a Mac, a comparison for each compute-unit setting: advice, with
+            the `problem` of each that cannot be used.
     """
 
     out: Path
@@ -108,10 +109,6 @@ def export(
         found = write_package(model, package, options, sizes, say)
         say("comparing it with the MLX encoder")
         verdicts = verify.judge(mlpackage.read(package), reference, strict=strict)
-        on_device = []
-        if sys.platform == "darwin":
-            say("comparing it on every compute unit")
-            on_device = judge_on_device(mlpackage.read(package), reference)
         verify.require(
             verdicts,
             str(out),
@@ -120,8 +117,15 @@ def export(
         for part in list(package.iterdir()):
             part.rename(folder / part.name)
         package.rmdir()
-    size = mlpackage.read(out).bytes
-    return CoreMLReport(out, size, tuple(verdicts), tuple(found), tuple(on_device))
+    written = mlpackage.read(out)
+    on_device = []
+    if sys.platform == "darwin":
+        # Advice, and Core ML may take minutes: the package is in its place before.
+        say("comparing it on every compute unit")
+        on_device = judge_on_device(written, reference)
+    return CoreMLReport(
+        out, written.bytes, tuple(verdicts), tuple(found), tuple(on_device)
+    )
 
 
 def write_package(

@@ -6,6 +6,7 @@ https://apple.github.io/coremltools/docs-guides/source/model-prediction.html
 """
 
 import hashlib
+import importlib.util
 import logging
 import platform
 import sys
@@ -36,10 +37,20 @@ def import_coremltools() -> ModuleType:
     coremltools imports transformers if it can, which takes seconds and is not needed.
 
     Raises:
-        OptionError: coremltools is not installed.
+        OptionError: coremltools is not installed, or without its native part.
     """
-    if "coremltools" in sys.modules:
-        return sys.modules["coremltools"]
+    coremltools = sys.modules.get("coremltools") or _import_quietly()
+    # pip builds it from source, without, where there is no wheel (issue 2695).
+    if importlib.util.find_spec("coremltools.libmilstoragepython") is None:
+        python = ".".join(platform.python_version_tuple()[:2])
+        raise OptionError(
+            f"coremltools {coremltools.__version__} has no native part for Python"
+            f" {python} on {platform.machine()}; use Python 3.10 to 3.13"
+        )
+    return coremltools
+
+
+def _import_quietly() -> ModuleType:
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     hidden = [n for n in ("transformers", "torch") if n not in sys.modules]
     for name in hidden:
@@ -48,7 +59,8 @@ def import_coremltools() -> ModuleType:
         import coremltools
     except ImportError as fault:
         raise OptionError(
-            "Core ML packages need coremltools; pip install 'fastvlm-mlx[coreml]'"
+            "Core ML packages need coremltools, which is not installed;"
+            " pip install coremltools, with Python 3.10 to 3.13"
         ) from fault
     finally:
         for name in hidden:

@@ -43,7 +43,8 @@ def run(request: Request) -> None:
     may_use_coreml = packages.check(request.encoder, request.compute_units)
     name, model = open_model(request.model)
     if may_use_coreml and request.encoder == "auto":
-        packages.use_faster(model, name, request.options.resolution)
+        once = question is not None
+        packages.use_faster(model, name, request.options.resolution, once=once)
     elif may_use_coreml:
         packages.use(model, name, request.encoder, request.compute_units)
     if question is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import terminal
-from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.errors import FastVLMError, OptionError
 
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
@@ -25,7 +25,8 @@ def check(encoder: str, compute_units: str | None) -> bool:
             raise OptionError(
                 f"--compute-units {compute_units}: needs --encoder coreml or a package"
             )
-        return encoder == "auto" and unavailable() is None
+        # Whether coremltools is there is asked once a package is found.
+        return encoder == "auto" and sys.platform == "darwin"
     if encoder != "coreml" and not Path(encoder).expanduser().is_dir():
         raise OptionError(
             f"--encoder {encoder}: use auto, mlx, coreml or an .mlpackage"
@@ -44,31 +45,58 @@ def use(model: "FastVLM", name: str, encoder: str, compute_units: str | None) ->
     coreml_encoder.attach(model, chosen, compute_units or "all")
 
 
-def use_faster(model: "FastVLM", name: str, resolution: int | None) -> None:
+def use_faster(
+    model: "FastVLM", name: str, resolution: int | None, *, once: bool = False
+) -> None:
     """`auto`: the model's package where one exists and beats MLX at `resolution`.
 
-    None is made for that. Only the model's own resolution is ever timed.
+    None is made for that. Only the model's own resolution is ever timed. With `once`
+    the time to load the package counts: it encodes one image.
     """
     from fastvlm_mlx import coreml_encoder
     from fastvlm_mlx.app.encoder import selection
 
     package = existing_package(name)
-    if package is None:
-        return
-    if model.vision_tower is None:
-        coreml_encoder.attach(model, package)
+    if package is None or model.vision_tower is None:
         return
     if resolution not in (None, model.config.image_size):
         return
     if selection.remembered(package, model.config.image_size) is None:
         terminal.note("timing the encoder with MLX and with Core ML, once")
     try:
-        selection.use_faster(model, package)
+        choice = selection.use_faster(model, package, once=once)
     # Nobody asked for this package: whatever Core ML says of it, MLX can encode.
     except Exception as fault:
         coreml_encoder.detach(model)
         reason = terminal.describe(fault)
         terminal.note(f"{package} cannot be used, so MLX encodes: {reason}")
+        return
+    if choice.problem and choice.is_new:
+        terminal.note(f"{package} cannot be used, so MLX encodes: {choice.problem}")
+
+
+def use_only(model: "FastVLM", name: str) -> None:
+    """Attaches the package of a model that has no other encoder, on a Mac.
+
+    Raises:
+        OptionError: coremltools is missing, or Core ML refuses the package.
+    """
+    from fastvlm_mlx import coreml_encoder
+
+    if model.vision_tower is not None or sys.platform != "darwin":
+        return
+    package = existing_package(name)
+    if package is None:
+        return
+    try:
+        coreml_encoder.attach(model, package)
+    except FastVLMError:
+        raise
+    except Exception as fault:  # whatever Core ML raises
+        raise OptionError(
+            f"{package}: Core ML cannot use it ({terminal.describe(fault)}), and the"
+            " model has no other encoder; convert it with --encoder-from"
+        ) from fault
 
 
 def existing_package(name: str) -> Path | None:

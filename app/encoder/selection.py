@@ -2,17 +2,21 @@
 
 The Neural Engine should win on base chips and the GPU on Max chips, so both are timed
 with the model that will run: once per machine, package and resolution, where a package
-exists. The result is kept in the cache folder, and `info` shows it.
+exists. Core ML is timed in a process of its own, which it may end or let wait. The
+result is kept in the cache folder (`encoders.json`), and `info` shows it.
 """
 
 import json
 import platform
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
 from fastvlm_mlx.files.cache_dir import cache_dir
 
@@ -26,45 +30,74 @@ RUNS = 3
 
 @dataclass(frozen=True)
 class Choice:
-    """Median milliseconds to encode one image with each encoder."""
+    """What encoding one image takes with each encoder, in milliseconds.
 
-    mlx: float
-    coreml: float
+    Attributes:
+        mlx, coreml: the medians; None where it was not measured.
+        load: of loading the package, in every process, with the first image.
+        problem: why the package cannot be used; empty if it can.
+        is_new: whether this process measured it.
+    """
+
+    mlx: float | None
+    coreml: float | None
+    load: float = 0.0
+    problem: str = ""
+    is_new: bool = field(default=False, compare=False)
 
     @property
     def encoder(self) -> str:
-        return "coreml" if self.coreml < self.mlx else "mlx"
+        """The faster one for many images: `mlx` or `coreml`."""
+        return self.faster(once=False)
+
+    def faster(self, *, once: bool) -> str:
+        """`mlx` or `coreml`; with `once` for a single image in a process."""
+        if self.problem or self.mlx is None or self.coreml is None:
+            return "mlx"
+        coreml = max(self.load, self.coreml) if once else self.coreml
+        return "coreml" if coreml < self.mlx else "mlx"
 
 
-def use_faster(model: "FastVLM", package: Path) -> Choice | None:
-    """Leaves `model` with the faster encoder; times both if that was never done.
+# Written before Core ML is tried; found only if that ended the process, or goes on.
+_TRYING = Choice(None, None, problem="timing it did not end; see encoders.json")
 
-    None, and MLX, for a package that does not hold the model's resolution.
-    """
+
+def use_faster(model: "FastVLM", package: Path, *, once: bool = False) -> Choice:
+    """Leaves `model` with the faster encoder; times both if that was never done."""
     from fastvlm_mlx import coreml_encoder
 
     resolution = model.config.image_size
-    known = remembered(package, resolution)
-    if known is not None and known.encoder == "mlx":
-        return known
-    mlx_ms = None if known else _median_ms(model)
-    encoder = coreml_encoder.attach(model, package, COMPUTE_UNITS)
-    if known is not None or mlx_ms is None:
-        return known
-    if resolution not in encoder.functions:
-        coreml_encoder.detach(model)
-        return None
-    choice = Choice(mlx_ms, _median_ms(model))
-    _remember(package, resolution, choice)
-    if choice.encoder == "mlx":
-        coreml_encoder.detach(model)
+    choice = remembered(package, resolution)
+    if choice is None:
+        _remember(package, resolution, _TRYING)
+        choice = _measure(model, package)
+        _remember(package, resolution, choice)
+    if choice.faster(once=once) == "coreml":
+        coreml_encoder.attach(model, package, COMPUTE_UNITS)
     return choice
+
+
+def _measure(model: "FastVLM", package: Path) -> Choice:
+    from fastvlm_mlx.coreml_probe import probe
+
+    mlx_ms = _median_ms(model)
+    side = model.config.image_size
+    pixels = np.random.default_rng(0).random((1, side, side, 3), np.float32)
+    try:
+        found = probe(package, COMPUTE_UNITS, pixels, runs=RUNS)
+    except OptionError as fault:
+        return Choice(mlx_ms, None, problem=str(fault), is_new=True)
+    load_ms = round(1e3 * found.load_seconds, 2)
+    return Choice(mlx_ms, round(found.median_ms, 2), load_ms, is_new=True)
 
 
 def remembered(package: Path, resolution: int) -> Choice | None:
     """What was measured for this package on this machine; None if nothing was."""
     found = _read().get(_key(package, resolution))
-    return Choice(**found) if found else None
+    try:
+        return Choice(**found) if found else None
+    except TypeError:  # of another version
+        return None
 
 
 def _median_ms(model: "FastVLM") -> float:
@@ -83,11 +116,13 @@ def _median_ms(model: "FastVLM") -> float:
 def _key(package: Path, resolution: int) -> str:
     import mlx.core as mx
 
-    device = mx.device_info(mx.default_device()).get("device_name", platform.machine())
+    from fastvlm_mlx import device
+
+    name = mx.device_info(device.default()).get("device_name", platform.machine())
     changed = max(
         (file.stat().st_mtime_ns for file in (package / "Data").rglob("*")), default=0
     )
-    parts = (device, platform.mac_ver()[0], package.resolve(), changed, resolution)
+    parts = (name, platform.mac_ver()[0], package.resolve(), changed, resolution)
     return " ".join(map(str, parts))
 
 
@@ -105,6 +140,7 @@ def _read() -> dict[str, Any]:
 
 def _remember(package: Path, resolution: int, choice: Choice) -> None:
     path = _path()
-    all_choices = _read() | {_key(package, resolution): asdict(choice)}
+    record = {key: v for key, v in asdict(choice).items() if key != "is_new"}
+    all_choices = _read() | {_key(package, resolution): record}
     with staged_file(path, overwrite=True) as partial:
         partial.write_text(json.dumps(all_choices, indent=1) + "\n")

@@ -9,6 +9,7 @@ from fastvlm_mlx.app.session import UsageError
 from fastvlm_mlx.convert import to_coreml
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.outputs import PACKAGE
+from fastvlm_mlx.device import cpu_only
 from fastvlm_mlx.fastvlm import load
 from fastvlm_mlx.files.disk_space import format_size
 from fastvlm_mlx.files.output_check import check_output
@@ -62,6 +63,7 @@ def encoder_options(
     )
 
 
+@cpu_only()
 def run(
     source: str,
     out: Path,

@@ -43,10 +43,16 @@ def _runs_on(facts: dict[str, Any]) -> str:
     choice = facts["encoder_choice"]
     if choice is None:
         return "MLX" if facts["vision"] else "Core ML, on macOS"
-    times = {"mlx": f"MLX {choice['mlx_ms']:.1f} ms"}
-    times["coreml"] = f"Core ML {choice['coreml_ms']:.1f} ms"
+    times = {
+        "mlx": _milliseconds("MLX", choice["mlx_ms"]),
+        "coreml": _milliseconds("Core ML", choice["coreml_ms"]),
+    }
     chosen = times.pop(choice["encoder"])
     return f"{chosen} ({', '.join(times.values())})"
+
+
+def _milliseconds(encoder: str, median: float | None) -> str:
+    return f"{encoder} not timed" if median is None else f"{encoder} {median:.1f} ms"
 
 
 def _projector(facts: dict[str, Any]) -> str:

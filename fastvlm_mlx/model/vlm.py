@@ -109,6 +109,12 @@ class FastVLMModel(nn.Module):
         check_not_forked()
         if self.encoder is not None:
             return self.encoder(pixels)
+        if self.vision_tower is None and self.config.coreml_encoder:
+            raise CheckpointError(
+                "this model's encoder is the Core ML package"
+                f" {self.config.coreml_encoder}, which needs macOS and coremltools; or"
+                " convert the model with --encoder-from and a checkpoint that has one"
+            )
         if self.vision_tower is None:
             raise CheckpointError(
                 "this model has no vision encoder; convert it with --encoder-from"

@@ -2,6 +2,8 @@
 right order. A stand-in plays Core ML; nothing here proves what a Mac does."""
 
 import inspect
+import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,12 +12,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from fastvlm_mlx import coreml_encoder
+from fastvlm_mlx import coreml_encoder, coreml_probe
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.convert.coreml import device, mlpackage
 from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.convert.to_coreml import write_package
+from fastvlm_mlx.convert.to_coreml import export, write_package
+from fastvlm_mlx.coreml_probe import Probe
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.fastvlm import load
 
@@ -107,17 +110,14 @@ def test_bench_measures_each_unit(mac, package: Path, reference: Path, monkeypat
     assert mac[-1] == "load image_64 CPU_AND_NE"
 
 
-def test_every_unit_is_measured(mac, package: Path, monkeypatch):
+@pytest.fixture
+def plan(mac, monkeypatch) -> None:
+    """Core ML says that it places every operation but constants on the engine."""
+    operations = ["const", "conv", "gelu"]
+    block = SimpleNamespace(block=SimpleNamespace(operations=operations))
+    program = SimpleNamespace(functions={"image_64": block, "image_128": block})
     plan = SimpleNamespace(
-        model_structure=SimpleNamespace(
-            program=SimpleNamespace(
-                functions={
-                    "image_64": SimpleNamespace(
-                        block=SimpleNamespace(operations=["const", "conv", "gelu"])
-                    )
-                }
-            )
-        ),
+        model_structure=SimpleNamespace(program=program),
         get_compute_device_usage_for_mlprogram_operation=lambda operation: (
             None
             if operation == "const"
@@ -128,13 +128,87 @@ def test_every_unit_is_measured(mac, package: Path, monkeypatch):
         "coremltools.models.compute_plan.MLComputePlan.load_from_path",
         lambda path, compute_units: plan,
     )
+
+
+def test_what_the_child_measures(mac, plan, package: Path):
     pixels = np.zeros((1, 64, 64, 3), np.float32)
-    reports = device.measure(package, pixels, runs=2)
-    assert [report.compute_units for report in reports] == list(
-        coreml_encoder.COMPUTE_UNITS
+    found = coreml_probe.run(package, "cpu-ne", pixels, 2)
+    assert found.operations == {"NeuralEngine": 2}
+    assert found.features.shape == (1, 1, 128)
+    assert 0 < found.median_ms < 1e3 * found.load_seconds
+
+
+def test_before_macos_14_4_there_is_no_plan(mac, package: Path, monkeypatch):
+    def refuse(**_: object) -> None:
+        raise RuntimeError("MLComputePlan is only available on macOS 14.4+")
+
+    monkeypatch.setattr(
+        "coremltools.models.compute_plan.MLComputePlan.load_from_path", refuse
     )
-    assert all(report.operations == {"NeuralEngine": 2} for report in reports)
-    assert all(report.features.shape == (1, 1, 128) for report in reports)
+    found = coreml_probe.run(package, "all", np.zeros((1, 64, 64, 3), np.float32), 1)
+    assert found.operations == {}
+
+
+def test_the_childs_report(mac, plan, package: Path, tmp_path: Path, capsys):
+    files = [str(tmp_path / name) for name in ("pixels.npy", "features.npy")]
+    np.save(files[0], np.zeros((1, 64, 64, 3), np.float32))
+    coreml_probe.main([str(package), "all", *files, "1"])
+    assert json.loads(capsys.readouterr().out)["operations"] == {"NeuralEngine": 2}
+    assert np.load(files[1]).shape == (1, 1, 128)
+    with pytest.raises(SystemExit, match="^error: --compute-units tpu: unknown"):
+        coreml_probe.main([str(package), "tpu", *files, "1"])
+    (tmp_path / "pixels.npy").write_bytes(b"none")
+    with pytest.raises(SystemExit, match="^error: "):
+        coreml_probe.main([str(package), "all", *files, "1"])
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", r"Core ML ended the process \(SIGKILL"),
+        ("import time; time.sleep(60)", "Core ML was not done after 1 s$"),
+        ("import sys; sys.exit('error: no such unit')", ": no such unit$"),
+        ("import sys; sys.exit(3)", ": no reason given$"),
+    ],
+)
+def test_a_child_that_does_not_report(code, message, monkeypatch):
+    monkeypatch.setattr(coreml_probe, "COMMAND", (sys.executable, "-c", code))
+    pixels = np.zeros((1, 64, 64, 3), np.float32)
+    with pytest.raises(OptionError, match=message) as raised:
+        coreml_probe.probe("x.mlpackage", "cpu-ne", pixels, seconds=1)
+    assert str(raised.value).startswith("x.mlpackage with --compute-units cpu-ne: ")
+
+
+def test_elsewhere_the_child_says_so(package: Path):
+    with pytest.raises(OptionError, match="Core ML runs on macOS only"):
+        coreml_probe.probe(package, "all", np.zeros((1, 64, 64, 3), np.float32))
+
+
+def test_an_export_is_whole_whatever_the_device_says(
+    mac, reference: Path, tmp_path: Path, monkeypatch
+):
+    """One setting ends its process, one drifts; the package is there before both."""
+    out = tmp_path / "out.mlpackage"
+
+    def probe(package: Path, units: str, pixels: np.ndarray) -> Probe:
+        assert package == out and out.is_dir()
+        if units == "cpu-ne":
+            raise OptionError("out.mlpackage: Core ML ended the process (SIGKILL)")
+        function = mlpackage.read(out).functions["main"]
+        images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        features = evaluate(function, {"images": images})["image_features"]
+        return Probe(1.0, 2.0, {}, features * (0.5 if units == "cpu" else 1))
+
+    monkeypatch.setattr(device, "probe", probe)
+    model = load(reference / "llava-mini", dtype="float32")
+    report = export(model, out)
+    problems = {v.compute_units: v.problem for v in report.on_device}
+    assert list(problems) == list(coreml_encoder.COMPUTE_UNITS)
+    assert "SIGKILL" in problems["cpu-ne"] and "dB PSNR is below" in problems["cpu"]
+    assert problems["all"] == problems["cpu-gpu"] == ""
+    assert "SIGKILL" in str(report.on_device[1])
+    with pytest.raises(OptionError, match="out.mlpackage: cpu-ne: .*SIGKILL"):
+        device.require_on_device(mlpackage.read(out), report.on_device)
 
 
 class MLNeuralEngineComputeDevice:

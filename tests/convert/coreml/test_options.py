@@ -1,8 +1,11 @@
 """CoreMLOptions: impossible values give one-line errors; the pass criterion."""
 
 import builtins
+import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -84,7 +87,10 @@ def test_a_missing_extra_is_one_line(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    message = "Core ML packages need coremltools; pip install 'fastvlm-mlx[coreml]'"
+    message = (
+        "Core ML packages need coremltools, which is not installed;"
+        " pip install coremltools, with Python 3.10 to 3.13"
+    )
     with pytest.raises(OptionError, match=f"^{re.escape(message)}$"):
         coreml_encoder.import_coremltools()
     assert sys.modules.get("transformers", ...) is not None  # nothing stays hidden
@@ -107,3 +113,21 @@ def verdict(psnr: float, strict_psnr: float | None) -> Verdict:
 )
 def test_both_figures_must_reach_the_limit(psnr, strict_psnr, passed: bool):
     assert verdict(psnr, strict_psnr).passed is passed
+
+
+def test_coremltools_without_its_native_part_is_one_line(tmp_path: Path):
+    """As pip builds it for a Python that has no wheel."""
+    (tmp_path / "coremltools").mkdir()
+    (tmp_path / "coremltools" / "__init__.py").write_text("__version__ = '9.0'\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "fastvlm_mlx", "export", "coreml", "demo", "x"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith(
+        "error: coremltools 9.0 has no native part for Python 3."
+    )
+    assert not (tmp_path / "x.mlpackage").exists()
