@@ -28,12 +28,14 @@ from fastvlm_mlx.convert.coreml.mil_encoder import (
 )
 from fastvlm_mlx.convert.coreml.mil_weights import Weights
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
+from fastvlm_mlx.convert.coreml.temporary_files import least_bytes, temporary_files_in
 from fastvlm_mlx.convert.coreml.verify import Reference, Verdict
 from fastvlm_mlx.convert.outputs import PACKAGE
 from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.device import cpu_only
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
+from fastvlm_mlx.files.disk_space import check_free_space
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.image_file import Source
@@ -135,20 +137,28 @@ def write_package(
     sizes: tuple[int, ...],
     say: Notify,
 ) -> list[str]:
-    """Writes `package` without a comparison; returns the warnings about its weights."""
+    """Writes `package` without a comparison; returns the warnings about its weights.
+
+    Raises:
+        OptionError: there is too little room on the disk.
+        OSError: the disk became full.
+    """
     found: dict[str, None] = {}
     parts = []
-    for size in sizes:
-        say(f"building the program of {size} px")
-        part = package if len(sizes) == 1 else package.with_name(f"{size}{SUFFIX}")
-        with quiet_coremltools():
-            found |= dict.fromkeys(_build(model, part, options, size))
-        parts.append(part)
-    if len(sizes) > 1:
-        say("sharing the weights of all sizes")
-        with quiet_coremltools():
-            _join(parts, sizes, package)
-    _describe(package, model.config, options)
+    needed = least_bytes(model, options)
+    check_free_space(package.parent, needed)
+    with temporary_files_in(package.with_name("temporary"), needed):
+        for size in sizes:
+            say(f"building the program of {size} px")
+            part = package if len(sizes) == 1 else package.with_name(f"{size}{SUFFIX}")
+            with quiet_coremltools():
+                found |= dict.fromkeys(_build(model, part, options, size))
+            parts.append(part)
+        if len(sizes) > 1:
+            say("sharing the weights of all sizes")
+            with quiet_coremltools():
+                _join(parts, sizes, package)
+        _describe(package, model.config, options)
     return list(found)
 
 
@@ -164,21 +174,18 @@ def _build(
     image = tools.ImageType(
         name=IMAGES, shape=(1, 3, size, size), color_layout=tools.colorlayout.RGB
     )
-    stored = tools.convert(
+    tools.convert(
         builder.program(size, target),
         inputs=[image] if options.image_input else None,
         convert_to="mlprogram",
         # The program has its final types: FLOAT32 adds no pass that casts.
         compute_precision=tools.precision.FLOAT32,
+        package_dir=str(part),
         minimum_deployment_target=target,
         skip_model_load=True,
         pass_pipeline=tools.PassPipeline(PASSES, "fastvlm"),
     )
-    stored.save(str(part))
-    # coremltools keeps a copy in the temporary folder until the process ends.
-    if stored.package_path is not None:
-        shutil.rmtree(stored.package_path, ignore_errors=True)
-    del stored, builder
+    del builder
     gc.collect()
     return weights.warnings
 

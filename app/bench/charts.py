@@ -5,11 +5,15 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from fastvlm_mlx.files.atomic_write import staged_file
 
 WIDTH, HEIGHT, SCALE = 900, 480, 2  # drawn large, then shrunk: smooth edges
 LEFT, RIGHT, TOP, BOTTOM = 80, 30, 56, 64
 INK, GREY, PAPER = "#222222", "#dddddd", "#ffffff"
+# In the file's own text, so that a chart is known from somebody's photograph.
+DRAWN_BY = "fastvlm-mlx"
 # Okabe and Ito's palette, distinct for the colour-blind too.
 COLOURS = (
     *("#0072b2", "#e69f00", "#009e73", "#d55e00"),
@@ -58,7 +62,24 @@ class Chart:
 
     def save(self, path: Path) -> None:
         """Writes the image; the suffix of `path` names the format."""
-        self.image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS).save(path)
+        image = self.image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+        with staged_file(path, overwrite=True) as partial:
+            if path.suffix.lower() == ".png":
+                text = PngImagePlugin.PngInfo()
+                text.add_text("Software", DRAWN_BY)
+                image.save(partial, "PNG", pnginfo=text)
+            else:
+                image.save(partial, "JPEG", comment=DRAWN_BY)
+
+
+def is_chart(path: Path) -> bool:
+    """Whether `path` is an image that `Chart.save` wrote."""
+    try:
+        with Image.open(path) as image:
+            told = image.info.get("Software", image.info.get("comment"))
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return told in (DRAWN_BY, DRAWN_BY.encode())
 
 
 def ticks(top: float) -> tuple[float, float]:

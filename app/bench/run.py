@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import machine, terminal
-from fastvlm_mlx.app.bench import roofline
+from fastvlm_mlx.app.bench import plot, roofline
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.errors import OptionError
 
@@ -53,9 +53,7 @@ def run(request: Request) -> None:
     report = gather(request)
     print(json.dumps(report) if request.as_json else table.table(report))
     if request.plot is not None:
-        from fastvlm_mlx.app.bench import plot
-
-        plot.draw(report, request.plot)
+        plot.draw(report, request.plot.expanduser())
 
 
 def compare(before: Path, after: Path, *, as_json: bool) -> None:
@@ -76,7 +74,7 @@ def read(path: Path) -> dict[str, Any]:
         OptionError: the file holds no such report.
     """
     try:
-        lines = path.read_text(encoding="utf-8").strip().splitlines()
+        lines = path.expanduser().read_text(encoding="utf-8").strip().splitlines()
         report = json.loads(lines[-1])
         if report["format"] == FORMAT:
             return report
@@ -103,8 +101,8 @@ def _check(request: Request) -> None:
             raise OptionError(f"{name} {value}: use at least {least}")
     for resolution in request.resolutions:
         check_resolution(resolution)
-    if request.plot is not None and request.plot.suffix.lower() not in (".png", ".jpg"):
-        raise OptionError(f"--plot {request.plot}: name a .png or .jpg file")
+    if request.plot is not None:
+        plot.check(request.plot.expanduser())
 
 
 def gather(request: Request) -> dict[str, Any]:

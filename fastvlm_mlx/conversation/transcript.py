@@ -44,17 +44,22 @@ class Transcript:
 def write(path: str | Path, transcript: Transcript):
     """Writes `path`, whole or not at all, into a folder that exists.
 
+    Of existing files only a saved conversation and an empty file are replaced.
+
     Raises:
-        FastVLMError: the file cannot be written.
+        FastVLMError: the file cannot be written, or is somebody else's.
     """
     path = Path(path)
     text = json.dumps(_values(transcript), ensure_ascii=False, indent=1)
     try:
+        path = path.expanduser()
         path.parent.stat()
+        if path.is_file() and not _is_saved(path):
+            raise ValueError("exists and is no saved conversation")
         with staged_file(path, overwrite=True) as partial:
             # A text can hold half a surrogate pair, which UTF-8 cannot.
             partial.write_bytes(text.encode("utf-8", "replace"))
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, RuntimeError) as fault:
         reason = getattr(fault, "strerror", None)
         if reason is None:  # of staged_file: "PATH: reason (detail); way out"
             reason = str(fault).removeprefix(f"{path}: ").partition(";")[0]
@@ -62,6 +67,12 @@ def write(path: str | Path, transcript: Transcript):
         raise FastVLMError(
             f"{path}: the conversation cannot be saved ({reason}); give another path"
         ) from fault
+
+
+def _is_saved(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(4096).lstrip()
+    return not start or (start[:1] == b"{" and f'"{FORMAT}"'.encode() in start)
 
 
 def read(path: str | Path, model: "FastVLMModel") -> Transcript:
@@ -72,7 +83,7 @@ def read(path: str | Path, model: "FastVLMModel") -> Transcript:
         ImageError: an image is missing or has changed.
     """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
             raise ValueError("of another format")
         if values["version"] != VERSION:

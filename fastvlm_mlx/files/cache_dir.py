@@ -10,6 +10,15 @@ def cache_dir() -> Path:
     return Path(chosen).expanduser().absolute()
 
 
+def way_out(place: Path, *, full: bool = False) -> str:
+    """What the user can do about a `place` that cannot be written, or is `full`."""
+    cache = cache_dir()
+    kind = "on another disk" if full else "that can be written"
+    if place.is_relative_to(cache) or place.is_relative_to(cache.resolve()):
+        return f"set FASTVLM_CACHE to a folder {kind}"
+    return f"name an output {kind}" if full else "name another output"
+
+
 def hub_cache_dir() -> Path:
     """Where huggingface_hub keeps its downloads, by the variables it reads itself."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

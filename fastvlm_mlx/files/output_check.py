@@ -6,9 +6,9 @@ import stat
 from pathlib import Path
 
 from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.files.cache_dir import cache_dir
+from fastvlm_mlx.files.cache_dir import way_out
 from fastvlm_mlx.files.own_output import OutputKind, find_foreign
-from fastvlm_mlx.files.temporary_names import partial_name, remove_stale
+from fastvlm_mlx.files.temporary_names import partial_name, reason_of, remove_stale
 
 
 def check_output(
@@ -187,16 +187,3 @@ def remove_empty(folders: list[Path]) -> None:
 
 def cannot_write(out: str | Path, place: Path, reason: str) -> OptionError:
     return OptionError(f"{out}: cannot be written ({reason}); {way_out(place)}")
-
-
-def way_out(place: Path) -> str:
-    """What to do about a `place` that cannot be written."""
-    cache = cache_dir()
-    if place.is_relative_to(cache) or place.is_relative_to(cache.resolve()):
-        return "set FASTVLM_CACHE to a folder that can be written"
-    return "name another output"
-
-
-def reason_of(error: OSError) -> str:
-    """The system's reason in lower case, without paths."""
-    return (error.strerror or str(error)).lower()

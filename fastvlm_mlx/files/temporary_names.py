@@ -6,6 +6,7 @@ the next run and what a running neighbour writes is left alone.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -17,6 +18,8 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.cache_dir import way_out
 from fastvlm_mlx.files.process_identity import (
     UNKNOWN,
     host_id,
@@ -33,13 +36,23 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
     """Give an empty folder in `parent`, removed at the end whatever happens.
 
     Those that killed processes left under the same `name` are removed first.
+
+    Raises:
+        OptionError: it cannot be made.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    remove_stale(parent, name)
     folder = parent / partial_name(name)
     with signals_unwind():
         try:
-            folder.mkdir()
+            try:
+                parent.mkdir(parents=True, exist_ok=True)
+                remove_stale(parent, name)
+                folder.mkdir()
+            except OSError as error:
+                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                raise OptionError(
+                    f"{parent}: a folder in it cannot be made ({reason_of(error)});"
+                    f" {way_out(parent, full=full)}"
+                ) from error
             yield folder
         finally:
             remove(folder)
@@ -88,6 +101,11 @@ def _is_stale(path: Path, host: str, pid: str, started: str | None) -> bool:
     with tempfile.TemporaryFile(dir=path.parent) as probe:
         now = os.fstat(probe.fileno()).st_ctime
     return now - path.lstat().st_ctime > _STALE_SECONDS
+
+
+def reason_of(error: OSError) -> str:
+    """The system's reason in lower case, without paths."""
+    return (error.strerror or str(error)).lower()
 
 
 def remove(path: Path) -> None:

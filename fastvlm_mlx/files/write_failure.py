@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.cache_dir import way_out
 from fastvlm_mlx.files.disk_space import format_size
-from fastvlm_mlx.files.output_check import cannot_write, reason_of, way_out
-from fastvlm_mlx.files.temporary_names import stem
+from fastvlm_mlx.files.output_check import cannot_write
+from fastvlm_mlx.files.temporary_names import reason_of, stem
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # Only writing fails with these, whatever path the error names.
@@ -65,12 +66,9 @@ def does_not_fit(out: str | Path, place: Path) -> OptionError:
     while not folder.exists():
         folder = folder.parent
     free = format_size(shutil.disk_usage(folder).free)
-    advice = way_out(place).replace("name another output", "name an output")
-    if advice == "name an output":
-        advice += " on another disk"
     return OptionError(
         f"{out}: does not fit on its disk {_disk(folder)} ({free} free);"
-        f" free some space or {advice}"
+        f" free some space or {way_out(place, full=True)}"
     )
 
 

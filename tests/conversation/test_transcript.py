@@ -220,6 +220,39 @@ def test_places_that_cannot_be_read_or_written(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_saving_replaces_conversations_only(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    conversation = Conversation(model)
+    (tmp_path / "empty").touch(0o600)
+    (tmp_path / "link").symlink_to("empty")
+    for name in ("~/empty", tmp_path / "empty", tmp_path / "link"):
+        conversation.save(name)
+        assert Conversation.load(model, name).history == conversation.history
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG")
+    (tmp_path / "mine.json").write_text('{"format": "mine"}')
+    os.mkfifo(tmp_path / "pipe")
+    alien = "exists and is no saved conversation"
+    for path, reason in (
+        (tmp_path / "photo.png", alien),
+        (tmp_path / "mine.json", alien),
+        (tmp_path / "pipe", "is a device, a pipe or a socket"),
+        ("/dev/null", "is a device, a pipe or a socket"),
+        ("-", "cannot be written to standard output"),
+    ):
+        with pytest.raises(FastVLMError) as caught:
+            conversation.save(path)
+        assert str(caught.value) == (
+            f"{path}: the conversation cannot be saved ({reason}); give another path"
+        )
+    assert (tmp_path / "photo.png").read_bytes() == b"\x89PNG"
+    assert (tmp_path / "mine.json").read_text() == '{"format": "mine"}'
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        ["empty", "link", "photo.png", "mine.json", "pipe"]
+    )
+
+
 def test_saving_is_whole_or_not_at_all(model, tmp_path, monkeypatch):
     conversation = Conversation(model)
     path, before = saved(conversation, tmp_path)
@@ -231,7 +264,7 @@ def test_saving_is_whole_or_not_at_all(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(
-        FastVLMError, match="saved .does not fit on its disk, .* free.;"
+        FastVLMError, match="saved .does not fit on its disk .*, .* free.;"
     ):
         conversation.save(path)
     monkeypatch.undo()

@@ -1,5 +1,6 @@
 """Disks that are full, read-only or too small: one line, and nothing left behind."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,15 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.files.atomic_write import staged_folder
+from fastvlm_mlx.files.atomic_write import staged_file, staged_folder
+from fastvlm_mlx.files.cache_dir import cache_dir
 from fastvlm_mlx.files.disk_space import check_free_space, format_size
+from fastvlm_mlx.files.temporary_names import temporary_folder
 from tests.support.paths import ROOT
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def on_small_disk(folder: Path, code: str, options: str) -> str:
@@ -21,10 +28,10 @@ def on_small_disk(folder: Path, code: str, options: str) -> str:
     if shutil.which("unshare") is None or subprocess.run([*prefix, "true"]).returncode:
         pytest.skip("needs Linux user namespaces to mount a small tmpfs")
     folder.mkdir()
-    script = f'mount -t tmpfs none "$1" && {options} exec "$2" -c "$3" "$1"'
+    script = f'mount -t tmpfs none "$1" && {options} exec "$2" -c "$3" "$1" "$4"'
     done = subprocess.run(
         [*prefix, "sh", "-c", script, "-", folder, sys.executable]
-        + [textwrap.dedent(code)],
+        + [textwrap.dedent(code), folder.parent / "large"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -34,10 +41,13 @@ def on_small_disk(folder: Path, code: str, options: str) -> str:
 
 
 def test_full_disk(tmp_path: Path):
+    (tmp_path / "large").mkdir()
+    for name in "ab":
+        (tmp_path / "large" / name).write_bytes(b"0" * 6_000_000)
     report = on_small_disk(
         tmp_path / "disk",
         """
-        import os, sys
+        import os, shutil, sys
         import mlx.core as mx
         from fastvlm_mlx.files.atomic_write import *
         from fastvlm_mlx.files.disk_space import check_free_space
@@ -54,6 +64,17 @@ def test_full_disk(tmp_path: Path):
         attempt("mlx", lambda p: mx.save_safetensors(str(p / "a.safetensors"),
                                                       {"a": array, "b": array}))
         attempt("bytes", lambda p: (p / "a").write_bytes(b"0" * 6_000_000))
+        # copytree tells of each file in a list, in an error without a number.
+        attempt("tree", lambda p: shutil.copytree(sys.argv[2], p / "tree"))
+        # coremltools' libraries raise this, and say no more.
+        def foreign(p):
+            with (p / "a").open("wb", 0) as file:
+                try:
+                    while file.write(b"0" * 4096):
+                        pass
+                finally:
+                    raise RuntimeError("weights")
+        attempt("foreign", foreign)
         try:
             check_free_space(sys.argv[1] + "/new/model", 6_000_000)
         except FastVLMError as error:
@@ -67,6 +88,8 @@ def test_full_disk(tmp_path: Path):
     assert report.splitlines() == [
         f"{disk}/mlx: does not fit on its disk {disk} (5.2 MB free); {advice}",
         f"{disk}/bytes: does not fit on its disk {disk} (5.2 MB free); {advice}",
+        f"{disk}/tree: does not fit on its disk {disk} (5.2 MB free); {advice}",
+        f"{disk}/foreign: does not fit on its disk {disk} (5.2 MB free); {advice}",
         f"{disk}/new/model: 6.0 MB needed, 5.2 MB free; "
         "free some space or choose another place",
         "[]",
@@ -102,6 +125,42 @@ def test_mlx_cannot_open(tmp_path: Path):
         with staged_folder(tmp_path / "model") as partial:
             path = partial / "missing" / "a.safetensors"
             mx.save_safetensors(str(path), {"a": mx.zeros(1)})
+
+
+def test_the_cache_is_named_by_its_variable(tmp_path: Path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FASTVLM_CACHE", str(tmp_path / "file" / "cache"))
+    advice = "; set FASTVLM_CACHE to a folder that can be written"
+    for stage in (staged_folder, staged_file):
+        with pytest.raises(OptionError, match=f"cannot make its folder .*{advice}$"):
+            with stage(cache_dir() / "converted" / "x"):
+                raise AssertionError("not reached")
+    with pytest.raises(OptionError, match=r"cannot be made \(not a .*" + advice):
+        with temporary_folder(cache_dir() / "unpacked", "x"):
+            raise AssertionError("not reached")
+    monkeypatch.setenv("FASTVLM_CACHE", str(tmp_path))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    advice = "; free some space or set FASTVLM_CACHE to a folder on another disk"
+    for stage in (staged_folder, staged_file):
+        with pytest.raises(
+            OptionError, match=f"/x: does not fit on its disk .*{advice}"
+        ):
+            with stage(tmp_path / "converted" / "x"):
+                raise full
+    assert names(tmp_path) == ["file"]
+
+
+def test_other_errors_keep_their_kind(tmp_path: Path):
+    for error in (RuntimeError("a shape"), shutil.Error([("a", "b", "unclear")])):
+        with pytest.raises(type(error)):
+            with staged_folder(tmp_path / "model"):
+                raise error
+    inside = [
+        ("a", str(tmp_path / ".model.x" / "b"), "[Errno 13] Permission denied: b")
+    ]
+    with pytest.raises(OptionError, match=r"model: cannot be written \(permission den"):
+        with staged_folder(tmp_path / "model"):
+            raise shutil.Error(inside)
 
 
 def test_free_space(tmp_path: Path):

@@ -1,6 +1,7 @@
 """The benchmark's report: what is in it, how it compares, what it refuses."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -167,6 +168,43 @@ def test_refused_options(mock, change, message):
     with pytest.raises(OptionError) as caught:
         run.run(request(**change))
     assert message in str(caught.value)
+
+
+def test_a_plot_replaces_charts_only(mock, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(run, "gather", lambda request: run_report)
+    run_report = {
+        "results": [
+            {
+                "resolution": 64,
+                "encoder": "mlx",
+                "seconds": {"encode": {"median": 1.0}},
+            }
+        ],
+        "model": "m",
+        "machine": {"chip": "c"},
+    }
+    monkeypatch.setattr("fastvlm_mlx.app.bench.table.table", lambda report: "")
+    for name in ("chart.png", "chart.jpg"):
+        for _ in range(2):
+            run.run(request(resolutions=(64,), plot=Path("~") / name))
+            assert charts.is_chart(tmp_path / name)
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.jpg")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    before = sorted(os.listdir(tmp_path))
+    for name, reason in (
+        ("photo.jpg", "exists and is no chart of bench; name another output"),
+        ("empty.png", "exists and is no chart of bench; name another output"),
+        ("folder.png", "exists and is no chart of bench; name another output"),
+        ("pipe.png", "is a device, a pipe or a socket; name another output"),
+    ):
+        with pytest.raises(OptionError, match=f"{name}: {reason}$"):
+            run.run(request(resolutions=(64,), plot=tmp_path / name))
+    assert sorted(os.listdir(tmp_path)) == before
+    with Image.open(tmp_path / "photo.jpg") as image:
+        assert image.size == (8, 8)
 
 
 def test_a_plot_that_cannot_be_written(mock, tmp_path, capsys):
