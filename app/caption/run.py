@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from fastvlm_mlx.app.caption.choose_output import open_output
 from fastvlm_mlx.app.caption.find_images import find, without_caption
 from fastvlm_mlx.app.caption.output import Output
 from fastvlm_mlx.app.caption.records import Record
+from fastvlm_mlx.app.caption.writing import NoPlace
 from fastvlm_mlx.errors import FastVLMError, ImageError
 from fastvlm_mlx.generation.json_schema import read_schema
 
@@ -105,6 +106,11 @@ def _run(
     label: dict[str, str],
 ) -> bool:
     """Captions `todo`; whether an image failed."""
+
+    def opened(name: str) -> "np.ndarray":
+        output.check(name)
+        return captioner.pixels(name)
+
     failures: list[str] = []
     done = 0
     begun = time.perf_counter()
@@ -113,9 +119,12 @@ def _run(
     try:
         with terminal.progress("captioning", count=True, visible=visible) as update:
             update(0, len(todo))
-            for batch in batches(todo, captioner.pixels, request.batch):
+            for batch in batches(todo, opened, request.batch):
                 for record in records(captioner, batch, label):
-                    output.write(record)
+                    try:
+                        output.write(record)
+                    except NoPlace as error:
+                        record = replace(record, error=terminal.describe(error))
                     done += 1
                     if record.error is not None:
                         failures.append(record.error)
