@@ -10,9 +10,8 @@ import fcntl
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
-from typing import Protocol
 
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.caption import resume
@@ -22,22 +21,40 @@ from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.temporary_names import partial_name, remove_stale
 
 
-class Output(Protocol):
+class Output:
     """Where captions go.
 
     `done` are the identities of images that have a caption; `on_terminal` says that
     captions are shown as they come. `begin` is called once before the first `write`.
     """
 
-    done: set[str]
-    on_terminal: bool
+    done: Set[str] = frozenset()
+    on_terminal: bool = False
 
-    def begin(self) -> None: ...
-    def write(self, record: Record) -> None: ...
-    def close(self) -> None: ...
+    def begin(self) -> None:
+        """Prepares for the first record; until now nothing was written."""
+
+    def check(self, image: str) -> None:
+        """Checks that the caption of an image would have a place.
+
+        Raises:
+            NoPlace: it has none.
+        """
+
+    def write(self, record: Record) -> None:
+        """Writes a record, whole or not at all.
+
+        Raises:
+            NoPlace: that record cannot be written; others may.
+            OptionError: no record can be written any more.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Frees what is held."""
 
 
-class File:
+class File(Output):
     """A JSONL, CSV or TSV file that is resumed, or emptied first if `overwrite`.
 
     `begin` drops the lines of images that failed: those are tried again.
@@ -46,8 +63,6 @@ class File:
         OptionError: `path` cannot be written, holds something else, is in use, or was
             made by another model or prompt.
     """
-
-    on_terminal = False
 
     def __init__(
         self,

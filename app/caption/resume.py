@@ -1,6 +1,7 @@
 """Reads what an earlier run wrote: which images are done, and where whole lines end."""
 
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,7 @@ def read(
         except ValueError:
             raise (_damaged(name, start) if start else _foreign(name)) from None
         for key, value in expected.items():
-            if fields.get(key) != value:
+            if not _is_same(key, fields.get(key), value):
                 raise OptionError(
                     f"{name}: holds captions of {key} {_short(fields.get(key))};"
                     " choose another -o, or use --overwrite to begin anew"
@@ -114,7 +115,23 @@ def _is_ours(form: Form, line: bytes, expected: dict[str, str]) -> bool:
         fields = form.decode(line)
     except ValueError:
         return False
-    return all(fields.get(key) == value for key, value in expected.items())
+    return all(_is_same(key, fields.get(key), expected[key]) for key in expected)
+
+
+def _is_same(key: str, value: Any, expected: str) -> bool:
+    if value == expected:
+        return True
+    if key != "model" or not isinstance(value, str):
+        return False
+    return _model(value) == _model(expected)
+
+
+def _model(name: str) -> str:
+    """One text for all names of a model: `path/` is `path`, 0.5b apple/FastVLM-0.5B."""
+    from fastvlm_mlx.hub.locate import ALIASES
+
+    name = ALIASES.get(name.lower(), name)
+    return os.path.abspath(os.path.expanduser(name))
 
 
 def _short(value: Any) -> str:

@@ -8,17 +8,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import session, terminal
 from fastvlm_mlx.app.caption.choose_output import open_output
-from fastvlm_mlx.app.caption.find_images import find, identity
+from fastvlm_mlx.app.caption.find_images import find, without_caption
 from fastvlm_mlx.app.caption.output import Output
 from fastvlm_mlx.app.caption.records import Record
-from fastvlm_mlx.errors import FastVLMError
+from fastvlm_mlx.app.caption.writing import NoPlace
+from fastvlm_mlx.errors import FastVLMError, ImageError
 from fastvlm_mlx.generation.json_schema import read_schema
 
 if TYPE_CHECKING:
@@ -52,10 +53,16 @@ class Request:
 
 
 def run(request: Request) -> int:
-    """Captions what has none yet; returns the exit code, 1 if an image failed."""
+    """Captions what has none yet; returns the exit code.
+
+    It is 1 if an image failed, or was left out of what was asked for.
+    """
     check(request)
-    schema = read_schema(request.schema) if request.schema else None
-    images = find(request.paths, recursive=request.recursive)
+    schema = read_schema(request.schema.expanduser()) if request.schema else None
+    left_out: list[str] = []
+    images = find(request.paths, recursive=request.recursive, warn=left_out.append)
+    for warning in left_out:
+        terminal.note(warning)
     name = session.choose_model(request.model)
     output = open_output(
         request.out,
@@ -66,11 +73,12 @@ def run(request: Request) -> int:
         overwrite=request.overwrite,
     )
     with closing(output):
-        todo = [image for image in images if identity(image) not in output.done]
+        todo = without_caption(images, output.done)
         if there := len(images) - len(todo):
-            terminal.note(f"{there} of {_count(len(images))} have captions already")
+            have = "has a caption" if len(images) == 1 else "have captions"
+            terminal.note(f"{there} of {_count(len(images))} {have} already")
         if not todo:
-            return 0
+            return 1 if left_out else 0
         _, model = session.open_model(name)
         from fastvlm_mlx.app.caption.captioner import Captioner
         from fastvlm_mlx.processing.image_options import ImageOptions
@@ -86,7 +94,8 @@ def run(request: Request) -> int:
         )
         output.begin()
         label = {"model": name, "prompt": request.prompt}
-        return _run(captioner, todo, output, request, label)
+        failed = _run(captioner, todo, output, request, label)
+        return 1 if failed or left_out else 0
 
 
 def _run(
@@ -95,7 +104,13 @@ def _run(
     output: Output,
     request: Request,
     label: dict[str, str],
-) -> int:
+) -> bool:
+    """Captions `todo`; whether an image failed."""
+
+    def opened(name: str) -> "np.ndarray":
+        output.check(name)
+        return captioner.pixels(name)
+
     failures: list[str] = []
     done = 0
     begun = time.perf_counter()
@@ -104,9 +119,12 @@ def _run(
     try:
         with terminal.progress("captioning", count=True, visible=visible) as update:
             update(0, len(todo))
-            for batch in batches(todo, captioner.pixels, request.batch):
+            for batch in batches(todo, opened, request.batch):
                 for record in records(captioner, batch, label):
-                    output.write(record)
+                    try:
+                        output.write(record)
+                    except NoPlace as error:
+                        record = replace(record, error=terminal.describe(error))
                     done += 1
                     if record.error is not None:
                         failures.append(record.error)
@@ -115,7 +133,7 @@ def _run(
     finally:
         seconds = time.perf_counter() - begun
         _summarize(done - len(failures), failures, len(todo), seconds)
-    return 1 if failures else 0
+    return bool(failures)
 
 
 def batches(
@@ -131,6 +149,10 @@ def batches(
             return opened(name)
         except FastVLMError as error:
             return error
+        # A disk that was taken away, or an image too large for this machine: one
+        # image fails, the others may do better.
+        except (OSError, MemoryError) as error:
+            return ImageError(f"{name}: {terminal.describe(error)}")
 
     pool = ThreadPoolExecutor(1)
     try:

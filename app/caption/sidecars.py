@@ -1,26 +1,33 @@
 """Text files beside the images, as training programs want their captions."""
 
 import os
+import stat
 from pathlib import Path
 
 from fastvlm_mlx.app.caption.find_images import identity, is_address
+from fastvlm_mlx.app.caption.output import Output
 from fastvlm_mlx.app.caption.records import Record
-from fastvlm_mlx.app.caption.writing import unwritable
+from fastvlm_mlx.app.caption.writing import FULL, NoPlace, take_over, unwritable
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.temporary_names import partial_name, remove_stale
+
+# What unfinished texts are called, whatever the image: names end at 255 bytes.
+_NAME = "caption"
 
 
-class Sidecars:
+class Sidecars(Output):
     """A text file beside each image: `cat.jpg` gets `cat.txt`, whole or not at all.
+
+    An empty text is no caption. What a link points to is written; the link stays.
 
     Raises:
         OptionError: two images would share a file.
     """
 
-    on_terminal = False
-
     def __init__(self, images: list[str], *, overwrite: bool):
         owners: dict[Path, str] = {}
-        self.done: set[str] = set()
+        self._folders: set[str] = set()
+        done: set[str] = set()
         for image in images:
             if is_address(image):
                 raise OptionError(f"{image}: has no place for a .txt; use -o FILE")
@@ -31,25 +38,74 @@ class Sidecars:
                     f"{other} and {image} would share {path.name}; rename one, or"
                     " use -o FILE"
                 )
-            if path.exists() and not overwrite:
-                self.done.add(identity(image))
+            if not overwrite and _holds_text(path):
+                done.add(identity(image))
+            else:
+                self._folders.add(os.path.dirname(os.path.realpath(path)))
+        self.done = done
 
     def begin(self):
-        pass
+        """Removes the unfinished texts of runs that were killed."""
+        for folder in self._folders:
+            remove_stale(Path(folder), _NAME)
+
+    def check(self, image: str):
+        """Checks that the text of an image can be written, before it is captioned.
+
+        Raises:
+            NoPlace: it cannot.
+        """
+        path = Path(image).with_suffix(".txt")
+        place = os.path.realpath(path)
+        try:
+            if not stat.S_ISREG(os.stat(place).st_mode):
+                raise NoPlace(f"{path}: is no file; rename it, or use -o FILE")
+            writable = os.access(place, os.W_OK)
+        except FileNotFoundError:
+            writable = os.access(os.path.dirname(place), os.W_OK | os.X_OK)
+        except OSError as error:
+            raise NoPlace(str(unwritable(path, error))) from None
+        if not writable:
+            raise NoPlace(f"{path}: cannot be written; choose a place with -o FILE")
 
     def write(self, record: Record):
         """Writes the caption of an image; an error has no file."""
         if record.error is not None:
             return
         path = Path(record.image).with_suffix(".txt")
-        # Left behind by a kill, it is written again: its image is not done.
-        part = path.with_name(f".{path.name}.part")
+        data = f"{record.text()}\n".encode(errors="replace")
         try:
-            part.write_text(f"{record.text()}\n", encoding="utf-8")
-            os.replace(part, path)
+            _write(Path(os.path.realpath(path)), data)
         except OSError as error:
-            part.unlink(missing_ok=True)
-            raise unwritable(path, error) from None
+            fault = unwritable(path, error)
+            raise fault if error.errno in FULL else NoPlace(str(fault)) from None
 
-    def close(self):
-        pass
+
+def _holds_text(path: Path) -> bool:
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0
+
+
+def _write(place: Path, data: bytes):
+    there = place.exists()
+    part = place.parent / partial_name(_NAME)
+    try:
+        if not there or place.stat().st_nlink == 1:
+            try:
+                with part.open("xb") as file:
+                    file.write(data)
+                if there:
+                    take_over(place, part)
+                os.replace(part, place)
+                return
+            finally:
+                part.unlink(missing_ok=True)
+    except PermissionError:
+        if not there:
+            raise
+    # Its folder takes no new files, only its owner may make one like it, or it has
+    # another name that must stay its own.
+    place.write_bytes(data)

@@ -13,6 +13,7 @@ import unicodedata
 from pathlib import Path
 
 from fastvlm_mlx.app import terminal
+from fastvlm_mlx.app.caption.output import Output
 from fastvlm_mlx.app.caption.records import Form, Record
 from fastvlm_mlx.app.caption.writing import unwritable, write_all
 from fastvlm_mlx.errors import OptionError
@@ -29,7 +30,7 @@ _REFUSED = {
 }
 
 
-class Stdout:
+class Stdout(Output):
     """Standard output.
 
     Raises:
@@ -40,7 +41,6 @@ class Stdout:
         # `>&-` in a shell, or a program without a console.
         if sys.stdout is None:
             raise OptionError("standard output is closed; choose a file with -o FILE")
-        self.done: set[str] = set()
         self.on_terminal = sys.stdout.isatty()
         encoding = (sys.stdout.encoding or "").lower().replace("-", "")
         self._form, self._ascii = form, encoding not in ("utf8", "utf8sig")
@@ -50,9 +50,6 @@ class Stdout:
 
     def write(self, record: Record):
         self._emit(self._form.encode(record, ascii=self._ascii))
-
-    def close(self):
-        pass
 
     def _emit(self, data: bytes):
         if self.on_terminal or not hasattr(sys.stdout, "buffer"):
@@ -68,7 +65,7 @@ class Stdout:
             raise unwritable("standard output", error) from None
 
 
-class Stream:
+class Stream(Output):
     """A pipe, a device or a descriptor that this process was given.
 
     Raises:
@@ -76,7 +73,6 @@ class Stream:
     """
 
     def __init__(self, path: str | Path, form: Form):
-        self.done: set[str] = set()
         self._path, self._form = path, form
         try:
             self._file = io.FileIO(_opened(path), "w")

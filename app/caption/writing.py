@@ -13,6 +13,10 @@ from fastvlm_mlx.errors import OptionError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+class NoPlace(OptionError):
+    """The caption of one image cannot be written; those of others may be."""
+
+
 def write_all(raw: io.RawIOBase | BinaryIO, data: bytes) -> None:
     """Writes all of `data`, however little is taken at a time.
 

@@ -81,6 +81,35 @@ def test_another_question_begins_another_file(folder, quick, tmp_path):
     assert prompts == ["What else?"] * 12
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_other_names_of_the_model_go_on(
+    folder, quick, tmp_path, monkeypatch, tiny, form
+):
+    """`-m path/` is `-m path`, and so are relative paths and the short names."""
+    out = tmp_path / f"a.{form}"
+    monkeypatch.setenv("HOME", os.path.dirname(tiny))
+    monkeypatch.chdir(os.path.dirname(tiny))
+    name = os.path.basename(tiny)
+    quick(folder, "-o", out, "-m", tiny)
+    size = out.stat().st_size
+    for other in (f"{tiny}/", name, f"./{name}/", f"~/{name}"):
+        _, err = quick(folder, "-o", out, "-m", other)
+        assert err == "12 of 12 images have captions already\n"
+    assert out.stat().st_size == size
+    _, err = quick(folder, "-o", out, "-m", "demo", code=1)
+    assert f"holds captions of model '{tiny}'; choose another -o" in err
+
+    for one, other in (("0.5b", "apple/FastVLM-0.5B"), ("0.5B", "0.5b")):
+        path = tmp_path / f"{one}.jsonl"
+        for model in (one, other):
+            file = File(path, JSONLines(), model=model, prompt="p", overwrite=False)
+            if not file.done:
+                file.begin()
+                file.write(Record("a.png", model, "p", caption="x"))
+            file.close()
+        assert len(lines(path)) == 1
+
+
 def test_damage_in_the_middle_is_refused(folder, quick, tmp_path):
     quick(folder, "-o", tmp_path / "a.jsonl")
     text = (tmp_path / "a.jsonl").read_text().replace('{"image"', "{", 3)

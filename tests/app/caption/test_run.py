@@ -82,6 +82,36 @@ def test_a_batch_answers_as_chat_does(tiny_model, options):
     assert captioner.captions([]) == []
 
 
+def test_the_earliest_of_two_stop_sequences(tiny_model):
+    """Both appear with one token; the order they are given in means nothing."""
+    image = make_image(3)
+    chunks = [c.text for c in tiny_model.stream(PROMPT, image, max_tokens=12)]
+    text = "".join(chunks)
+    at, piece = next((n, c) for n, c in enumerate(chunks) if at_first(chunks, n, c))
+    first, second = piece[-3:-1], piece[-1:]
+    start = len("".join(chunks[:at])) + len(piece) - 3
+    assert text.find(first) == start < text.find(second)
+    for stop in ((first, second), (second, first)):
+        captioner = Captioner(
+            tiny_model,
+            PROMPT,
+            ImageOptions.of(tiny_model.config),
+            Sampling(max_tokens=12, stop=stop),
+        )
+        found = captioner.captions([captioner.pixels(image)])  # type: ignore
+        assert found == [Caption(text[:start].strip(), "stop")]
+
+
+def at_first(chunks: list[str], at: int, piece: str) -> bool:
+    """Whether the last three letters of a piece are nowhere before it."""
+    before, end = "".join(chunks[:at]) + piece[:-3], piece[-3:]
+    return (
+        len(piece) > 3
+        and end[:2] not in before + end[0]
+        and end[2] not in (before + end[:2])
+    )
+
+
 def test_views_and_context(tiny_model, images):
     view = {"tiles": (1, 2), "fit": "crop"}
     captioner = Captioner(
