@@ -83,8 +83,9 @@ def _read_all(read: Callable[[int], bytes], name: str) -> bytes:
 
 def read_url(url: str, name: str) -> bytes:
     # Imported here: 50 ms that only URLs need.
-    from fastvlm_mlx.processing import http_client
+    from fastvlm_mlx.processing import http_client, http_errors
 
+    url = url.strip()
     if not url.lower().startswith(("http://", "https://")):
         scheme = url.split("://")[0]
         raise ImageError(
@@ -95,26 +96,35 @@ def read_url(url: str, name: str) -> bytes:
     )
     try:
         return http_client.fetch(url, policy)
-    except http_client.BadStatus as error:
+    except http_errors.BadStatus as error:
         reason = one_line(error.reason)
         raise ImageError(
             f"{name}: the server answered {error.status} {reason}; check the address"
         ) from None
-    except http_client.TooLarge as error:
+    except http_errors.TooLarge as error:
         size = f"more than {MAX_BYTES >> 20} MB"
         if error.announced is not None:
             size = f"{error.announced >> 20} MB, more than {MAX_BYTES >> 20}"
         raise ImageError(f"{name}: {size}; save a smaller image") from None
-    except http_client.TooSlow:
+    except http_errors.BadURL as error:
+        fault = f"not an address that can be opened ({one_line(error)})"
+        if error.redirect is not None:
+            fault = f"the server answered {error.redirect.status} and {fault}"
+        raise ImageError(f"{name}: {fault}; check the address") from None
+    except http_errors.BadEncoding as error:
+        fault = f"the server sent it packed as {one_line(error.name)}"
+        fault += ", and damaged" if error.damaged else ", which is not unpacked here"
+        raise ImageError(f"{name}: {fault}; download it first") from None
+    except http_errors.TooSlow:
         raise ImageError(
             f"{name}: not complete after {URL_DEADLINE:g} s; download it first"
         ) from None
-    except http_client.Incomplete as error:
+    except http_errors.Incomplete as error:
         raise ImageError(
             f"{name}: the connection closed after {error.received} of"
             f" {error.announced} bytes; try again"
         ) from None
-    except http_client.FetchError as error:
+    except http_errors.FetchError as error:
         fault = one_line(error.__cause__ or error)
         raise ImageError(
             f"{name}: no answer ({fault}); check the address and the network"

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from fastvlm_mlx.processing import http_client
+from fastvlm_mlx.processing import http_client, http_errors
 from fastvlm_mlx.processing.http_client import FetchPolicy
 
 
@@ -67,7 +67,7 @@ def test_a_policy_without_proxies_ignores_the_environment(port: int, monkeypatch
 def test_a_head_that_drips_ends_at_the_deadline(port: int):
     policy = FetchPolicy(max_bytes=99, seconds=0.3, read_timeout=5)
     started = time.monotonic()
-    with pytest.raises(http_client.TooSlow):
+    with pytest.raises(http_errors.TooSlow):
         http_client.fetch(f"http://127.0.0.1:{port}/slow-head", policy)
     assert time.monotonic() - started < 2
 
@@ -75,9 +75,9 @@ def test_a_head_that_drips_ends_at_the_deadline(port: int):
 def test_the_address_of_the_policy_is_dialled(port: int):
     asked: list[tuple[str, int]] = []
 
-    def resolve(host: str, port: int) -> str:
+    def resolve(host: str, port: int) -> list[str]:
         asked.append((host, port))
-        return "127.0.0.1"
+        return ["127.0.0.2", "127.0.0.1"]  # the first one refuses
 
     policy = FetchPolicy(99, 5, 5, resolve=resolve, proxies=False)
     assert http_client.fetch(f"http://images.invalid:{port}/a", policy) == b"/a None"

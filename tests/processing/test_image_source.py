@@ -1,14 +1,17 @@
 """Images from addresses, against a server on which everything goes wrong."""
 
+import gzip
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from fastvlm_mlx.errors import ImageError
 from fastvlm_mlx.processing import image_source
 from fastvlm_mlx.processing.image_file import open_image
 from tests.support.small_images import encoded, noise, refused
@@ -18,6 +21,7 @@ class Handler(BaseHTTPRequestHandler):
     """A server on which everything goes wrong that can."""
 
     image = encoded(noise(12, 10), "PNG")
+    encoding = ""
 
     def do_GET(self) -> None:
         try:
@@ -28,6 +32,8 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, body: bytes, length: int | None = None, kind="image/png") -> None:
         self.send_response(200)
         self.send_header("Content-Type", kind)
+        if self.encoding:
+            self.send_header("Content-Encoding", self.encoding)
         if length != -1:
             self.send_header("Content-Length", str(length or len(body)))
         self.end_headers()
@@ -88,6 +94,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def to_ftp(self) -> None:
         self.redirect("ftp://127.0.0.1/a.png")
+
+    def to_umlaut(self) -> None:
+        # http.server writes headers in Latin-1.
+        self.redirect("/good/bücher und mehr.png".encode().decode("latin-1"))
 
     def loop(self) -> None:
         self.redirect("/loop")
@@ -162,7 +172,135 @@ def test_unknown_schemes(scheme: str):
 
 
 @pytest.mark.parametrize(
-    "address", ["http://", "https:///a.png", "http://[::1", "http://127.0.0.1:port/"]
+    ("address", "why"),
+    [
+        ("http://", "no host given"),
+        ("https:///a.png", "no host given"),
+        ("http://[::1", "Invalid IPv6 URL"),
+        ("http://[::1]x/", "characters after the bracket of an IPv6 address"),
+        ("http://127.0.0.1:port/", "a port that is none"),
+        ("http://127.0.0.1:99999/", "a port that is none"),
+        ("http://me:secret@127.0.0.1/", "a user name in the address"),
+        ("http://@127.0.0.1/", "a user name in the address"),
+        ("http://a b.example/", "a host name that is none"),
+        ("http://a..b/", "a host name that is none"),
+        ("http://x.example/\ta", "an unprintable character"),
+        (f"http://{'a' * 64}.example/", "a host name that is none"),
+        (f"http://{'a.' * 150}example/", "a host name that is none"),
+        ("http://\u2603\ufe0f\u0301.example/", "a host name that is none"),
+    ],
 )
-def test_malformed_addresses(address: str):
-    assert refused(address).startswith("no answer (")
+def test_malformed_addresses(address: str, why: str):
+    with pytest.raises(ImageError) as caught:
+        open_image(address)
+    message = str(caught.value)
+    print(message)
+    assert f": not an address that can be opened ({why}" in message
+    assert message.endswith("); check the address") and message.isprintable()
+
+
+def gzipped(data: bytes) -> bytes:
+    return gzip.compress(data[:99]) + gzip.compress(data[99:]) + bytes(9)
+
+
+def raw_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("GZIP", gzipped),
+        ("x-gzip", gzip.compress),
+        ("gzip", bytes),  # a header that does not fit
+        ("deflate", zlib.compress),
+        ("deflate", raw_deflate),
+        ("identity", bytes),
+        ("aws-chunked", bytes),
+        ("deflate, gzip", lambda data: gzip.compress(zlib.compress(data))),
+        (" aws-chunked ,gzip", gzip.compress),
+    ],
+)
+@pytest.mark.parametrize("length", ["length", "no_length"])
+def test_packed_answers_are_unpacked(server, monkeypatch, encoding, pack, length):
+    image = Handler.image
+    monkeypatch.setattr(Handler, "image", pack(image))
+    monkeypatch.setattr(Handler, "encoding", encoding)
+    page = "good" if length == "length" else "no_length"
+    assert open_image(f"{server}/{page}").tobytes() == open_image(image).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "fault"),
+    [
+        ("br", b"x", "packed as br, which is not unpacked here; download it first"),
+        ("compress", b"x", "packed as compress, which is not unpacked here; download"),
+        ("a\x1b[31m", b"x", "packed as a\\x1b[31m, which is not unpacked here"),
+        (
+            "gzip",
+            gzip.compress(bytes(99), mtime=0)[:-9],
+            "packed as gzip, and damaged; downl",
+        ),
+        ("gzip", b"\x1f\x8b\x08junk" * 9, "packed as gzip, and damaged; downl"),
+        ("deflate", zlib.compress(bytes(99))[:-5], "packed as deflate, and damaged;"),
+        ("deflate", b"\xff" * 99, "packed as deflate, and damaged; download it"),
+        ("gzip," * 9, b"x", "packed as gzip,gzip,"),
+    ],
+)
+def test_packed_answers_that_cannot_be_unpacked(
+    server, monkeypatch, encoding, body, fault
+):
+    monkeypatch.setattr(Handler, "image", body)
+    monkeypatch.setattr(Handler, "encoding", encoding)
+    assert refused(f"{server}/good").startswith(f"the server sent it {fault}")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "gzip, gzip"])
+def test_packed_bombs_stop_at_the_limit(server, monkeypatch, encoding):
+    body = bytes(64 << 20)
+    for coding in encoding.split(", "):
+        body = gzip.compress(body) if coding == "gzip" else zlib.compress(body)
+    monkeypatch.setattr(Handler, "image", body)
+    monkeypatch.setattr(Handler, "encoding", encoding)
+    assert refused(f"{server}/good") == "more than 4 MB; save a smaller image"
+
+
+@pytest.mark.parametrize(
+    ("url", "looked_up"),
+    [
+        ("http://b\u00fccher.example/a.png", "xn--bcher-kva.example"),
+        ("http://b%C3%BCcher.example/a.png", "xn--bcher-kva.example"),
+        ("http://B\u00dcCHER.Example./a.png", "xn--bcher-kva.example"),
+        ("http://xn--bcher-kva.example/a.png", "xn--bcher-kva.example"),
+        ("http://stra\u00dfe.example/", "xn--strae-oqa.example"),
+        ("http://\u65e5\u672c\u8a9e\u3002example/", "xn--wgv71a119e.example"),
+        ("http://my_images.example/", "my_images.example"),
+    ],
+)
+def test_hosts_are_looked_up_by_one_rule(monkeypatch, url, looked_up):
+    asked = []
+
+    def lookup(host, *_, **__):
+        asked.append(host)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    fault = "no answer ([Errno -2] Name or service not known); check the address and"
+    assert refused(url).startswith(fault)
+    assert asked == [looked_up]
+
+
+def test_a_redirect_in_utf_8_is_followed(server: str):
+    assert open_image(f"{server}/to_umlaut").size == (12, 10)
+
+
+def test_a_slow_name_lookup_ends_at_the_deadline(monkeypatch):
+    release = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(20))
+    started = time.monotonic()
+    got = refused("http://slow.example/a.png")
+    release.set()
+    assert got == "not complete after 0.5 s; download it first"
+    assert time.monotonic() - started < 3

@@ -5,36 +5,18 @@ to the address that was checked. So DNS rebinding, a name that changes its addre
 after the check, has no effect. Each redirect is checked like the first URL.
 """
 
-import ipaddress
 import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
+from fastvlm_mlx.app.server.engine.public_address import is_public
 from fastvlm_mlx.app.server.http.errors import APIError
-from fastvlm_mlx.processing import http_client
-from fastvlm_mlx.processing.http_client import PORTS, FetchPolicy
+from fastvlm_mlx.processing import http_client, http_errors
+from fastvlm_mlx.processing.http_client import FetchPolicy
+from fastvlm_mlx.processing.http_url import PORTS, HttpURL, ascii_host
 
 MAX_REDIRECTS = 3
-# Addresses that embed an IPv4 address.
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-
-def is_public(text: str) -> bool:
-    """Whether an IP address belongs to the public internet."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        embedded = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64:
-            embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if address.teredo is not None:
-            return False
-        if embedded is not None:
-            return is_public(str(embedded))
-    return address.is_global and not (
-        address.is_multicast or address.is_reserved or address.is_unspecified
-    )
 
 
 @dataclass(frozen=True)
@@ -68,51 +50,53 @@ class Fetcher:
         )
         try:
             return http_client.fetch(url, policy)
-        except http_client.TooManyRedirects:
+        except http_errors.TooManyRedirects:
             raise _invalid("an image's url redirects too often") from None
-        except http_client.BadStatus as error:
+        except http_errors.BadStatus as error:
             raise _invalid(f"{error.host} answered {error.status}") from None
-        except http_client.TooLarge:
+        except http_errors.TooLarge:
             raise _invalid(f"an image has more than {self.size >> 20} MB") from None
-        except http_client.TooSlow:
+        except http_errors.TooSlow:
             raise _invalid("an image took too long to arrive") from None
-        except http_client.FetchError as error:
+        except http_errors.BadURL as error:
+            raise _invalid(f"an image's url must be http(s) ({error})") from None
+        except http_errors.BadEncoding as error:
+            fault = "damaged" if error.damaged else "which is not unpacked here"
+            raise _invalid(
+                f"{error.host} sent an image packed as {error.name}, {fault}"
+            ) from None
+        except http_errors.FetchError as error:
             reason = type(error.__cause__ or error).__name__
             raise _invalid(f"{error.host}: no answer ({reason})") from None
 
-    def _check_url(self, url: str):
-        try:
-            parts = urlsplit(url)
-            host, port = (parts.hostname or "").rstrip("."), parts.port
-        except ValueError:
-            raise _invalid("an image's url is malformed") from None
-        if parts.scheme not in PORTS or not host or not url.isprintable():
-            raise _invalid("an image's url must be http(s)")
-        if parts.username is not None or parts.password is not None:
-            raise _invalid("an image's url must not hold a user name")
-        if not any(_matches(host, pattern) for pattern in self.hosts):
+    def _check_url(self, url: HttpURL):
+        if not any(_matches(url.host, pattern) for pattern in self.hosts):
             raise _invalid(
                 "images at this host are not allowed; send the image itself as"
                 " a data: url, or start the server with --allow-url HOST"
             )
-        if port not in (None, PORTS[parts.scheme]):
+        if url.port != PORTS[url.scheme]:
             raise _invalid("an image's url must use the usual port")
 
 
-def _resolve_public(host: str, port: int) -> str:
-    """One address of the host, if all of them are public."""
+def _resolve_public(host: str, port: int) -> list[str]:
+    """The addresses of the host, if all of them are public."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not addresses or not all(map(is_public, addresses)):
         raise _invalid("an image's url leads to an address that is not public")
-    return addresses[0]
+    return addresses
 
 
 def _matches(host: str, pattern: str) -> bool:
-    host, pattern = host.lower(), pattern.lower()
-    if pattern.startswith("*."):
-        return host.endswith(pattern[1:])
-    return pattern in ("*", host)
+    if pattern == "*":
+        return True
+    name = pattern.removeprefix("*.")
+    try:
+        host, name = ascii_host(host), ascii_host(name)
+    except ValueError:
+        return False
+    return host.endswith(f".{name}") if pattern.startswith("*.") else host == name
 
 
 def _invalid(message: str) -> APIError:
