@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.cache_dir import cache_dir
+from fastvlm_mlx.hub.conversion_record import recorded_fault
 from fastvlm_mlx.hub.snapshot import files_read, snapshot
 
 # Raised whenever convert/ writes something else than before: conversions are then made
@@ -47,8 +48,17 @@ def converted_of(repo: str, revision: str = "main") -> Path | None:
     if commit == "*" and revision != "main":
         return None
     name = f"{repo.replace('/', '--')}@{commit}-v{CONVERSION_VERSION}"
-    found = [f for f in _conversions().glob(name) if (f / "config.json").is_file()]
+    found = [
+        folder
+        for folder in _conversions().glob(name)
+        if (folder / "config.json").is_file() and recorded_fault(folder) is None
+    ]
     return max(found, key=lambda folder: folder.stat().st_mtime, default=None)
+
+
+def is_conversion(place: Path) -> bool:
+    """Whether `place` is a conversion in the cache, by its path."""
+    return place.parent == _conversions()
 
 
 def cached(repo: str, revision: str) -> Path | None:

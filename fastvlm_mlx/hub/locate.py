@@ -57,6 +57,11 @@ def locate(
     return download(repo, revision, refresh, notify or to_stderr)
 
 
+def is_path(name: str | Path) -> bool:
+    """Whether `locate(name)` takes the name for a path on this machine."""
+    return _existing(str(name)) is not None
+
+
 def is_cached(name: str | Path) -> bool:
     """Whether `locate(name)` needs no network. Looks at files only."""
     text = str(name)
