@@ -125,7 +125,7 @@ class JSONState:
             alike[key] = alike.get(key, 0) + 1
             if alike[key] > (_ALIKE if place.quoted and length else 1):
                 continue
-            for step, ahead in self._steps(matcher, place, allowed):
+            for step, ahead in self._steps(matcher, place, allowed, latest):
                 there, said = place.after(step), text + step
                 entry = (len(said) + there.least, -len(said), next(order))
                 if alphabet.issuperset(step):
@@ -133,11 +133,11 @@ class JSONState:
         return None
 
     def _steps(
-        self, matcher: Any, place: Place, allowed: frozenset[int]
+        self, matcher: Any, place: Place, allowed: frozenset[int], latest: float
     ) -> list[tuple[bytes, Any]]:
         """Texts that may come next, each with the matcher after it."""
         if place.quoted and not _can_end(place, allowed) and len(allowed) > 1:
-            words = _follow(matcher, self._strings.shortest(place.scalar))
+            words = _follow(matcher, self._strings.shortest(place.scalar, latest))
             if words:
                 return words[:_WORDS]
         if place.quoted and len(allowed) > _FEW:

@@ -53,14 +53,18 @@ def grammar_of(schema: Any) -> str:
     """llguidance's grammar for `schema`, or for any JSON object if None.
 
     Raises:
-        OptionError: `schema` is not a JSON object.
+        OptionError: `schema` is not a JSON object, or holds what JSON cannot.
     """
     schema = {"type": "object"} if schema is None else schema
     if not isinstance(schema, dict):
         raise OptionError("schema: give a JSON object, such as {'type': 'object'}")
-    return import_llguidance().LLMatcher.grammar_from_json_schema(
-        json.dumps(schema), overrides=_SPACING
-    )
+    matcher = import_llguidance().LLMatcher
+    try:
+        text = json.dumps(schema, allow_nan=False)
+        return matcher.grammar_from_json_schema(text, overrides=_SPACING)
+    except (ValueError, TypeError, RecursionError) as error:
+        # Numbers that are none, half of an emoji, hundreds of levels.
+        raise schema_error(str(error)) from None
 
 
 def read_schema(path: str | Path) -> Any:

@@ -15,6 +15,10 @@ from fastvlm_mlx.errors import OptionError
 REPETITION_CONTEXT_SIZE = 64
 # A float32 logit divided by a smaller temperature may be infinite: greedy instead.
 MIN_TEMPERATURE = 1e-3
+# Less is 0 in float32, and then no token would be left: greedy instead.
+MIN_TOP_P = 1e-30
+# Factors beyond these make infinities of float32 logits, and NaN of those.
+_FACTORS = (1e-30, 1e30)
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Sampling:
 
     - `temperature`: 0 is greedy, as is anything below 0.001 (logits divided by it
       could overflow); the other choices but `repetition_penalty` then have no effect.
-    - `top_p`: keep the likeliest tokens up to this probability; 1 is off, 0 is greedy.
+    - `top_p`: keep the likeliest tokens up to this probability; 1 is off, 0 is greedy,
+      as is anything below 1e-30.
     - `top_k`: keep this many of the likeliest tokens; 0 is off.
     - `min_p`: keep tokens at least this likely relative to the likeliest; 0 is off.
     - `repetition_penalty`: divides the logits of recent tokens; None or 1 is off.
@@ -73,7 +78,7 @@ class Sampling:
     @property
     def is_greedy(self) -> bool:
         """Whether the token with the largest logit is always taken."""
-        return self.temperature < MIN_TEMPERATURE or self.top_p == 0
+        return self.temperature < MIN_TEMPERATURE or self.top_p < MIN_TOP_P
 
     def _check(
         self,
@@ -91,14 +96,33 @@ class Sampling:
             isinstance(value, bool)
             or not isinstance(value, allowed)
             or not low <= value <= high
-            or math.isinf(value)
+            or _is_infinite(value)
             or (above and value == low)
         ):
             number = "a number" if kind is float else "a whole number"
             bounds = f"above {low}" if above else f"at least {low}"
             if not math.isinf(high):
                 bounds += f", at most {high}"
-            raise OptionError(f"{name} {value!r}: must be {number} {bounds}; {hint}")
+            elif isinstance(value, int) and _is_infinite(value):
+                bounds += " and of fewer than 309 digits"
+            raise OptionError(
+                f"{name} {_shown(value)}: must be {number} {bounds}; {hint}"
+            )
+
+
+def _is_infinite(value: float) -> bool:
+    try:
+        return math.isinf(value)
+    except OverflowError:  # a whole number larger than any float
+        return True
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole numbers of more than 4,300 digits
+        return "of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:40]}... ({len(text)} characters)"
 
 
 Sampler = Callable[[mx.array], mx.array]  # logits (1, vocab) -> a token (1,)
@@ -151,14 +175,14 @@ def _make_draw(sampling: Sampling) -> Sampler:
     seed = sampling.seed
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")
-    steps = 0
+    steps, temperature = 0, sampling.temperature
 
     def draw(logits: mx.array) -> mx.array:
         nonlocal steps
         # A key for each step, not mx.random's state, which belongs to all of a thread.
         key = mx.random.key(seed << 32 | steps)
         steps += 1
-        logits = apply_filters(logits, sampling) / sampling.temperature
+        logits = apply_filters(logits, sampling) / min(temperature, _FACTORS[1])
         return mx.random.categorical(logits, key=key)
 
     return draw
@@ -191,7 +215,10 @@ def apply_filters(logits: mx.array, sampling: Sampling) -> mx.array:
 def apply_repetition_penalty(
     logits: mx.array, recent: mx.array, penalty: float
 ) -> mx.array:
-    """`logits` `(1, vocab)`, those of the ids `recent` made less likely."""
+    """`logits` `(1, vocab)` in float32, those of the ids `recent` made less likely."""
+    low, high = _FACTORS
+    penalty = min(max(penalty, low), high)
+    logits = logits.astype(mx.float32)
     chosen = logits[:, recent]
     chosen = mx.where(chosen < 0, chosen * penalty, chosen / penalty)
     return mx.put_along_axis(logits, recent[None], chosen, axis=-1)

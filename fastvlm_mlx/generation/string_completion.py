@@ -7,6 +7,7 @@ straight to its shortest end.
 
 import functools
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,7 +29,7 @@ class StringCompletions:
     """The shortest ends of strings under the subschemas of `schema`."""
 
     def __init__(self, schema: Any):
-        found = {json.dumps(part, sort_keys=True): part for part in _subschemas(schema)}
+        found = {json.dumps(part): part for part in _subschemas(schema)}
         self._parts = list(found.values())[:MAX_SUBSCHEMAS]
         definitions = ("$defs", "definitions")
         self._shared = {
@@ -39,14 +40,23 @@ class StringCompletions:
         self._known: dict[bytes, list[bytes]] = {}
         self._matcher = functools.lru_cache(1000)(self._make_matcher)
 
-    def shortest(self, begun: bytes) -> list[bytes]:
+    def shortest(self, begun: bytes, latest: float) -> list[bytes]:
         """What completes the string `begun` (its JSON, quote included), the shortest.
 
-        One text for each subschema that allows what has begun.
+        One text for each subschema that allows what has begun; none if that takes until
+        `time.monotonic()` is `latest`.
         """
-        if begun not in self._known:
-            found = (self._complete(part, begun) for part in range(len(self._parts)))
-            self._known[begun] = sorted({text for text in found if text}, key=len)
+        if begun in self._known:
+            return self._known[begun]
+        found: set[bytes] = set()
+        for part in range(len(self._parts)):
+            if time.monotonic() > latest:
+                return []
+            text = self._complete(part, begun)
+            if text:
+                found.add(text)
+        # Of two that are as long, the one that comes first in the alphabet.
+        self._known[begun] = sorted(sorted(found), key=len)
         return self._known[begun]
 
     def _complete(self, part: int, begun: bytes) -> bytes | None:

@@ -94,6 +94,55 @@ def test_schemas_that_cannot_be_followed(tiny_model, schema):
         answered(tiny_model, schema)
 
 
+HUNDREDS: Any = {"type": "null"}
+for _ in range(300):
+    HUNDREDS = {"type": "array", "items": HUNDREDS}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"const": float("nan")},
+        {"minimum": float("-inf")},
+        json.loads('{"maximum": 1e400}'),
+        {"const": 10**400},
+        {"const": 10**5000},
+        {"const": "\ud800"},
+        {"properties": {"\udc00": {}}},
+        {"const": {1, 2}},
+        HUNDREDS,
+    ],
+    ids=[*"123456789"],
+)
+def test_schemas_that_are_not_json(tiny_model, schema):
+    for follow in (json_schema.check_schema, lambda it: JSONConstraint(tiny_model, it)):
+        with pytest.raises(OptionError) as caught:
+            follow(schema)
+        said = str(caught.value)
+        assert said.startswith("schema: cannot be followed (") and "\n" not in said
+        assert said.endswith("; simplify it") and len(said) < 260
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}},
+        {"allOf": [{"$ref": "#"}]},
+        {"anyOf": [{"$ref": "#"}]},
+        {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
+        {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+        {"type": "string", "minLength": 10**9},
+        {"type": "array", "minItems": 10**6},
+    ],
+)
+def test_schemas_without_an_end_are_refused(tiny_model, schema):
+    with pytest.raises(
+        OptionError, match="^schema: cannot be followed .* simplify it$"
+    ):
+        answered(tiny_model, schema, max_tokens=512)
+
+
 def test_follow_ups_after_json(tiny_model):
     conversation = tiny_model.conversation()
     first = conversation.ask("Hi", max_tokens=40, constraint=JSONConstraint(tiny_model))

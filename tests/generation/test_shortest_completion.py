@@ -5,7 +5,7 @@ import json
 import random
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -100,7 +100,7 @@ def answer(
     said: list[int] = []
     for left in range(budget, 0, -1):
         logits = mx.random.normal((1, vocabulary), key=mx.random.key(seed << 20 | left))
-        token = int(constraint.choose(logits * sharp, likeliest, left).item())  # type: ignore
+        token = cast(int, constraint.choose(logits * sharp, likeliest, left).item())
         if token in model.tokenizer.stop_ids:
             return model.tokenizer.decode(said), True
         said.append(token)
