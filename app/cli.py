@@ -68,6 +68,7 @@ def overview(
         bool,
         typer.Option(
             "--version",
+            "-V",
             callback=_print_version,
             is_eager=True,
             help="Show the version and exit.",
@@ -93,9 +94,10 @@ app.add_typer(export.export)
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit; what goes wrong is one line on stderr."""
+    terminal.fill_closed_streams()
     terminal.forgive_encodings()
     try:
         code = app(arguments, prog_name="fastvlm-mlx", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         code = terminal.report(error)
-    sys.exit(code or 0)
+    sys.exit(terminal.flush() or code or 0)
