@@ -22,6 +22,7 @@ from fastvlm_mlx.app.commands import (
     serve,
     verify,
 )
+from fastvlm_mlx.files.standard_descriptors import open_closed_descriptors
 
 # In the order in which they are met.
 COMMANDS = ["chat", "caption", "convert", "export", "verify", "info", "bench", "serve"]
@@ -94,7 +95,7 @@ app.add_typer(export.export)
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit; what goes wrong is one line on stderr."""
-    terminal.fill_closed_streams()
+    open_closed_descriptors()
     terminal.forgive_encodings()
     try:
         code = app(arguments, prog_name="fastvlm-mlx", standalone_mode=False)

@@ -56,7 +56,8 @@ def check_stdout() -> None:
     Raises:
         FastVLMError: standard output is closed.
     """
-    if sys.stdout is None:
+    # cli.main() opens the null device in its place, by its number.
+    if sys.stdout is None or getattr(sys.stdout, "name", "") == 1:
         raise FastVLMError(
             "standard output is closed; open it, or send it to a file with > FILE"
         )
@@ -74,23 +75,6 @@ def printable(text: str) -> str:
 
 def _is_control(char: str) -> bool:
     return ord(char) < 32 or 127 <= ord(char) < 160
-
-
-def fill_closed_streams() -> None:
-    """Open the null device where standard input, output or error is closed.
-
-    Otherwise the next file to be opened takes its number, and what a library prints
-    lands in that file, or the file is taken for standard input.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            # The lowest free number is taken, which is this one.
-            os.open(os.devnull, os.O_RDWR)
-    if sys.stderr is None:
-        # Libraries ask it whether it is a terminal.
-        sys.stderr = open(os.devnull, "w")
 
 
 def forgive_encodings() -> None:

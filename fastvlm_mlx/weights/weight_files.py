@@ -12,6 +12,7 @@ import mlx.core as mx
 
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
+from fastvlm_mlx.files.standard_descriptors import open_closed_descriptors
 from fastvlm_mlx.weights.safetensors_header import check_file
 
 Tensors = dict[str, mx.array]
@@ -105,6 +106,7 @@ def load_tensors(file: Path) -> Tensors:
     """
     if file.suffix.lower() in PICKLES:
         return _load_pickle(file)
+    open_closed_descriptors()
     check_file(file)
     try:
         loaded = mx.load(str(file), format="safetensors")

@@ -1,0 +1,44 @@
+"""Programs that were started with standard input, output or error closed."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.paths import ROOT
+
+LOAD = """
+import os, sys
+from fastvlm_mlx import load
+os.closerange(0, 3)
+assert load("demo").config.text is not None
+os.write(1, b"goes nowhere")
+"""
+
+
+def run(redirection: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["sh", "-c", f'exec "$@" {redirection}', "-", sys.executable]
+    return subprocess.run(
+        [*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("closed", "shown"),
+    [("<&-", True), (">&-", False), ("2>&-", True), ("<&- >&- 2>&-", False)],
+)
+def test_commands_with_closed_streams(closed: str, shown: bool):
+    done = run(closed, "-m", "fastvlm_mlx", "info", "demo")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("model ") == shown
+
+
+def test_an_answer_with_closed_input():
+    question = ["chat", "-m", "demo", "-p", "Hi", "--max-tokens", "2"]
+    done = run("<&-", "-m", "fastvlm_mlx", *question)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == run("</dev/null", "-m", "fastvlm_mlx", *question).stdout != ""
+
+
+def test_loading_in_a_program_without_streams():
+    assert run("", "-c", LOAD).returncode == 0
