@@ -19,6 +19,7 @@ import numpy as np
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.files.cache_dir import cache_dir
+from fastvlm_mlx.files.installation import pip_install
 from fastvlm_mlx.model.vlm import FastVLMModel
 
 # The names of `--compute-units`, and coremltools' `ComputeUnit`.
@@ -48,7 +49,7 @@ def import_coremltools() -> ModuleType:
         import coremltools
     except ImportError as fault:
         raise OptionError(
-            "Core ML packages need coremltools; pip install 'fastvlm-mlx[coreml]'"
+            f"Core ML packages need coremltools; {pip_install('coremltools>=9')}"
         ) from fault
     finally:
         for name in hidden:

@@ -38,7 +38,7 @@ def serve(
 ) -> None:
     """Serve OpenAI's and Ollama's protocols, and a page to ask from.
 
-    It needs the extra: pip install 'fastvlm-mlx[serve]'
+    It needs the extra "serve"; in a clone: pip install '.[serve]'
     """
     from fastvlm_mlx.app.server import serve
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.errors import FastVLMError, OptionError
+from fastvlm_mlx.files.installation import install_command
 
 if TYPE_CHECKING:
     import uvicorn
@@ -195,8 +196,7 @@ def _check_extra():
     for name in _NEEDED:
         if importlib.util.find_spec(name) is None:
             raise FastVLMError(
-                f"{name}: not installed, and serve needs it;"
-                " pip install 'fastvlm-mlx[serve]'"
+                f"{name}: not installed, and serve needs it; {install_command('serve')}"
             )
 
 

@@ -3,7 +3,7 @@
 llguidance says which tokens may come next, but not how to end in time. If max_tokens
 comes near, the shortest valid completion is forced, so the output always parses.
 
-An extra, `pip install 'fastvlm-mlx[serve]'`.
+Needs llguidance, of the extra `serve`.
 """
 
 import threading

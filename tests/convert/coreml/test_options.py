@@ -12,6 +12,7 @@ from fastvlm_mlx.convert.coreml.verify import Verdict
 from fastvlm_mlx.convert.to_coreml import export
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import FastVLM
+from fastvlm_mlx.files.installation import pip_install
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
 
@@ -84,7 +85,7 @@ def test_a_missing_extra_is_one_line(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    message = "Core ML packages need coremltools; pip install 'fastvlm-mlx[coreml]'"
+    message = f"Core ML packages need coremltools; {pip_install('coremltools>=9')}"
     with pytest.raises(OptionError, match=f"^{re.escape(message)}$"):
         coreml_encoder.import_coremltools()
     assert sys.modules.get("transformers", ...) is not None  # nothing stays hidden
