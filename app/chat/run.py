@@ -37,6 +37,7 @@ class Request:
     encoder: str = "auto"
     compute_units: str | None = None
     schema: Path | None = None
+    refresh: bool = False
 
 
 def run(request: Request) -> None:
@@ -46,7 +47,7 @@ def run(request: Request) -> None:
     check_images(request.images)
     schema = read_schema(request.schema) if request.schema else None
     may_use_coreml = packages.check(request.encoder, request.compute_units)
-    name, model = open_model(request.model)
+    name, model = open_model(request.model, refresh=request.refresh)
     if may_use_coreml and request.encoder == "auto":
         packages.use_faster(model, name, request.options.resolution)
     elif may_use_coreml:

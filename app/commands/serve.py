@@ -9,6 +9,7 @@ from fastvlm_mlx.app.commands import options
 
 def serve(
     model: options.Model = None,
+    refresh: options.Refresh = False,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; others need --token.")
     ] = "127.0.0.1",
@@ -45,6 +46,7 @@ def serve(
     serve.run(
         serve.Options(
             model=model,
+            refresh=refresh,
             host=host,
             port=port,
             token=token,

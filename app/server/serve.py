@@ -36,6 +36,7 @@ class Options:
     token: str | None
     allow_host: tuple[str, ...] = ()
     allow_url: tuple[str, ...] = ()
+    refresh: bool = False
 
 
 def run(options: Options) -> None:
@@ -56,7 +57,9 @@ def run(options: Options) -> None:
     limits = Limits()
     listener = listen(options.host, options.port)
     with listener, logged_to_stderr():
-        worker = Worker(lambda: load_engine(options.model, limits), limits)
+        worker = Worker(
+            lambda: load_engine(options.model, limits, refresh=options.refresh), limits
+        )
         name = worker.start().name
         app = build(worker, hosts=hosts, token=token, image_hosts=options.allow_url)
         terminal.note(f"{name} is served at {address(listener)} (Ctrl-C stops)")
@@ -93,12 +96,14 @@ def make_server(app: "ASGIApp", limits: "Limits") -> "uvicorn.Server":
     )
 
 
-def load_engine(name: str | None, limits: "Limits") -> "Engine":
+def load_engine(
+    name: str | None, limits: "Limits", *, refresh: bool = False
+) -> "Engine":
     """Loads the model on this thread."""
     from fastvlm_mlx.app.server.engine.engine import Engine
     from fastvlm_mlx.app.session import open_model
 
-    name, model = open_model(name)
+    name, model = open_model(name, refresh=refresh)
     # Clients see the name of a folder, not the path to it.
     return Engine(Path(name).name if os.path.exists(name) else name, model, limits)
 

@@ -10,7 +10,9 @@ import pytest
 
 from fastvlm_mlx._version import __version__
 from fastvlm_mlx.app import terminal
+from fastvlm_mlx.app.export import folder
 from fastvlm_mlx.errors import ImageError
+from fastvlm_mlx.hub import locate
 from tests.support.impossible_options import IMPOSSIBLE
 from tests.support.paths import ROOT
 
@@ -153,6 +155,30 @@ def test_convert_and_info(run, reference, tmp_path):
     again = run("convert", source, out)
     assert (again.code, again.out) == (1, "") and "--overwrite" in again.err
     assert run("convert", source, out, "--overwrite").code == 0
+
+
+def test_refresh_asks_the_hub(run, coffee, tmp_path, monkeypatch):
+    asked: list[bool] = []
+
+    def asks(name: str, *, refresh: bool = False):
+        asked.append(refresh)
+        return find("demo")
+
+    find = locate.locate
+    monkeypatch.setattr(locate, "locate", asks)
+    monkeypatch.setattr(folder, "locate", asks)
+    short = ("-m", "demo", "-p", "Hi", "--max-tokens", "1")
+    for command in (
+        ("chat", coffee, *short),
+        ("caption", coffee, *short),
+        ("info", "demo"),
+        ("convert", "demo", tmp_path / "out"),
+    ):
+        assert run(*command).code == 0 and not any(asked)
+        again = ("--overwrite",) if "convert" in command else ()
+        assert run(*command, "--refresh", *again).code == 0
+        assert any(asked), command
+        asked.clear()
 
 
 def test_convert_reports_the_agreement(run, reference, tmp_path):
