@@ -69,6 +69,7 @@ def overview(
         bool,
         typer.Option(
             "--version",
+            "-V",
             callback=_print_version,
             is_eager=True,
             help="Show the version and exit.",
@@ -100,4 +101,4 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = app(arguments, prog_name="fastvlm-mlx", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         code = terminal.report(error)
-    sys.exit(code or 0)
+    sys.exit(terminal.flush() or code or 0)

@@ -67,12 +67,19 @@ def choose_model(name: str | None) -> str:
     return name
 
 
-def open_model(name: str | None) -> tuple[str, "FastVLM"]:
-    """Loads the given model, or the default one; returns its name and the model."""
+def open_model(name: str | None, *, refresh: bool = False) -> tuple[str, "FastVLM"]:
+    """Loads the given model, or the default one; returns its name and the model.
+
+    `refresh` looks on the hub for a newer revision first; other names have none.
+    """
     from fastvlm_mlx.app.encoder import packages
     from fastvlm_mlx.fastvlm import load
 
     name = choose_model(name)
+    if refresh:
+        from fastvlm_mlx.hub.locate import locate
+
+        locate(name, refresh=True)
     with terminal.progress("converting") as update:
         model = load(name, on_progress=update)
     packages.use_only(model, name)

@@ -6,12 +6,13 @@ FASTVLM_DEBUG is set.
 """
 
 import errno
+import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event
 from typing import Any, Protocol
 
@@ -23,8 +24,12 @@ PLAIN = "\n\t"
 
 
 def note(text: str) -> None:
-    """Print one line for the person, never for the program behind a pipe."""
-    print(text, file=sys.stderr, flush=True)
+    """Print one line for the person, never for the program behind a pipe.
+
+    Nobody may listen: then it is left out, and what was asked for is done all the same.
+    """
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def emit(text: str) -> None:
@@ -32,12 +37,38 @@ def emit(text: str) -> None:
     print(printable(text), end="", flush=True)
 
 
+def json_text(value: Any) -> str:
+    """`value` as one line of JSON that keeps every character on this stdout.
+
+    What its encoding cannot hold, and file names that are no UTF-8, are escaped.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        return text
+    except UnicodeEncodeError:
+        return json.dumps(value)
+
+
+def check_stdout() -> None:
+    """Refuses to work for an output that does not exist.
+
+    Raises:
+        FastVLMError: standard output is closed.
+    """
+    # cli.main() opens the null device in its place, by its number.
+    if sys.stdout is None or getattr(sys.stdout, "name", "") == 1:
+        raise FastVLMError(
+            "standard output is closed; open it, or send it to a file with > FILE"
+        )
+
+
 def printable(text: str) -> str:
     """Text without the control characters that an image could talk a model into.
 
     Only a terminal obeys them: into a pipe or a file the text goes unchanged.
     """
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         return text
     return "".join(c for c in text if c in PLAIN or not _is_control(c))
 
@@ -60,6 +91,8 @@ def report(error: BaseException) -> int:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
         return CANCELLED
+    if isinstance(error, BrokenPipeError):
+        return 1  # Whoever read the output has enough.
     note(f"error: {describe(error)}")
     return int(getattr(error, "exit_code", 1))
 
@@ -117,6 +150,22 @@ def _system(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         reason += "; free some space or choose another disk"
     return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def flush() -> int:
+    """Write what is left in stdout; the exit code, so that its end is as quiet as its
+    middle if the reader has left."""
+    stdout = sys.stdout
+    if stdout is None:
+        return 0
+    try:
+        stdout.flush()
+        return 0
+    except (OSError, ValueError) as error:
+        # Python would try again on its way out, and complain.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+        return report(error)
 
 
 @contextmanager

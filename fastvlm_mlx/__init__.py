@@ -8,11 +8,14 @@
 Names are resolved on first use, so `import fastvlm_mlx` costs next to nothing.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from fastvlm_mlx._version import __version__
 
+# As in `typing`, whose import would be most of this one's time: until the command line
+# has this package, Ctrl-C is a traceback.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from fastvlm_mlx.conversation.attachment import Attachment
     from fastvlm_mlx.conversation.batch import batch_generate
     from fastvlm_mlx.conversation.conversation import Conversation
@@ -77,7 +80,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOMES:
         raise AttributeError(f"module 'fastvlm_mlx' has no attribute {name!r}")
     import importlib

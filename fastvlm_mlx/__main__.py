@@ -1,5 +1,32 @@
-"""`python -m fastvlm_mlx` is the same as `fastvlm-mlx`."""
+"""The entry of `fastvlm-mlx` and of `python -m fastvlm_mlx`.
 
-from fastvlm_mlx.app.cli import main
+It is small, so that Ctrl-C is heard before the command line is imported.
+"""
 
-main()
+import os
+import signal
+
+# As in `typing`, which is not worth its 10 ms here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+CANCELLED = 130
+
+
+def main() -> "NoReturn":
+    """Run the command line and exit; Ctrl-C ends it without a traceback."""
+    # Where Ctrl-C is ignored, as behind `nohup` or `&`, it stays so.
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heard:
+        # An exception in the middle of an import can be swallowed or reworded there.
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(CANCELLED))
+    from fastvlm_mlx.app import cli
+
+    if heard:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,7 @@ import numpy as np
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.files.cache_dir import cache_dir
+from fastvlm_mlx.files.installation import pip_install
 from fastvlm_mlx.model.vlm import FastVLMModel
 
 # The names of `--compute-units`, and coremltools' `ComputeUnit`.
@@ -59,8 +60,8 @@ def _import_quietly() -> ModuleType:
         import coremltools
     except ImportError as fault:
         raise OptionError(
-            "Core ML packages need coremltools, which is not installed;"
-            " pip install coremltools, with Python 3.10 to 3.13"
+            "Core ML packages need coremltools, for Python 3.10 to 3.13;"
+            f" {pip_install('coremltools>=9')}"
         ) from fault
     finally:
         for name in hidden:

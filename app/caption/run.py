@@ -50,6 +50,7 @@ class Request:
     model: str | None
     options: session.ConversationOptions
     sampling: "Sampling"
+    refresh: bool = False
 
 
 def run(request: Request) -> int:
@@ -79,7 +80,7 @@ def run(request: Request) -> int:
             terminal.note(f"{there} of {_count(len(images))} {have} already")
         if not todo:
             return 1 if left_out else 0
-        _, model = session.open_model(name)
+        _, model = session.open_model(name, refresh=request.refresh)
         from fastvlm_mlx.app.caption.captioner import Captioner
         from fastvlm_mlx.processing.image_options import ImageOptions
 

@@ -5,6 +5,7 @@
 file managers write it.
 """
 
+import io
 import os
 import re
 import shlex
@@ -127,14 +128,15 @@ def _raw_names(text: str) -> Iterator[tuple[str, int]]:
 
 def _shell_words(text: str) -> Iterator[tuple[str, int]]:
     """The first word with its quotes and escapes taken away, if they are complete."""
-    words = shlex.shlex(text, posix=True, punctuation_chars=False)
+    stream = io.StringIO(text)
+    words = shlex.shlex(stream, posix=True)
     words.whitespace_split, words.commenters = True, ""
     try:
         word = words.get_token()
     except ValueError:
         return
     if word:
-        yield word, words.instream.tell()
+        yield word, stream.tell()
 
 
 def _path(name: str) -> str:

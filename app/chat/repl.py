@@ -130,7 +130,7 @@ class Repl:
 
     def ask(self, question: str) -> None:
         """Streams one answer; Ctrl-C ends it and keeps what was shown."""
-        last = None
+        last, said = None, ""
         # Bytes that are no UTF-8 were kept for the sake of paths.
         question = re.sub("[\ud800-\udfff]", "\ufffd", question)
         with terminal.deferred_interrupt() as cancel:
@@ -145,7 +145,10 @@ class Repl:
                 ),
             ):
                 terminal.emit(last.text)
+                said += last.text
         terminal.emit("\n")
+        if not said.strip() and not cancel.is_set():
+            terminal.note(stats.EMPTY_ANSWER)
         self.last = last or self.last
         if self.show_stats:
             self.show()

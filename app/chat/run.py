@@ -1,7 +1,11 @@
 """`fastvlm-mlx chat`: prints one answer, or starts a conversation (`repl.py`)."""
 
-import json
+import fcntl
+import os
+import stat
+import struct
 import sys
+import termios
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,21 +37,25 @@ class Request:
     encoder: str = "auto"
     compute_units: str | None = None
     schema: Path | None = None
+    refresh: bool = False
 
 
 def run(request: Request) -> None:
     """Answers the question, or runs a conversation until the user leaves."""
+    terminal.check_stdout()
     question = read_question(request)
     check_images(request.images)
     schema = read_schema(request.schema) if request.schema else None
     may_use_coreml = packages.check(request.encoder, request.compute_units)
-    name, model = open_model(request.model)
+    name, model = open_model(request.model, refresh=request.refresh)
     if may_use_coreml and request.encoder == "auto":
         once = question is not None
         packages.use_faster(model, name, request.options.resolution, once=once)
     elif may_use_coreml:
         packages.use(model, name, request.encoder, request.compute_units)
     if question is not None:
+        if not request.images:
+            hint_at_images(name, question_is_piped=request.prompt is None)
         answer(request.options.conversation(model), question, request, name, schema)
         return
     from fastvlm_mlx.app.chat.repl import Repl
@@ -96,6 +104,36 @@ def _piped_question() -> str:
     return text.strip()
 
 
+def hint_at_images(model: str, *, question_is_piped: bool) -> None:
+    """Says what was probably forgotten when a question comes without an image."""
+    if not question_is_piped and _something_is_piped():
+        terminal.note(
+            "note: standard input is not read; name it as - if it is the image:"
+            " fastvlm-mlx chat - -p PROMPT"
+        )
+    elif model.lower() == "demo":
+        terminal.note(
+            "note: no image; the demo model knows nothing but images:"
+            " fastvlm-mlx chat IMAGE -p PROMPT"
+        )
+
+
+def _something_is_piped() -> bool:
+    """Whether data waits in standard input; none of it is taken."""
+    try:
+        number = sys.stdin.fileno()
+        mode = os.fstat(number).st_mode
+        if stat.S_ISREG(mode):
+            return os.fstat(number).st_size > os.lseek(number, 0, os.SEEK_CUR)
+        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+            return False
+        # A pipe whose writer has left is readable too: count what is in it.
+        waiting = fcntl.ioctl(number, termios.FIONREAD, struct.pack("i", 0))
+        return struct.unpack("i", waiting)[0] > 0
+    except (AttributeError, OSError, ValueError):  # closed, or no file at all
+        return False
+
+
 def check_images(names: Sequence[str]) -> None:
     """Refuses files that cannot be read before a model is loaded or downloaded.
 
@@ -142,12 +180,14 @@ def answer(
     finally:
         if not request.as_json and text and not text.endswith("\n"):
             terminal.emit("\n")
+    if not text.strip():
+        terminal.note(stats.EMPTY_ANSWER)
     if last is None:
         return
     if request.as_json:
         record = {"model": model, "images": list(request.images), "prompt": question}
         record |= {"answer": text, **stats.record(last)}
-        print(json.dumps(record, ensure_ascii=False))
+        print(terminal.json_text(record))
     if request.stats:
         for line in stats.lines(last):
             terminal.note(line)

@@ -8,6 +8,8 @@ from fastvlm_mlx.files.disk_space import format_size
 if TYPE_CHECKING:
     from fastvlm_mlx.generation.stream import Chunk
 
+EMPTY_ANSWER = "note: the answer is empty; ask in other words, or about an image"
+
 
 def lines(last: "Chunk") -> list[str]:
     """What `--stats` and `/stats` show, from the last chunk of an answer."""

@@ -18,6 +18,7 @@ def chat(
         typer.Option("--prompt", "-p", metavar="TEXT", help="The question."),
     ] = None,
     model: options.Model = None,
+    refresh: options.Refresh = False,
     system: options.System = None,
     fit: options.Fit = None,
     resolution: options.Resolution = None,
@@ -65,6 +66,7 @@ def chat(
             images=tuple(images or ()),
             prompt=prompt,
             model=model,
+            refresh=refresh,
             options=session.validated_options(system, fit, resolution, tiles),
             sampling=Sampling(
                 temperature=temperature,

@@ -28,6 +28,7 @@ def convert(
         ),
     ] = None,
     overwrite: options.Overwrite = False,
+    refresh: options.Refresh = False,
     # What these two did is `export` now; they only say so.
     coreml: Annotated[bool, typer.Option("--coreml", hidden=True)] = False,
     target: Annotated[str | None, typer.Option("--target", hidden=True)] = None,
@@ -47,4 +48,5 @@ def convert(
         dtype=dtype,
         encoder_from=encoder_from,
         overwrite=overwrite,
+        refresh=refresh,
     )

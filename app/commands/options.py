@@ -24,6 +24,11 @@ Model = Annotated[
     ),
 ]
 
+Refresh = Annotated[
+    bool,
+    typer.Option("--refresh", help="Look on the hub for a newer revision of it first."),
+]
+
 # Of a conversation: None stands for "as the model's config says".
 System = Annotated[
     str | None,

@@ -9,6 +9,7 @@ from fastvlm_mlx.app.commands import options
 
 def serve(
     model: options.Model = None,
+    refresh: options.Refresh = False,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; others need --token.")
     ] = "127.0.0.1",
@@ -38,13 +39,14 @@ def serve(
 ) -> None:
     """Serve OpenAI's and Ollama's protocols, and a page to ask from.
 
-    It needs the extra: pip install 'fastvlm-mlx[serve]'
+    It needs the extra "serve"; in a clone: pip install '.[serve]'
     """
     from fastvlm_mlx.app.server import serve
 
     serve.run(
         serve.Options(
             model=model,
+            refresh=refresh,
             host=host,
             port=port,
             token=token,

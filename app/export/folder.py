@@ -32,6 +32,7 @@ def run(
     dtype: str | None,
     encoder_from: str | None,
     overwrite: bool,
+    refresh: bool = False,
 ) -> None:
     """Converts with a progress bar; prints the sizes and, if quantized, the drift.
 
@@ -43,7 +44,7 @@ def run(
     donor = None if encoder_from is None else locate(encoder_from)
     with terminal.progress("converting") as update:
         report = to_mlx.convert(
-            locate(source),
+            locate(source, refresh=refresh),
             out,
             q_bits=q_bits,
             q_group_size=q_group_size,

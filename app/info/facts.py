@@ -18,21 +18,21 @@ PARTS = ("vision_tower", "projector", "language_model")
 RESOLUTIONS = (256, 512, 768, 1024, 1536, 2048)
 
 
-def run(model: str, *, as_json: bool) -> None:
+def run(model: str, *, as_json: bool, refresh: bool = False) -> None:
     """Print what is known about a model."""
     from fastvlm_mlx.app.info.table import table
 
-    facts = gather(model)
+    facts = gather(model, refresh=refresh)
     print(json.dumps(facts, indent=2) if as_json else table(facts))
 
 
-def gather(model: str) -> dict[str, Any]:
+def gather(model: str, *, refresh: bool = False) -> dict[str, Any]:
     """Everything `info` says, as `--json` prints it; sizes in bytes."""
     from fastvlm_mlx.convert.fold_checkpoint import fold_checkpoint
     from fastvlm_mlx.convert.source import checkpoint, layouts
     from fastvlm_mlx.hub.locate import locate
 
-    source = locate(model)
+    source = locate(model, refresh=refresh)
     with checkpoint.open_checkpoint(source) as read:
         tensors, config = fold_checkpoint(read)
         return {

@@ -8,5 +8,5 @@ From the bottom up, each folder imports only those above it in this list:
     routes.py   the ASGI application
     serve.py    the command
 
-An extra, `pip install 'fastvlm-mlx[serve]'`.
+Needs the packages of the extra `serve`.
 """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.server.stop_signals import StopSignals
 from fastvlm_mlx.errors import FastVLMError, OptionError
+from fastvlm_mlx.files.installation import install_command
 
 if TYPE_CHECKING:
     import uvicorn
@@ -36,6 +37,7 @@ class Options:
     token: str | None
     allow_host: tuple[str, ...] = ()
     allow_url: tuple[str, ...] = ()
+    refresh: bool = False
 
 
 def run(options: Options) -> None:
@@ -57,7 +59,9 @@ def run(options: Options) -> None:
     limits = Limits()
     listener = listen(options.host, options.port)
     with StopSignals() as signals, listener, logged_to_stderr():
-        worker = Worker(lambda: load_engine(options.model, limits), limits)
+        worker = Worker(
+            lambda: load_engine(options.model, limits, refresh=options.refresh), limits
+        )
         name = worker.start().name
         requests = OpenRequests()
         app = build(
@@ -111,12 +115,14 @@ def make_server(
     )
 
 
-def load_engine(name: str | None, limits: "Limits") -> "Engine":
+def load_engine(
+    name: str | None, limits: "Limits", *, refresh: bool = False
+) -> "Engine":
     """Loads the model on this thread."""
     from fastvlm_mlx.app.server.engine.engine import Engine
     from fastvlm_mlx.app.session import open_model
 
-    name, model = open_model(name)
+    name, model = open_model(name, refresh=refresh)
     # Clients see the name of a folder, not the path to it.
     return Engine(Path(name).name if os.path.exists(name) else name, model, limits)
 
@@ -214,8 +220,7 @@ def _check_extra():
     for name in _NEEDED:
         if importlib.util.find_spec(name) is None:
             raise FastVLMError(
-                f"{name}: not installed, and serve needs it;"
-                " pip install 'fastvlm-mlx[serve]'"
+                f"{name}: not installed, and serve needs it; {install_command('serve')}"
             )
 
 

@@ -4,7 +4,7 @@ llguidance says which tokens may come next, but not how to end in time. A token 
 which the shortest completion would not fit into max_tokens is not taken: the answer
 is completed instead, so the output always parses.
 
-An extra, `pip install 'fastvlm-mlx[serve]'`.
+Needs llguidance, of the extra `serve`.
 """
 
 import threading

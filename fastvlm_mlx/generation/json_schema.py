@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_mlx.errors import FastVLMError, OptionError
+from fastvlm_mlx.files.installation import install_command
 
 SECONDS = 3  # of processor time, for the process above
 MEMORY = 2 << 30  # bytes of address space, for the process above
@@ -37,7 +38,7 @@ def import_llguidance() -> Any:
     except ImportError:
         raise FastVLMError(
             "llguidance: not installed, and JSON answers need it;"
-            " pip install 'fastvlm-mlx[serve]'"
+            f" {install_command('serve')}"
         ) from None
     return llguidance
 

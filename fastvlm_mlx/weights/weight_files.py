@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.files.installation import install_command
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.files.model_file import check_regular
 from fastvlm_mlx.files.safetensors_header import check_file
@@ -164,8 +165,8 @@ def _load_pickle(file: Path) -> Tensors:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError as fault:
         raise CheckpointError(
-            f"{file}: a pickle needs torch to be read safely; pip install"
-            " 'fastvlm-mlx[torch]', or get the checkpoint as .safetensors"
+            f"{file}: a pickle needs torch to be read safely;"
+            f" {install_command('torch')}, or get the checkpoint as .safetensors"
         ) from fault
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)

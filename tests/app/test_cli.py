@@ -1,6 +1,7 @@
 """The command line: help, convert and info, one-line errors, what it imports."""
 
 import errno
+import io
 import json
 import subprocess
 import sys
@@ -9,8 +10,11 @@ import pytest
 
 from fastvlm_mlx._version import __version__
 from fastvlm_mlx.app import terminal
+from fastvlm_mlx.app.export import folder
 from fastvlm_mlx.errors import ImageError
+from fastvlm_mlx.hub import locate
 from tests.support.impossible_options import IMPOSSIBLE
+from tests.support.paths import ROOT
 
 HEAVY = (
     *("mlx", "mlx_lm", "transformers", "coremltools", "numpy", "PIL"),
@@ -19,7 +23,8 @@ HEAVY = (
 
 
 def test_version_and_help(run):
-    assert run("--version") == (0, f"fastvlm-mlx {__version__}\n", "")
+    for option in ("--version", "-V"):
+        assert run(option) == (0, f"fastvlm-mlx {__version__}\n", "")
     for arguments in ([], ["-h"], ["--help"]):
         shown = run(*arguments)
         assert (shown.code, shown.err) == (0, "")
@@ -45,6 +50,93 @@ def test_help_imports_nothing_heavy(command):
     assert shown.stderr == "[]\n"
 
 
+@pytest.mark.parametrize("module", ["typer", "fastvlm_mlx.app.cli", "json"])
+def test_ctrl_c_while_the_command_line_is_imported(module):
+    script = (
+        "import os, runpy, signal, sys\n"
+        "class Presses:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Presses())\n"
+        "runpy.run_module('fastvlm_mlx', run_name='__main__')"
+    )
+    shown = subprocess.run([sys.executable, "-c", script, "-V"], capture_output=True)
+    assert (shown.returncode, shown.stdout, shown.stderr) == (130, b"", b"")
+
+
+def test_an_ignored_ctrl_c_stays_ignored():
+    script = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from fastvlm_mlx.__main__ import main\n"
+        "import atexit; atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+        "main()"
+    )
+    shown = subprocess.run([sys.executable, "-c", script, "-V"], capture_output=True)
+    assert (shown.returncode, shown.stderr) == (0, b"")
+
+
+def test_the_entry_imports_next_to_nothing():
+    script = (
+        "import sys; import fastvlm_mlx.__main__\n"
+        "print([m for m in ('typing', 'typer', 'json') if m in sys.modules])"
+    )
+    # -S: an editable installation imports much of it before anything else.
+    command = [sys.executable, "-S", "-c", script]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (shown.stdout, shown.stderr) == ("[]\n", "")
+
+
+CLOSED = "import os, sys; os.close({}); os.execv(sys.executable, sys.argv[1:])"
+
+
+def closed(number: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`fastvlm-mlx` with standard input (0), output (1) or error (2) closed."""
+    program = [sys.executable, "-m", "fastvlm_mlx", *arguments]
+    command = [sys.executable, "-c", CLOSED.format(number), *program]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_closed_streams(tiny):
+    ask = ("chat", "-m", tiny, "-p", "Hi", "--max-tokens", "2")
+    whole = [closed(0, *ask), closed(2, *ask)]
+    assert [shown.returncode for shown in whole] == [0, 0]
+    assert whole[0].stdout == whole[1].stdout != ""
+    assert whole[0].stderr == whole[1].stderr == ""
+    shown = closed(1, *ask)
+    assert (shown.returncode, shown.stderr) == (
+        1,
+        "error: standard output is closed; open it, or send it to a file with > FILE\n",
+    )
+    shown = closed(0, "chat", "-m", tiny)
+    assert shown.returncode == 2 and "standard input is empty" in shown.stderr
+    shown = closed(2, "chat", "-m", "nowhere.zip", "-p", "Hi")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert closed(0, "info", tiny).returncode == 0
+
+
+@pytest.mark.parametrize("command", [["--help"], ["info", "demo", "--json"]])
+def test_a_reader_that_left_before_the_end(command):
+    program = [sys.executable, "-m", "fastvlm_mlx", *command]
+    with subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdout and child.stderr
+        child.stdout.close()
+        assert child.stderr.read() == b""
+    assert child.returncode == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_keeps_every_character_on_any_stdout(encoding, monkeypatch):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    for value in ("bücher-猫.png", "\udcff.png", "plain"):
+        text = terminal.json_text({"image": value})
+        assert json.loads(text.encode(encoding)) == {"image": value}
+    assert ("猫" in terminal.json_text("猫")) == (encoding == "utf-8")
+
+
 def test_convert_and_info(run, reference, tmp_path):
     source, out = reference / "llava-mini-train", tmp_path / "out"
     shown = run("convert", source, out)
@@ -63,6 +155,30 @@ def test_convert_and_info(run, reference, tmp_path):
     again = run("convert", source, out)
     assert (again.code, again.out) == (1, "") and "--overwrite" in again.err
     assert run("convert", source, out, "--overwrite").code == 0
+
+
+def test_refresh_asks_the_hub(run, coffee, tmp_path, monkeypatch):
+    asked: list[bool] = []
+
+    def asks(name: str, *, refresh: bool = False):
+        asked.append(refresh)
+        return find("demo")
+
+    find = locate.locate
+    monkeypatch.setattr(locate, "locate", asks)
+    monkeypatch.setattr(folder, "locate", asks)
+    short = ("-m", "demo", "-p", "Hi", "--max-tokens", "1")
+    for command in (
+        ("chat", coffee, *short),
+        ("caption", coffee, *short),
+        ("info", "demo"),
+        ("convert", "demo", tmp_path / "out"),
+    ):
+        assert run(*command).code == 0 and not any(asked)
+        again = ("--overwrite",) if "convert" in command else ()
+        assert run(*command, "--refresh", *again).code == 0
+        assert any(asked), command
+        asked.clear()
 
 
 def test_convert_reports_the_agreement(run, reference, tmp_path):

@@ -108,7 +108,7 @@ def test_an_image_and_a_question_in_one_line(terminal, tmp_path):
     address = "https://127.0.0.1/cat"
     session, conversation = repl_of_echo()
     added = []
-    conversation.add = added.append
+    conversation.add = lambda image: added.append(image)
     session.obey(f"{address} Which is it?")
     assert added == [address] and conversation.turns[0][0] == "Which is it?"
 

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+from fastvlm_mlx.app.chat import run as chat_run
+from fastvlm_mlx.app.chat.stats import EMPTY_ANSWER
+
 
 @pytest.fixture
 def chat(run, tiny):
@@ -49,6 +52,48 @@ def test_the_pipe_is_the_image(chat, coffee, answer):
 def test_a_question_without_images(chat):
     shown = chat("-p", "Say something.")
     assert (shown.code, shown.err) == (0, "") and shown.out.strip()
+
+
+def test_a_forgotten_image_is_hinted_at(run, coffee, monkeypatch):
+    options = ("chat", "-m", "demo", "-p", "Hello!", "--max-tokens", "16")
+    shown = run(*options)
+    assert shown.code == 0
+    first, *rest = shown.err.splitlines()
+    assert first == (
+        "note: no image; the demo model knows nothing but images:"
+        " fastvlm-mlx chat IMAGE -p PROMPT"
+    )
+    assert bool(rest) == (not shown.out.strip())
+    monkeypatch.setattr(chat_run, "_something_is_piped", lambda: True)
+    shown = run(*options)
+    assert shown.err.startswith(
+        "note: standard input is not read; name it as - if it is the image:"
+        " fastvlm-mlx chat - -p PROMPT\n"
+    )
+    assert run(*options, coffee).err == ""
+
+
+@pytest.mark.parametrize("form", ["pipe", "file", "empty pipe", "null device"])
+def test_data_in_standard_input_is_noticed_and_left(form, tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.write_bytes(b"data")
+    if "pipe" in form:
+        number, end = os.pipe()
+        os.write(end, b"data" if form == "pipe" else b"")
+        os.close(end)
+    else:
+        number = os.open(os.devnull if form == "null device" else file, os.O_RDONLY)
+    with open(number, "rb") as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        holds = form in ("pipe", "file")
+        assert chat_run._something_is_piped() == holds
+        assert stream.read() == (b"data" if holds else b"")
+
+
+def test_an_empty_answer_is_said_to_be_one(chat, coffee, answer):
+    shown = chat(coffee, "-p", "Describe the image.", "--stop", answer[0])
+    assert (shown.code, shown.out) == (0, "")
+    assert shown.err == f"{EMPTY_ANSWER}\n"
 
 
 def test_statistics_go_to_stderr(chat, coffee, answer):

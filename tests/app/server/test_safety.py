@@ -20,6 +20,7 @@ from fastvlm_mlx.app.server.http import uvicorn_protocol  # noqa: E402
 from fastvlm_mlx.app.server.http.errors import api_error_from  # noqa: E402
 from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
 from fastvlm_mlx.errors import FastVLMError, OptionError  # noqa: E402
+from fastvlm_mlx.files.installation import install_command  # noqa: E402
 from tests.support.serving import RunningServer, running  # noqa: E402
 
 
@@ -66,7 +67,7 @@ def test_what_is_wrong_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert end() == (
         "error: starlette: not installed, and serve needs it;"
-        " pip install 'fastvlm-mlx[serve]'\n"
+        f" {install_command('serve')}\n"
     )
 
 

@@ -15,6 +15,7 @@ from fastvlm_mlx.convert.coreml.verify import Verdict
 from fastvlm_mlx.convert.to_coreml import export
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import FastVLM
+from fastvlm_mlx.files.installation import pip_install
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
 
@@ -88,8 +89,8 @@ def test_a_missing_extra_is_one_line(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     message = (
-        "Core ML packages need coremltools, which is not installed;"
-        " pip install coremltools, with Python 3.10 to 3.13"
+        "Core ML packages need coremltools, for Python 3.10 to 3.13;"
+        f" {pip_install('coremltools>=9')}"
     )
     with pytest.raises(OptionError, match=f"^{re.escape(message)}$"):
         coreml_encoder.import_coremltools()
