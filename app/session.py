@@ -72,7 +72,6 @@ def open_model(name: str | None, *, refresh: bool = False) -> tuple[str, "FastVL
 
     `refresh` looks on the hub for a newer revision first; other names have none.
     """
-    from fastvlm_mlx.app.encoder import packages
     from fastvlm_mlx.fastvlm import load
 
     name = choose_model(name)
@@ -81,6 +80,4 @@ def open_model(name: str | None, *, refresh: bool = False) -> tuple[str, "FastVL
 
         locate(name, refresh=True)
     with terminal.progress("converting") as update:
-        model = load(name, on_progress=update)
-    packages.use_only(model, name)
-    return name, model
+        return name, load(name, on_progress=update)

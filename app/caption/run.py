@@ -19,6 +19,7 @@ from fastvlm_mlx.app.caption.find_images import find, without_caption
 from fastvlm_mlx.app.caption.output import Output
 from fastvlm_mlx.app.caption.records import Record
 from fastvlm_mlx.app.caption.writing import NoPlace
+from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.errors import FastVLMError, ImageError
 from fastvlm_mlx.generation.json_schema import read_schema
 
@@ -81,6 +82,7 @@ def run(request: Request) -> int:
         if not todo:
             return 1 if left_out else 0
         _, model = session.open_model(name, refresh=request.refresh)
+        packages.use_only(model, name)
         from fastvlm_mlx.app.caption.captioner import Captioner
         from fastvlm_mlx.processing.image_options import ImageOptions
 

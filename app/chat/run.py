@@ -49,6 +49,7 @@ def run(request: Request) -> None:
     may_use_coreml = packages.check(request.encoder, request.compute_units)
     name, model = open_model(request.model, refresh=request.refresh)
     if may_use_coreml and request.encoder == "auto":
+        packages.use_only(model, name)
         once = question is not None
         packages.use_faster(model, name, request.options.resolution, once=once)
     elif may_use_coreml:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import terminal
+from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.app.server.stop_signals import StopSignals
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from fastvlm_mlx.files.installation import install_command
@@ -123,6 +124,7 @@ def load_engine(
     from fastvlm_mlx.app.session import open_model
 
     name, model = open_model(name, refresh=refresh)
+    packages.use_only(model, name)
     # Clients see the name of a folder, not the path to it.
     return Engine(Path(name).name if os.path.exists(name) else name, model, limits)
 
