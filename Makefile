@@ -2,11 +2,11 @@
 # with PyTorch, in an environment of its own.
 # The first Python that fits; `make chat PYTHON=/path/to/python` names another. 3.14 is
 # last: coremltools has no build for it yet.
-FITS = import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $(1)))
+FITS = import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(1)))
 find = for p in $(1); do "$$p" -c '$(call FITS,$(2))' 2>/dev/null && echo "$$p" && break; done
-PYTHON ?= $(shell { $(call find,python3 python3.13 python3.12 python3.11 python3.10,13); \
+PYTHON ?= $(shell { $(call find,python3 python3.13 python3.12 python3.11,13); \
 	$(call find,python3 python3.14,99); } | head -n 1)
-NO_PYTHON = error: $(or $(PYTHON),python3): not a Python from 3.10 on; install one ("brew install python@3.13" on a Mac) or name it: make chat PYTHON=/path/to/python3.13
+NO_PYTHON = error: $(or $(PYTHON),python3): not a Python from 3.11 on; install one ("brew install python@3.13" on a Mac) or name it: make chat PYTHON=/path/to/python3.13
 VENV := .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
@@ -15,7 +15,7 @@ PARITY := .venv-parity
 # PARITY_PIP="--extra-index-url https://download.pytorch.org/whl/cpu"
 PARITY_PIP ?=
 
-.PHONY: chat test parity lint format docs clean
+.PHONY: chat test check-mac parity lint format docs clean
 
 chat: $(VENV)/installed
 	$(BIN)/fastvlm-mlx chat examples/number.png -p "Describe the image." --model demo
@@ -26,11 +26,20 @@ test: $(VENV)/installed-dev
 parity: $(PARITY)/installed
 	$(PARITY)/bin/python -m pytest -m parity -rP
 
+# What can be known of a Mac without one: docs/mac.md. Needs a package index.
+check-mac: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group mac
+	$(BIN)/python -m pytest -m mac tests/mac
+	$(BIN)/python -m tests.mac.pretend bfloat16 --numprocesses 2 --dist loadfile
+	$(BIN)/python -m tests.mac.pretend float16 --numprocesses 2 --dist loadfile
+	$(BIN)/python -m tests.mac.lowest_versions
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+	$(BIN)/pyright --pythonplatform Darwin
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
@@ -52,7 +61,7 @@ $(VENV)/installed: pyproject.toml $(VENV)/made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu]'
 	touch $@
 
-# `pip install --group` needs pip 25.1; `make` works with the pip of any Python >= 3.10.
+# `pip install --group` needs pip 25.1; `make` works with the pip of any Python >= 3.11.
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev --editable '.[cpu,serve]'

@@ -46,7 +46,7 @@ def import_coremltools() -> ModuleType:
         python = ".".join(platform.python_version_tuple()[:2])
         raise OptionError(
             f"coremltools {coremltools.__version__} has no native part for Python"
-            f" {python} on {platform.machine()}; use Python 3.10 to 3.13"
+            f" {python} on {platform.machine()}; use Python 3.11 to 3.13"
         )
     return coremltools
 
@@ -60,7 +60,7 @@ def _import_quietly() -> ModuleType:
         import coremltools
     except ImportError as fault:
         raise OptionError(
-            "Core ML packages need coremltools, for Python 3.10 to 3.13;"
+            "Core ML packages need coremltools, for Python 3.11 to 3.13;"
             f" {pip_install('coremltools>=9')}"
         ) from fault
     finally:

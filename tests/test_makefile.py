@@ -68,7 +68,7 @@ def machine(tmp_path: Path):
         ({"python3": (3, 13), "python3_12": (3, 12)}, "python3"),
         ({"python3": (3, 9), "python3_12": (3, 12)}, "python3.12"),
         (
-            {"python3": (3, 9), "python3_10": (3, 10), "python3_13": (3, 13)},
+            {"python3": (3, 10), "python3_12": (3, 12), "python3_13": (3, 13)},
             "python3.13",
         ),
         ({"python3": (3, 14), "python3_11": (3, 11)}, "python3.11"),
@@ -88,7 +88,7 @@ def test_no_python_that_fits_is_one_line(machine, pythons):
     run, made_by = machine("chat", **pythons)
     assert made_by is None and run.returncode == 2
     line, *rest = run.stderr.splitlines()
-    assert line.startswith("error: python3: not a Python from 3.10 on; install one")
+    assert line.startswith("error: python3: not a Python from 3.11 on; install one")
     assert "brew install python@3.13" in line and len(rest) == 1  # and make's own
 
 

@@ -63,10 +63,13 @@ class Weights:
             return self.builder.constexpr_blockwise_shift_scale(
                 data=data, scale=scale, name=name
             )
+        scale = scale.reshape(-1)
+        # One for each channel, as coremltools writes it: nobody has tested a scalar
+        # beside a vector scale on macOS' compiler.
         return self.builder.constexpr_affine_dequantize(
             quantized_data=data,
-            zero_point=np.int8(0),
-            scale=scale.reshape(-1),
+            zero_point=np.zeros(scale.shape, np.int8),
+            scale=scale,
             axis=np.int32(0),
             name=name,
         )

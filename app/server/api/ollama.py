@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from fastvlm_mlx.app.server.api import ollama_schema as schema
@@ -184,7 +184,7 @@ def show(info: ModelInfo, started: str) -> dict[str, object]:
 
 def now() -> str:
     """The time as Ollama writes it."""
-    return datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _details(info: ModelInfo) -> dict[str, object]:

@@ -224,7 +224,7 @@ class AccessMiddleware:
 
         try:
             await asyncio.wait_for(discard(), 1)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             pass
 
 

@@ -58,7 +58,7 @@ async def read(request: Request, limits: Limits) -> bytes:
 
     try:
         await asyncio.wait_for(collect(), limits.body_time)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise APIError(
             408, f"the body did not arrive within {limits.body_time:g} s"
         ) from None

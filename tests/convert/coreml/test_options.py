@@ -89,7 +89,7 @@ def test_a_missing_extra_is_one_line(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     message = (
-        "Core ML packages need coremltools, for Python 3.10 to 3.13;"
+        "Core ML packages need coremltools, for Python 3.11 to 3.13;"
         f" {pip_install('coremltools>=9')}"
     )
     with pytest.raises(OptionError, match=f"^{re.escape(message)}$"):

@@ -1,0 +1,81 @@
+"""The written MIL program beside what coremltools itself writes.
+
+Its optimizer compresses our own plain package; the operations of ours must have the
+same parameters, of the same types and ranks. coremltools' own forms are what Apple's
+compiler is tested with.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from fastvlm_mlx import load
+from fastvlm_mlx.convert.coreml import mlpackage
+from fastvlm_mlx.convert.coreml.mlpackage import Package
+from fastvlm_mlx.coreml_encoder import import_coremltools
+from fastvlm_mlx.fastvlm import FastVLM
+from tests.mac import variants
+
+pytestmark = pytest.mark.mac  # minutes of coremltools' passes
+
+Form = dict[str, tuple[str, int]]
+
+
+@pytest.fixture(scope="module")
+def tools():
+    pytest.importorskip("coremltools")
+    return import_coremltools()
+
+
+@pytest.fixture(scope="module")
+def model(reference: Path) -> FastVLM:
+    return load(reference / "llava-mini", dtype="float32")
+
+
+def forms(package: Package, prefix: str) -> dict[str, Form]:
+    """Parameter -> (dtype, rank) of the operations whose type begins so."""
+    found: dict[str, Form] = {}
+    for function in package.functions.values():
+        for operation in function.operations:
+            if operation.type.startswith(prefix):
+                found[operation.type] = {
+                    name: (str(values[0].dtype), values[0].ndim)
+                    for name, values in operation.inputs.items()
+                    if hasattr(values[0], "dtype")
+                }
+    return found
+
+
+@pytest.mark.parametrize("compression", ["int8", "int8-block", "palette8", "palette6"])
+def test_compressed_weights_have_coremltools_form(
+    tools, model, compression, tmp_path: Path
+):
+    ours = forms(
+        mlpackage.read(variants.write(model, compression, tmp_path)), "constexpr_"
+    )
+    plain = "two_sizes" if compression == "int8-block" else "float16"
+    import coremltools.optimize.coreml as optimize
+
+    source = tools.models.MLModel(
+        str(variants.write(model, plain, tmp_path)), skip_model_load=True
+    )
+    if compression.startswith("palette"):
+        bits = int(compression[-1])
+        config = optimize.OpPalettizerConfig(mode="uniform", nbits=bits)
+        compress = optimize.palettize_weights
+    else:
+        block = {"granularity": "per_block", "block_size": 32}
+        config = optimize.OpLinearQuantizerConfig(
+            mode="linear_symmetric",
+            weight_threshold=1,
+            **(block if compression == "int8-block" else {}),
+        )
+        compress = optimize.linear_quantize_weights
+    theirs_path = tmp_path / "theirs.mlpackage"
+    compress(source, optimize.OptimizationConfig(global_config=config)).save(
+        str(theirs_path)
+    )
+    theirs = forms(mlpackage.read(theirs_path), "constexpr_")
+    assert ours and ours.keys() <= theirs.keys()
+    for operation, form in ours.items():
+        assert form == theirs[operation], operation
