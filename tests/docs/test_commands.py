@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +26,6 @@ from fastvlm_mlx.app import cli
 from tests.support.doc_blocks import Block, blocks, existing, programs
 from tests.support.hub_server import Hub, Repository
 from tests.support.paths import EXAMPLES, REFERENCES, ROOT
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 # A command's beginning, as a regular expression: why it is not run here.
 PARSED_ONLY = {
