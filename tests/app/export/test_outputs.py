@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastvlm_mlx.app.export.coreml import package_path
+from fastvlm_mlx.convert import to_mlx
 from fastvlm_mlx.convert.outputs import MODEL_FOLDER, PACKAGE
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.output_check import check_output
@@ -164,6 +165,12 @@ def test_what_the_commands_write_is_known_as_ours(run, tmp_path: Path, reference
         shutil.copy(source / name, tmp_path / "apple")
     with pytest.raises(OptionError, match="was not written by fastvlm-mlx"):
         check_output(tmp_path / "apple", overwrite=True, kind=MODEL_FOLDER)
+
+
+def test_all_that_convert_copies_is_known():
+    copied = [name.replace("*", "") for name in to_mlx.COMPANION_FILES]
+    assert all(MODEL_FOLDER.files.fullmatch(name) for name in copied)
+    assert not MODEL_FOLDER.files.fullmatch("LICENSES/mine")
 
 
 def test_somebodys_package_in_a_model_folder(run, tmp_path: Path, reference: Path):
