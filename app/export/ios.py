@@ -28,7 +28,7 @@ def run(
         CheckpointError: the app cannot run such a model.
         OptionError: an option cannot be honoured, or the package drifts.
     """
-    check_output(out, overwrite=overwrite, kind=MODEL_FOLDER)
+    check_output(out, overwrite=overwrite, kind=MODEL_FOLDER, source=source)
     check_images(images)
     report = to_ios.export(
         source,

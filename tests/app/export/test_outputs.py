@@ -62,6 +62,28 @@ def test_an_output_that_cannot_be_made(refused, tmp_path: Path, command: str):
     assert sorted(os.listdir(tmp_path)) == ["file", "pipe.mlpackage"]
 
 
+@pytest.mark.parametrize("command", ["convert", "export ios", "export mlx-vlm"])
+def test_the_source_is_not_the_output(run, refused, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in" / "model").mkdir(parents=True)
+    ours = tmp_path / "in" / "model" / "config.json"
+    ours.write_text('{"converter": "fastvlm-mlx 1"}')
+        '{"converter": "fastvlm-mlx 1"}'
+    )
+    for out, reason in (
+        ("in/model", "is the source itself; name another output"),
+        ("in/model/x", "lies inside the source; name an output outside it"),
+        ("in", "holds the source; name an output beside it"),
+    ):
+        code, printed, err = run(*command.split(), "in/model", out, "--overwrite")
+        assert (code, printed, err) == (1, "", f"error: {out}: {reason}\n")
+    # A folder that is called like a model hides no model.
+    (tmp_path / "0.5b").mkdir()
+    (tmp_path / "0.5b" / "notes").touch()
+    assert ": holds notes," in refused(command, "0.5b", "--overwrite")
+    assert os.listdir(tmp_path / "in") == ["model"]
+
+
 def test_names_that_are_none(refused, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for command in COMMANDS:
