@@ -68,8 +68,6 @@ def test_the_source_is_not_the_output(run, refused, tmp_path, monkeypatch, comma
     (tmp_path / "in" / "model").mkdir(parents=True)
     ours = tmp_path / "in" / "model" / "config.json"
     ours.write_text('{"converter": "fastvlm-mlx 1"}')
-        '{"converter": "fastvlm-mlx 1"}'
-    )
     for out, reason in (
         ("in/model", "is the source itself; name another output"),
         ("in/model/x", "lies inside the source; name an output outside it"),
