@@ -67,6 +67,19 @@ def read_model(source: Path | str, target: str) -> tuple[Path, ModelConfig, Tens
     return folder, config, load_all_tensors(folder)
 
 
+def check_quantization(bits: int | None, group_size: int) -> None:
+    """Refuses impossible values before anything is read.
+
+    Raises:
+        OptionError: `bits` or `group_size` is none of those that MLX has.
+    """
+    if bits is not None and (bits not in BITS or group_size not in GROUP_SIZES):
+        raise OptionError(
+            f"--q-bits {bits} --q-group-size {group_size}: use 4 or 8, in groups of"
+            " 32, 64 or 128"
+        )
+
+
 def quantize_language_model(
     tensors: Tensors, config: ModelConfig, bits: int | None, group_size: int
 ) -> tuple[Tensors, dict[str, Any] | None]:
@@ -85,11 +98,7 @@ def quantize_language_model(
         return tensors, config.quantization
     if bits is None:
         return tensors, None
-    if bits not in BITS or group_size not in GROUP_SIZES:
-        raise OptionError(
-            f"--q-bits {bits} --q-group-size {group_size}: use 4 or 8, in groups of"
-            " 32, 64 or 128"
-        )
+    check_quantization(bits, group_size)
     settings = {"group_size": group_size, "bits": bits}
     return quantized(tensors, bits, group_size), settings
 

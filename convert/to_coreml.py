@@ -9,6 +9,7 @@ the MLX encoder on real images. It is renamed to its final name only if it agree
 import contextlib
 import gc
 import io
+import os
 import shutil
 import sys
 import warnings
@@ -99,7 +100,7 @@ def export(
         CheckpointError: the model has no encoder.
     """
     options = options or CoreMLOptions()
-    out = Path(out).expanduser()
+    out = Path(os.path.expanduser(out))
     if out.suffix != SUFFIX:
         raise OptionError(f"{out}: a Core ML package is called NAME{SUFFIX}")
     sizes = options.sizes(model)

@@ -12,6 +12,7 @@ https://github.com/apple/ml-fastvlm/blob/592b4add/app/FastVLM/FastVLM.swift
         fastvithd.mlpackage         images (1,3,R,R) -> image_features (1,tokens,3072)
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,6 +93,7 @@ def export(
             with the MLX encoder.
     """
     options = options or CoreMLOptions()
+    out = Path(os.path.expanduser(out))
     if options.image_input or options.projector:
         option = "--image-input" if options.image_input else "--projector"
         raise OptionError(
@@ -99,6 +101,7 @@ def export(
             f" leave out {option}, or use fastvlm-mlx export coreml"
         )
     import_coremltools()
+    llava_files.check_quantization(q_bits, q_group_size)
     folder, config, tensors = llava_files.read_model(source, "ios")
     model = _vision_model(tensors, config)
     tensors, quantization = llava_files.quantize_language_model(
@@ -137,7 +140,7 @@ def export(
         total = sum(f.stat().st_size for f in partial.rglob("*") if f.is_file())
     memory = estimate_memory(config, text_bytes, package_bytes, sizes[0])
     warnings = (*lossy, *_app_warnings(config, sizes[0]), *memory.warnings())
-    return IOSReport(Path(out), total, tuple(verdicts), memory, warnings)
+    return IOSReport(out, total, tuple(verdicts), memory, warnings)
 
 
 def _vision_model(tensors: Tensors, config: ModelConfig) -> FastVLMModel:

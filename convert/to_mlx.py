@@ -11,6 +11,7 @@ so the encoder computes what the published one does.
 """
 
 import json
+import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -114,10 +115,10 @@ def convert(
         CheckpointError: the source is unknown, damaged or incomplete.
         OptionError: an option has an impossible value, or `out` exists.
     """
-    _check_options(dtype, q_bits, q_group_size)
+    check_options(dtype, q_bits, q_group_size)
     check_not_forked()
     openblas.bind()
-    source, out = Path(source), Path(out).expanduser()
+    source, out = (Path(os.path.expanduser(path)) for path in (source, out))
     with ExitStack() as stack:
         checkpoint = stack.enter_context(open_checkpoint(source, on_progress))
         if encoder_from is not None:
@@ -211,9 +212,14 @@ def _copy_companions(source: Path, package: str | None, folder: Path) -> None:
         shutil.copytree(source / package, folder / package)
 
 
-def _check_options(
+def check_options(
     dtype: str | None, q_bits: int | None, q_group_size: int | None
 ) -> None:
+    """Refuses impossible values before anything is read.
+
+    Raises:
+        OptionError: names the option and what it may be.
+    """
     if dtype is not None and dtype not in DTYPES:
         raise OptionError(f"--dtype {dtype}: unknown; use {', '.join(DTYPES)}")
     if q_bits is not None and q_bits not in BITS:

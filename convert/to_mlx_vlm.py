@@ -9,6 +9,7 @@ https://github.com/Blaizzy/mlx-vlm/blob/main/mlx_vlm/models/fastvlm/vision.py
 https://github.com/ml-explore/mlx-swift-lm/blob/main/Libraries/MLXVLM/Models/FastVLM.swift
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,8 @@ def export(
     """
     if dtype not in DTYPES:
         raise OptionError(f"--dtype {dtype}: unknown; use {', '.join(DTYPES)}")
+    llava_files.check_quantization(q_bits, q_group_size)
+    out = Path(os.path.expanduser(out))
     folder, config, tensors = llava_files.read_model(source, "mlx-vlm")
     vision = config.vision
     assert vision is not None  # checked by read_model
@@ -123,7 +126,7 @@ def export(
             f"mlx-vlm builds encoders of depths {RELEASED.depths} only, whatever"
             f" config.json says, and this one's are {vision.depths}"
         )
-    return MLXVLMReport(Path(out), total, tuple(warnings))
+    return MLXVLMReport(out, total, tuple(warnings))
 
 
 def build_vision_config(vision: VisionConfig, image_size: int) -> dict[str, Any]:

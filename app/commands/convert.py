@@ -1,6 +1,5 @@
 """The signature of `fastvlm-mlx convert`."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -10,7 +9,7 @@ from fastvlm_mlx.app.commands import options
 
 def convert(
     source: options.Source,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    out: options.OutFolder,
     q_bits: options.QBits = None,
     q_group_size: options.QGroupSize = None,
     dtype: Annotated[

@@ -52,6 +52,7 @@ Images = Annotated[
         "--image",
         metavar="PATH",
         help="Compare with the MLX encoder on this image; repeatable.",
+        callback=options.expand_homes,
     ),
 ]
 
@@ -67,7 +68,12 @@ export = typer.Typer(
 def coreml(
     source: options.Source,
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The package to write: OUT.mlpackage.")
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="The package to write: OUT.mlpackage.",
+            callback=options.expand_home,
+        ),
     ],
     precision: Precision = "float16",
     resolution: Resolutions = None,
@@ -113,7 +119,7 @@ def coreml(
 @export.command()
 def ios(
     source: options.Source,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    out: options.OutFolder,
     q_bits: Annotated[
         Literal["4", "8", "none"],
         typer.Option("--q-bits", help="Quantize the language model to this."),
@@ -152,7 +158,7 @@ def ios(
 @export.command("mlx-vlm")
 def mlx_vlm(
     source: options.Source,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    out: options.OutFolder,
     q_bits: options.QBits = None,
     q_group_size: options.QGroupSize = None,
     dtype: Annotated[

@@ -1,5 +1,7 @@
 """Options that several commands share. Imports nothing heavy, as `cli.py`."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +13,15 @@ MODEL_HELP = "demo, 0.5b, 1.5b, 7b, a hub id, a folder or a zip."
 
 def complete_model(incomplete: str) -> list[str]:
     return [name for name in MODELS if name.startswith(incomplete)]
+
+
+def expand_home(path: Path | None) -> Path | None:
+    """`~` as the shell would expand it: within quotes, or behind `=`, it does not."""
+    return None if path is None else Path(os.path.expanduser(path))
+
+
+def expand_homes(paths: Sequence[Path] | None) -> list[Path] | None:
+    return None if paths is None else [Path(os.path.expanduser(p)) for p in paths]
 
 
 Model = Annotated[
@@ -76,11 +87,18 @@ Stop = Annotated[
 Schema = Annotated[
     Path | None,
     typer.Option(
-        "--schema", metavar="FILE", help="Answer in JSON of this JSON schema."
+        "--schema",
+        metavar="FILE",
+        help="Answer in JSON of this JSON schema.",
+        callback=expand_home,
     ),
 ]
 
 # Of what is written.
+OutFolder = Annotated[
+    Path,
+    typer.Argument(metavar="OUT", help="The folder to write.", callback=expand_home),
+]
 Source = Annotated[
     str,
     typer.Argument(
@@ -96,5 +114,5 @@ QGroupSize = Annotated[
     typer.Option("--q-group-size", help="Weights that share a scale: 32, 64 or 128."),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace OUT if it exists.")
+    bool, typer.Option("--overwrite", help="Replace OUT if this program wrote it.")
 ]

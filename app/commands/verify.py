@@ -5,10 +5,17 @@ from typing import Annotated
 
 import typer
 
+from fastvlm_mlx.app.commands import options
+
 
 def verify(
     package: Annotated[
-        Path, typer.Argument(metavar="PACKAGE", help="The .mlpackage of an encoder.")
+        Path,
+        typer.Argument(
+            metavar="PACKAGE",
+            help="The .mlpackage of an encoder.",
+            callback=options.expand_home,
+        ),
     ],
     model: Annotated[
         str,
@@ -18,7 +25,12 @@ def verify(
     ],
     images: Annotated[
         list[Path] | None,
-        typer.Option("--image", metavar="PATH", help="Compare on this; repeatable."),
+        typer.Option(
+            "--image",
+            metavar="PATH",
+            help="Compare on this; repeatable.",
+            callback=options.expand_homes,
+        ),
     ] = None,
     strict: Annotated[
         bool,

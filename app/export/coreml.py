@@ -1,14 +1,17 @@
 """`fastvlm-mlx export coreml`: the vision encoder as a Core ML package."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastvlm_mlx.app import terminal
+from fastvlm_mlx.app.export.images import check_images
 from fastvlm_mlx.app.export.report import print_verdicts
 from fastvlm_mlx.app.session import UsageError
 from fastvlm_mlx.convert import to_coreml
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.outputs import PACKAGE
+from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.device import cpu_only
 from fastvlm_mlx.fastvlm import load
 from fastvlm_mlx.files.disk_space import format_size
@@ -21,6 +24,10 @@ def package_path(out: Path) -> Path:
     Raises:
         UsageError: another suffix.
     """
+    if str(out) == "-" or out.name in ("", ".."):
+        return out  # refused, as for any other command
+    if re.match(r"\.\d", out.suffix):  # fastvithd-0.5b
+        return out.with_name(out.name + to_coreml.SUFFIX)
     if out.suffix not in ("", to_coreml.SUFFIX):
         raise UsageError(
             f"{out}: a Core ML package is called NAME{to_coreml.SUFFIX};"
@@ -75,9 +82,12 @@ def run(
     """Writes `out`; prints its size and its agreement with the MLX encoder.
 
     Raises:
+        ImageError: one of `images` cannot be opened.
         OptionError: `out` exists, coremltools is missing, or the package drifts.
     """
     check_output(out, overwrite=overwrite, kind=PACKAGE)
+    check_images(images)
+    import_coremltools()
     report = to_coreml.export(
         load(source, dtype="float32"),
         out,

@@ -40,7 +40,8 @@ def run(
         CheckpointError: the checkpoint is unknown, damaged or incomplete.
         OptionError: an option cannot be honoured, or `out` cannot be written.
     """
-    check_output(out, overwrite=overwrite, kind=MODEL_FOLDER)
+    check_output(out, overwrite=overwrite, kind=MODEL_FOLDER, source=source)
+    to_mlx.check_options(dtype, q_bits, q_group_size)
     donor = None if encoder_from is None else locate(encoder_from)
     with terminal.progress("converting") as update:
         report = to_mlx.convert(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastvlm_mlx.app.export.images import check_images
 from fastvlm_mlx.app.export.report import print_verdicts
 from fastvlm_mlx.convert import to_ios
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
@@ -27,7 +28,8 @@ def run(
         CheckpointError: the app cannot run such a model.
         OptionError: an option cannot be honoured, or the package drifts.
     """
-    check_output(out, overwrite=overwrite, kind=MODEL_FOLDER)
+    check_output(out, overwrite=overwrite, kind=MODEL_FOLDER, source=source)
+    check_images(images)
     report = to_ios.export(
         source,
         out,

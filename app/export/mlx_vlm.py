@@ -24,7 +24,7 @@ def run(
         CheckpointError: the encoder is not of the form that mlx-vlm knows.
         OptionError: an option cannot be honoured.
     """
-    check_output(out, overwrite=overwrite, kind=MODEL_FOLDER)
+    check_output(out, overwrite=overwrite, kind=MODEL_FOLDER, source=source)
     report = to_mlx_vlm.export(
         source,
         out,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastvlm_mlx import coreml_encoder
+from fastvlm_mlx.app.export.images import check_images
 from fastvlm_mlx.app.export.report import print_verdicts
 from fastvlm_mlx.convert.coreml import device as on_device
 from fastvlm_mlx.convert.coreml import mlpackage, verify
@@ -23,6 +24,7 @@ def run(
     if device:
         coreml_encoder.require_macos()
     stored = mlpackage.read(package)
+    check_images(images)
     reference = verify.Reference(
         load(model, dtype="float32"), [str(path) for path in images]
     )

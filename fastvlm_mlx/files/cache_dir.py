@@ -10,11 +10,16 @@ def cache_dir() -> Path:
     return Path(chosen).expanduser().absolute()
 
 
+def is_in_cache(place: Path) -> bool:
+    """Whether `place`, which need not exist, is in our cache or is the cache."""
+    cache = cache_dir()
+    return place.is_relative_to(cache) or place.is_relative_to(cache.resolve())
+
+
 def way_out(place: Path, *, full: bool = False) -> str:
     """What the user can do about a `place` that cannot be written, or is `full`."""
-    cache = cache_dir()
     kind = "on another disk" if full else "that can be written"
-    if place.is_relative_to(cache) or place.is_relative_to(cache.resolve()):
+    if is_in_cache(place):
         return f"set FASTVLM_CACHE to a folder {kind}"
     return f"name an output {kind}" if full else "name another output"
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.cache_dir import cache_dir, is_in_cache, way_out
 
 
 def free_space(folder: str | Path) -> int:
@@ -22,9 +23,11 @@ def check_free_space(folder: str | Path, needed: int) -> None:
     """
     free = free_space(folder)
     if needed > free:
+        cached = is_in_cache(Path(folder).expanduser().absolute())
+        other = way_out(cache_dir(), full=True) if cached else "choose another place"
         raise OptionError(
             f"{folder}: {format_size(needed)} needed, {format_size(free)} free; "
-            "free some space or choose another place"
+            f"free some space or {other}"
         )
 
 

@@ -20,13 +20,20 @@ def check_output(
 ) -> None:
     """Refuses an `out` that `staged_folder` would refuse, before any work is done.
 
+    Args:
+        out: the folder to write.
+        overwrite: as for `staged_folder`.
+        kind: as for `staged_folder`.
+        source: what will be read. Only a checkpoint's folder or a file is looked at:
+            any other word may name a model of the hub.
     Raises:
         OptionError: it exists and `overwrite` is not set, was not written by this
             program, or nothing can be made there.
     """
     place = resolve_output(out)
-    if source is not None:
-        check_apart(out, place, Path(source).expanduser().resolve(), folder=True)
+    local = Path(os.path.expanduser(source or ""))
+    if source and (local.is_file() or (local / "config.json").is_file()):
+        check_apart(out, place, local.resolve(), folder=True)
     made = make_parents(out, place.parent)
     try:
         remove_stale(place.parent, place.name)

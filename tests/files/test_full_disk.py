@@ -147,6 +147,8 @@ def test_the_cache_is_named_by_its_variable(tmp_path: Path, monkeypatch):
         ):
             with stage(tmp_path / "converted" / "x"):
                 raise full
+    with pytest.raises(OptionError, match=f"needed, .* free{advice}$"):
+        check_free_space(tmp_path / "unpacked", 10**18)
     assert names(tmp_path) == ["file"]
 
 

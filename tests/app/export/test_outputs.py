@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fastvlm_mlx.app.export.coreml import package_path
+from fastvlm_mlx.convert import to_mlx
 from fastvlm_mlx.convert.outputs import MODEL_FOLDER, PACKAGE
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.output_check import check_output
@@ -60,6 +62,92 @@ def test_an_output_that_cannot_be_made(refused, tmp_path: Path, command: str):
     assert sorted(os.listdir(tmp_path)) == ["file", "pipe.mlpackage"]
 
 
+@pytest.mark.parametrize("command", ["convert", "export ios", "export mlx-vlm"])
+def test_the_source_is_not_the_output(run, refused, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in" / "model").mkdir(parents=True)
+    ours = tmp_path / "in" / "model" / "config.json"
+    ours.write_text('{"converter": "fastvlm-mlx 1"}')
+    for out, reason in (
+        ("in/model", "is the source itself; name another output"),
+        ("in/model/x", "lies inside the source; name an output outside it"),
+        ("in", "holds the source; name an output beside it"),
+    ):
+        code, printed, err = run(*command.split(), "in/model", out, "--overwrite")
+        assert (code, printed, err) == (1, "", f"error: {out}: {reason}\n")
+    # A folder that is called like a model hides no model.
+    (tmp_path / "0.5b").mkdir()
+    (tmp_path / "0.5b" / "notes").touch()
+    assert ": holds notes," in refused(command, "0.5b", "--overwrite")
+    assert os.listdir(tmp_path / "in") == ["model"]
+
+
+def test_names_that_are_none(refused, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in COMMANDS:
+        stdout = "cannot be written to standard output; name a path"
+        assert refused(command, "-", "--overwrite") == f"-: {stdout}"
+        assert ": holds " in refused(command, ".", "--overwrite")
+        assert ": holds " in refused(command, "..", "--overwrite")
+        assert refused(command, "/", "--overwrite").startswith("/: has no name to")
+        assert "~no-such-user/x" in (
+            line := refused(command, "~no-such-user/x", "--overwrite")
+        )
+        assert ": not a usable path; name another output" in line
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("convert 0.5b {out} --q-bits 4 --q-group-size 5", "--q-group-size 5: use 32"),
+        ("export ios 0.5b {out} --q-group-size 5", "--q-group-size 5: use 4 or 8, in"),
+        (
+            "export mlx-vlm 0.5b {out} --q-bits 4 --q-group-size 5",
+            "--q-bits 4 --q-group-size 5: use 4 or 8, in groups of",
+        ),
+        ("export ios 0.5b {out} --image {out}.png", ".png: no such file; check the"),
+        ("export coreml 0.5b {out} --image {out}.png", ".png: no such file; check the"),
+    ],
+)
+def test_other_options_are_refused_before_a_download(
+    run, refused, tmp_path: Path, command: str, message: str
+):
+    code, printed, err = run(*command.format(out=tmp_path / "out").split())
+    assert (code, printed, err.count("\n")) == (1, "", 1)
+    assert message in err
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "path"),
+    [
+        ("a/enc", "a/enc.mlpackage"),
+        ("enc.mlpackage", "enc.mlpackage"),
+        ("fastvithd-0.5b", "fastvithd-0.5b.mlpackage"),
+        ("-", "-"),
+    ],
+)
+def test_the_name_of_a_package(typed: str, path: str):
+    assert package_path(Path(typed)) == Path(path)
+
+
+def test_a_quoted_home(run, tmp_path: Path, reference: Path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(reference / "llava-mini", tmp_path / "source")
+    for command in ("convert", "export mlx-vlm"):
+        out = command.split()[-1]
+        code, printed, err = run(*command.split(), "~/source", f"~/{out}")
+        assert code == 0, err
+        assert printed.startswith(f"{tmp_path / out}: ")
+    line = "not a Core ML package; give an .mlpackage"
+    for package in ("~/source", tmp_path / "source"):
+        code, _, err = run("verify", package, "-m", "~/source")
+        assert (code, err) == (1, f"error: {tmp_path / 'source'}: {line}\n")
+    code, _, err = run("chat", "-m", "demo", "-p", "Hi", "--schema", "~/none.json")
+    assert code == 1 and f"{tmp_path}/none.json" in err
+
+
 def kinds(folder: Path) -> list[str]:
     found = []
     for kind in (MODEL_FOLDER, PACKAGE):
@@ -97,6 +185,12 @@ def test_what_the_commands_write_is_known_as_ours(run, tmp_path: Path, reference
         shutil.copy(source / name, tmp_path / "apple")
     with pytest.raises(OptionError, match="was not written by fastvlm-mlx"):
         check_output(tmp_path / "apple", overwrite=True, kind=MODEL_FOLDER)
+
+
+def test_all_that_convert_copies_is_known():
+    copied = [name.replace("*", "") for name in to_mlx.COMPANION_FILES]
+    assert all(MODEL_FOLDER.files.fullmatch(name) for name in copied)
+    assert not MODEL_FOLDER.files.fullmatch("LICENSES/mine")
 
 
 def test_somebodys_package_in_a_model_folder(run, tmp_path: Path, reference: Path):
