@@ -7,9 +7,14 @@ from fastvlm_mlx.app import session
 from fastvlm_mlx.app.caption.output import File, Output
 from fastvlm_mlx.app.caption.records import CSV, Form, JSONLines
 from fastvlm_mlx.app.caption.sidecars import Sidecars
-from fastvlm_mlx.app.caption.stream import Stdout, Stream, descriptor_of, is_stream
-
-STDOUT = 1
+from fastvlm_mlx.app.caption.stream import (
+    STDOUT,
+    Stdout,
+    Stream,
+    descriptor_of,
+    is_stream,
+)
+from fastvlm_mlx.errors import OptionError
 
 _FORMS = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".txt": "txt"}
 # What others write and read under these names is no text of lines.
@@ -56,6 +61,8 @@ def open_output(
         if descriptor_of(path) == STDOUT:
             return Stdout(_lines(form))
         return Stream(path, _lines(form))
+    if path.endswith(os.sep) and not os.path.isdir(path):
+        raise OptionError(f"{out}: names a folder; name a file, as {out}captions.jsonl")
     return File(path, _lines(form), model=model, prompt=prompt, overwrite=overwrite)
 
 

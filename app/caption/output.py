@@ -96,6 +96,10 @@ class File(Output):
     def begin(self):
         """Prepares the file for the next line; until now it was only read."""
         try:
+            if self._found.unended:
+                self._file.truncate(self._found.whole)
+                write_all(self._file, b"\n")
+                self._found.whole += 1
             if self._overwrite:
                 self._file.truncate(0)
             elif self._found.failed is not None:

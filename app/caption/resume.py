@@ -2,6 +2,7 @@
 
 import io
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +20,14 @@ class Found:
     """What a file of captions holds.
 
     `done` are the identities of images with a caption, `whole` is the number of bytes
-    of whole lines, `failed` the offset of the first line with an error, or None.
+    of whole lines, `failed` the offset of the first line with an error, or None;
+    `unended` says that the last of the whole lines has no line break.
     """
 
     done: set[str] = field(default_factory=set)
     whole: int = 0
     failed: int | None = None
+    unended: bool = False
 
 
 def read(
@@ -37,21 +40,25 @@ def read(
             or prompt. `name` is what to call it.
         OSError: it cannot be read.
     """
+    _check_opening(file, (form.opening,), name)
     found = Found()
     for start, line in lines(file, form):
-        if not start and not _opens(line, (form.opening,)):
-            raise _foreign(name)
         if not form.is_whole(line):
-            # Cut by a crash, and its image is captioned again. But if a quote was lost
-            # further up, this "line" is all that follows: captions, not to be cut off.
-            for after in line.split(b"\n")[1:]:
-                if _is_ours(form, after + b"\n", expected):
-                    raise _damaged(name, start)
-            break
+            line = line.rstrip(b"\0")
+            # An editor may leave out the last line break.
+            if start or not form.header:
+                found.unended = _is_ours(form, line, expected)
+            if not found.unended:
+                _check_torn(form, start, line, expected, name)
+                break
         found.whole = start + len(line)
         if not start and form.header:
-            if line != form.header:
-                raise _foreign(name)
+            # Spreadsheets save with a byte order mark, and with "\r\n".
+            if line.removeprefix(BOM_UTF8).rstrip() != form.header.rstrip():
+                raise OptionError(
+                    f"{name}: has other columns than captions have; choose another -o,"
+                    " or use --overwrite to begin anew"
+                )
             continue
         try:
             fields = form.decode(line)
@@ -70,6 +77,16 @@ def read(
     return found
 
 
+def _check_torn(
+    form: Form, start: int, line: bytes, expected: dict[str, str], name: str | Path
+):
+    # Cut by a crash, and its image is captioned again. But if a quote was lost further
+    # up, this "line" is all that follows: captions, not to be cut off.
+    for after in line.split(b"\n")[1:]:
+        if _is_ours(form, after + b"\n", expected):
+            raise _damaged(name, start)
+
+
 def check_replaceable(file: io.FileIO, *, name: str | Path) -> None:
     """Checks that a file holds captions, of whatever form, or nothing.
 
@@ -77,9 +94,7 @@ def check_replaceable(file: io.FileIO, *, name: str | Path) -> None:
         OptionError: it holds something else.
         OSError: it cannot be read.
     """
-    file.seek(0)
-    if not _opens(file.read(64) or b"", _OPENINGS):
-        raise _foreign(name)
+    _check_opening(file, _OPENINGS, name)
 
 
 def lines(file: io.FileIO, form: Form) -> Iterator[tuple[int, bytes]]:
@@ -101,13 +116,15 @@ def lines(file: io.FileIO, form: Form) -> Iterator[tuple[int, bytes]]:
             yield start, line
 
 
-def _opens(line: bytes, openings: tuple[bytes, ...]) -> bool:
-    """Whether this is how a file of captions begins; a crash may have cut it there."""
-    begin = line.rstrip(b"\0")
-    return any(
+def _check_opening(file: io.FileIO, openings: tuple[bytes, ...], name: str | Path):
+    """Checks that a file begins as captions do; a crash may have cut it there."""
+    file.seek(0)
+    begin = (file.read(64) or b"").removeprefix(BOM_UTF8).rstrip(b"\0")
+    if not any(
         begin.startswith(opening[:10]) or opening.startswith(begin)
         for opening in openings
-    )
+    ):
+        raise _foreign(name)
 
 
 def _is_ours(form: Form, line: bytes, expected: dict[str, str]) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import unicodedata
 from pathlib import Path
 
 from fastvlm_mlx.app.caption.find_images import identity, is_address
@@ -31,14 +32,14 @@ class Sidecars(Output):
         for image in images:
             if is_address(image):
                 raise OptionError(f"{image}: has no place for a .txt; use -o FILE")
-            path = Path(image).with_suffix(".txt")
+            path = _text_of(image)
             other = owners.setdefault(path, image)
             if other != image:
                 raise OptionError(
                     f"{other} and {image} would share {path.name}; rename one, or"
                     " use -o FILE"
                 )
-            if not overwrite and _holds_text(path):
+            if not overwrite and _holds_text(path) and not _are_one(path, image):
                 done.add(identity(image))
             else:
                 self._folders.add(os.path.dirname(os.path.realpath(path)))
@@ -55,9 +56,11 @@ class Sidecars(Output):
         Raises:
             NoPlace: it cannot.
         """
-        path = Path(image).with_suffix(".txt")
+        path = _text_of(image)
         place = os.path.realpath(path)
         try:
+            if _are_one(place, image):
+                raise NoPlace(f"{path}: is the image itself; use -o FILE")
             if not stat.S_ISREG(os.stat(place).st_mode):
                 raise NoPlace(f"{path}: is no file; rename it, or use -o FILE")
             writable = os.access(place, os.W_OK)
@@ -72,13 +75,34 @@ class Sidecars(Output):
         """Writes the caption of an image; an error has no file."""
         if record.error is not None:
             return
-        path = Path(record.image).with_suffix(".txt")
+        path = _text_of(record.image)
         data = f"{record.text()}\n".encode(errors="replace")
         try:
             _write(Path(os.path.realpath(path)), data)
         except OSError as error:
             fault = unwritable(path, error)
             raise fault if error.errno in FULL else NoPlace(str(fault)) from None
+
+
+def _text_of(image: str) -> Path:
+    """The text of an image, also if its name has changed its Unicode form since."""
+    path = Path(image).with_suffix(".txt")
+    if image.isascii() or os.path.lexists(path):
+        return path
+    for form in ("NFC", "NFD"):
+        other = unicodedata.normalize(form, image)
+        text = Path(other).with_suffix(".txt")
+        if os.path.lexists(text) and not os.path.lexists(other):
+            return text
+    return path
+
+
+def _are_one(text: str | Path, image: str) -> bool:
+    """Whether the text would replace the image: by its name, or through a link."""
+    try:
+        return os.path.samefile(text, image)
+    except OSError:
+        return False
 
 
 def _holds_text(path: Path) -> bool:

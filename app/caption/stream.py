@@ -18,6 +18,7 @@ from fastvlm_mlx.app.caption.records import Form, Record
 from fastvlm_mlx.app.caption.writing import unwritable, write_all
 from fastvlm_mlx.errors import OptionError
 
+STDOUT = 1
 READER = 5.0  # seconds to wait for the reader of a pipe
 
 _DESCRIPTOR = re.compile(
@@ -38,8 +39,8 @@ class Stdout(Output):
     """
 
     def __init__(self, form: Form):
-        # `>&-` in a shell, or a program without a console.
-        if sys.stdout is None:
+        # `>&-` in a shell: no stream, or the null device in its place, by its number.
+        if sys.stdout is None or getattr(sys.stdout, "name", "") == STDOUT:
             raise OptionError("standard output is closed; choose a file with -o FILE")
         self.on_terminal = sys.stdout.isatty()
         encoding = (sys.stdout.encoding or "").lower().replace("-", "")
@@ -61,6 +62,8 @@ class Stdout(Output):
             sys.stdout.flush()
             # What a buffer keeps after a failure would fail again at the exit.
             write_all(getattr(sys.stdout.buffer, "raw", sys.stdout.buffer), data)
+        except BrokenPipeError:
+            raise  # whoever read it has enough, as `head` does: no error to speak of
         except OSError as error:
             raise unwritable("standard output", error) from None
 

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import pytest
@@ -126,9 +127,13 @@ def test_a_socket_is_refused_and_stays(folder, quick, tmp_path, monkeypatch):
 
 
 def test_a_closed_standard_output(folder, quick, tmp_path, monkeypatch):
+    """Python has no stream for it, or one that `main` opened by the number."""
+    for closed in (None, types.SimpleNamespace(name=1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", closed)
+            with pytest.raises(OptionError, match="is closed; choose a file with -o"):
+                stream.Stdout(JSONLines())
     monkeypatch.setattr(sys, "stdout", None)
-    with pytest.raises(OptionError, match="is closed; choose a file with -o FILE"):
-        stream.Stdout(JSONLines())
     quick(folder, "-o", tmp_path / "a.jsonl")
 
 
@@ -141,6 +146,12 @@ def test_a_standard_output_that_fails(folder, tiny):
     assert shown.returncode == 1
     assert b"error: standard output: no space left on device; free" in shown.stderr
     assert b"Exception" not in shown.stderr
+
+
+def test_a_name_that_ends_in_a_slash(folder, quick, tmp_path):
+    _, err = quick(folder, "-o", f"{tmp_path}/new/", code=1)
+    assert f"{tmp_path}/new/: names a folder; name a file, as {tmp_path}/new/c" in err
+    assert not (tmp_path / "new").exists()
 
 
 def test_links_modes_and_other_names_stay(folder, quick, tmp_path):

@@ -116,6 +116,53 @@ def test_captions_after_a_lost_quote_are_not_cut_off(tmp_path):
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("form", FORMS, ids=["jsonl", "csv", "tsv"])
+@pytest.mark.parametrize("save", ["no last line break", "byte order mark", "returns"])
+def test_what_editors_and_spreadsheets_save_goes_on(form, save, tmp_path):
+    """No caption is made anew: it may have been mended by hand."""
+    records = [
+        Record(f"{at}.png", **LABEL, caption=f"No. {at}", finish_reason="stop")
+        for at in range(3)
+    ]
+    records.insert(1, Record("bad.png", **LABEL, error="bad"))
+    content = form.header + b"".join(map(form.encode, records))
+    if save == "no last line break":
+        content = content[:-1]
+    elif save == "byte order mark":
+        content = b"\xef\xbb\xbf" + content
+    else:
+        content = content.replace(b"\n", b"\r\n")
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    file = kept(path, form)
+    assert file.done == {os.path.abspath(f"{at}.png") for at in range(3)}
+    file.begin()
+    file.write(Record("new.png", **LABEL, caption="x", finish_reason="stop"))
+    file.close()
+    again = kept(path, form)
+    again.close()
+    assert again.done == file.done | {os.path.abspath("new.png")}
+    assert b"bad" not in path.read_bytes()
+
+
+def test_a_single_line_without_its_break(tmp_path):
+    form, path = JSONLines(), tmp_path / "a"
+    line = form.encode(Record("a.png", **LABEL, caption="x", finish_reason="stop"))
+    path.write_bytes(line[:-1])
+    file = kept(path, form)
+    assert file.done == {os.path.abspath("a.png")}
+    file.begin()
+    file.close()
+    assert path.read_bytes() == line
+
+
+def test_other_columns_are_named(folder, quick, tmp_path):
+    out = tmp_path / "a.csv"
+    out.write_text("image,caption,stars\na.png,A cat.,5\n")
+    _, err = quick(folder, "-o", out, code=1)
+    assert err.startswith(f"error: {out}: has other columns than captions have; choose")
+
+
 def test_random_damage_has_no_other_error(tmp_path):
     """Bytes changed, lost and doubled: the file is gone on with, or refused."""
     moments, refused = random.Random(3), 0

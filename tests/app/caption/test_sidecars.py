@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,31 @@ def test_a_folder_that_takes_no_new_files(folder, monkeypatch, there):
             place.write(captioned(folder / "1.png"))
         assert not text.exists()
     assert not list(folder.glob(".*"))
+
+
+def test_an_image_is_not_its_own_text(folder, quick):
+    """A file that is named itself may be called anything; a link may lead anywhere."""
+    make_image(1).save(folder / "really.txt", "PNG")
+    (folder / "1.txt").symlink_to(folder / "1.png")
+    before = [(folder / name).read_bytes() for name in ("really.txt", "1.png")]
+    names = [folder / "really.txt", folder / "1.png", folder / "2.png"]
+    for overwrite in ((), ("--overwrite",)):
+        _, err = quick(*names, *OPTIONS, *overwrite, code=1)
+        for name in ("really.txt", "1.txt"):
+            assert f"error: {folder}/{name}: is the image itself; use -o FILE" in err
+    after = [(folder / name).read_bytes() for name in ("really.txt", "1.png")]
+    assert after == before and (folder / "2.txt").exists()
+
+
+def test_a_name_in_another_unicode_form_is_the_same(folder, quick):
+    one, two = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
+    os.rename(folder / "1.png", folder / one)
+    quick(folder, *OPTIONS)
+    os.rename(folder / one, folder / two)
+    _, err = quick(folder, *OPTIONS)
+    assert err == "12 of 12 images have captions already\n"
+    quick(folder, *OPTIONS, "--overwrite")
+    assert len(list(folder.glob("*.txt"))) == 12
 
 
 def test_a_full_disk_ends_the_run(folder, quick, monkeypatch):
