@@ -159,9 +159,11 @@ def _opened(
     file: BinaryIO, formats: tuple[str, ...] | None = None
 ) -> ImageFile.ImageFile:
     """Pillow's image of the file, its pixels not decoded yet."""
-    signature = file.read(8)
+    head = file.read(16)
     file.seek(0)
-    if signature == png_chunks.SIGNATURE:
+    if head.startswith(png_chunks.SIGNATURE):
+        if head.endswith(b"CgBI"):
+            raise UnidentifiedImageError
         file = png_chunks.pixels_only(file)
     return Image.open(file, formats=formats)
 

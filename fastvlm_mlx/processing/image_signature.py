@@ -11,6 +11,10 @@ RAW = "a camera's RAW file; export it from a photo program as JPEG or PNG"
 _VIDEO = "a video; save a frame of it as PNG"
 _DAMAGED = "the header is damaged; save it again as PNG or JPEG"
 _LFS = "a Git LFS pointer, not the image itself; run `git lfs pull`"
+_IPHONE = (
+    "a PNG made for iOS apps (CgBI);"
+    " convert it: `pngcrush -revert-iphone-optimizations IN.png OUT.png`"
+)
 _VECTOR = "{}, a drawing without pixels; export it as PNG"
 _OTHER = "{}, which is not opened here; save it as PNG or JPEG"
 
@@ -87,6 +91,8 @@ def describe(file: BinaryIO) -> str:
             return _DAMAGED
         kinds = {b"AVI ": _VIDEO, b"WAVE": "a sound; give an image"}
         return kinds.get(head[8:12], _DAMAGED)
+    if head.startswith(b"\x89PNG") and head[12:16] == b"CgBI":
+        return _IPHONE
     if b"%PDF-" in head[:1024]:
         return "a PDF; export the page as PNG"
     if head[40:44] == b" EMF":

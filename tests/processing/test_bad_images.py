@@ -1,5 +1,6 @@
 """Bad images, each refused in one line: the source, the fault, the way out."""
 
+import errno
 import io
 import os
 import struct
@@ -165,6 +166,41 @@ def test_endless_device(monkeypatch):
     monkeypatch.setattr(image_source, "MAX_BYTES", 1 << 20)
     assert refused("/dev/zero") == "more than 1 MB; save a smaller image"
     assert refused("/dev/null") == "the file is empty; give an image"
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no /proc")
+def test_a_read_error_names_the_file(tmp_path: Path):
+    fault = "cannot be read (Input/output error); check the file and its disk"
+    assert refused("/proc/self/mem") == fault
+
+
+@pytest.mark.parametrize("after", [0, 1, 40, 200])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "GIF"])
+def test_a_read_error_in_the_middle(format: str, after: int, tmp_path, monkeypatch):
+    """A disk that fails is not a damaged image."""
+    path, data = tmp_path / "a.img", encoded(noise(64, 64), format)
+    path.write_bytes(data)
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size)
+            if self.tell() > after:
+                raise OSError(errno.EIO, "Input/output error")
+            return data
+
+    monkeypatch.setattr(Path, "open", lambda *_, **__: Failing(data))
+    fault = "cannot be read (Input/output error); check the file and its disk"
+    assert refused(path) == fault
+
+
+def test_too_little_memory(monkeypatch):
+    def new(*_, **__):
+        raise MemoryError
+
+    data = encoded(noise(4, 4).convert("RGBA"), "PNG")
+    monkeypatch.setattr(Image, "new", new)
+    fault = refused(data, f"image of {len(data)} bytes")
+    assert fault == "too large for the memory that is free; scale it down first"
 
 
 # Standard input

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.image_file import open_image, size_of
+from tests.support.image_bytes import png_of
 from tests.support.small_images import assert_close, encoded, noise
 
 
@@ -134,3 +135,85 @@ def test_first_frame(format):
     frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], format, save_all=True, append_images=frames[1:])
     assert_close(open_image(data), frames[0], 2)
+
+
+PALETTE = [10, 20, 30, 40, 50, 60, 70, 80, 90]
+
+
+def test_a_palette_with_alpha_values():
+    image = Image.new("P", (3, 1))
+    image.putpalette(PALETTE)
+    image.putdata([0, 1, 2])
+    data = encoded(image, "PNG", transparency=bytes((0, 255, 128)))
+    wanted = [[255, 255, 255], [40, 50, 60], [162, 167, 172]]
+    assert_close(np.asarray(open_image(data))[0], wanted, 1)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bits_of_either_byte_order(order):
+    values = np.array([[0, 1000, 32896, 65535]], order + "u2")
+    image = Image.frombytes(
+        "I;16B" if order == ">" else "I;16", (4, 1), values.tobytes()
+    )
+    assert np.asarray(open_image(image))[0, :, 0].tolist() == [0, 4, 128, 255]
+
+
+def test_sixteen_bits_with_alpha():
+    rows = [np.array([[65535, 65535, 32896, 0, 0, 32896]], ">u2").tobytes()]
+    opened = np.asarray(open_image(png_of(16, 4, rows)))
+    assert opened[0, :, 0].tolist() == [255, 255, 127]
+
+
+@pytest.mark.parametrize(
+    ("maxval", "values", "wanted"),
+    [
+        (65535, [0, 255, 32896, 65535], [0, 1, 128, 255]),
+        (4095, [0, 16, 2056, 4095], [0, 1, 128, 255]),
+        (1000, [0, 1, 502, 1000], [0, 0, 128, 255]),
+        (255, [0, 1, 128, 255], [0, 1, 128, 255]),
+        (100, [0, 1, 50, 100], [0, 3, 128, 255]),
+    ],
+)
+def test_portable_greymaps(maxval, values, wanted):
+    body = np.array(values, ">u2" if maxval > 255 else "u1").tobytes()
+    for data in (
+        b"P5 4 1 %d\n" % maxval + body,
+        b"P2 4 1 %d\n" % maxval + b" ".join(b"%d" % value for value in values),
+    ):
+        assert_close(np.asarray(open_image(data))[0, :, 0], wanted, 1)
+
+
+def test_cmyk_without_adobe_s_marker():
+    """CMYK in a JPEG is inverted, as Adobe stores it, with the marker or without."""
+    image = Image.new("RGB", (16, 16), (200, 30, 60))
+    data = encoded(image.convert("CMYK"), "JPEG", quality=95)
+    at = data.index(b"\xff\xee")
+    assert_close(open_image(data[:at] + data[at + 16 :]), image, 6)
+
+
+def test_several_images_in_one_file():
+    first, second = noise(64, 48, 1), noise(32, 24, 2)
+    data = encoded(first, "MPO", save_all=True, append_images=[second], quality=95)
+    assert open_image(data).size == (64, 48)
+    assert size_of(data, ["JPEG"]) == (64, 48)
+    icon = encoded(first.resize((64, 64)), "ICO", sizes=[(16, 16), (64, 64)])
+    assert open_image(icon).size == (64, 64)
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG"])
+def test_the_first_frame_of_a_transparent_animation(format):
+    frames = [Image.new("RGBA", (9, 9)) for _ in range(2)]
+    frames[0].paste((200, 0, 0, 255), (0, 0, 4, 9))
+    frames[1].paste((0, 0, 200, 255), (0, 0, 9, 9))
+    data = encoded(frames[0], format, save_all=True, append_images=frames[1:])
+    opened = open_image(data)
+    assert opened.getpixel((0, 0)) == (200, 0, 0)
+    assert opened.getpixel((8, 8)) == (255, 255, 255)
+
+
+def test_one_bit():
+    for form in ("PNG", "TIFF", "BMP", "PPM"):
+        image = Image.new("1", (9, 3))
+        image.putpixel((8, 2), 1)
+        opened = np.asarray(open_image(encoded(image, form)))
+        assert opened[2, 8].tolist() == [255] * 3 and opened.sum() == 765

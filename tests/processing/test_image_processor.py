@@ -140,6 +140,18 @@ def test_select_grid():
         assert select_grid(width, height, str(pinpoints)) == expected
 
 
+@pytest.mark.parametrize(
+    ("pinpoint", "squares"), [((64, 64), 1), ((128, 64), 3), ((64, 192), 4)]
+)
+def test_a_pinpoint_of_one_tile_is_the_image_alone(pinpoint, squares):
+    image = noise(90, 60)
+    options = ImageOptions("pad", 64)
+    pixels = preprocess(image, options, [pinpoint])
+    assert pixels.shape == (squares, 64, 64, 3)
+    fit = "pad" if squares == 1 else "stretch"
+    assert_close(np.rint(pixels[0] * 255), resize_to_square(image, 64, fit), 0)
+
+
 @pytest.mark.parametrize("pinpoints", [[], "", "[[1]]", "(1x1),...,(6x6)", [[0, 0]], 7])
 def test_select_grid_refuses(pinpoints):
     with pytest.raises(OptionError, match="^image_grid_pinpoints .*: give pairs"):

@@ -51,6 +51,10 @@ FILES = {
     "EXR": (b"\x76\x2f\x31\x01\2", "an OpenEXR image, which is not opened here; save"),
     "HDR": (b"#?RADIANCE\n", "a Radiance HDR image, which is not opened here; save"),
     "DICOM": (bytes(128) + b"DICM", "a DICOM image, which is not opened here; save"),
+    "CgBI": (
+        b"\x89PNG\r\n\x1a\n\0\0\0\4CgBI\x50\0\x20\2" + bytes(99),
+        "a PNG made for iOS apps (CgBI); convert it: `pngcrush -revert",
+    ),
     "text": (b"words", "not an image; give a PNG, JPEG, WebP or another format"),
 }
 
