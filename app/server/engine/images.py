@@ -1,13 +1,9 @@
 """Decodes the images of requests within limits, and caches their digests."""
 
-import base64
-import binascii
 import hashlib
-import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.errors import ImageError
 from fastvlm_mlx.processing.image_file import open_image, size_of
@@ -19,43 +15,7 @@ if TYPE_CHECKING:
 
 # Pillow reads forty more formats, seldom used and seldom tested.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-_DATA = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]*)*;base64,", re.ASCII)
 _MAX_KNOWN = 1024  # images whose digest is cached, 200 bytes each
-
-
-def from_base64(text: str) -> bytes:
-    """The bytes that `text` encodes.
-
-    Raises:
-        APIError: It is not base64, or empty.
-    """
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        data = b""
-    if not data:
-        raise APIError(
-            400, "an image is not base64 of a file", code="invalid_image"
-        ) from None
-    return data
-
-
-def from_url(url: str) -> bytes | str:
-    """The bytes of a data: URL, or an http(s) URL unchanged, to be fetched later.
-
-    Raises:
-        APIError: It is neither.
-    """
-    if match := _DATA.match(url[:200]):
-        return from_base64(url[match.end() :])
-    if url[:8].lower().startswith(("http://", "https://")):
-        return url
-    # Not quoted in the message: it may be part of an image.
-    raise APIError(
-        400,
-        "an image's url must be data:image/...;base64,... or an http(s) address",
-        code="invalid_image_url",
-    )
 
 
 class Images:
