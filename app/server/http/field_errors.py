@@ -134,8 +134,7 @@ def _client_path(location: Path, data: Any, missing: bool) -> Path:
     for number, step in enumerate(location):
         last = number == len(location) - 1
         if isinstance(step, int):
-            inside = isinstance(value, list) and step < len(value)
-            value = value[step] if inside else None
+            value = value[step] if isinstance(value, list) else None
         elif not isinstance(value, dict):
             continue
         elif not last and not is_tagged and step in _tags(value):

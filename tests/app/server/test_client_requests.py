@@ -160,7 +160,8 @@ def test_all_fields_of_the_openai_package_as_null(server: RunningServer):
     fields = set(completions.CompletionCreateParamsBase.__annotations__)
     fields -= {"model", "messages"}
     assert len(fields) > 25
-    assert said(server.ask(**dict.fromkeys(fields))) == said(server.ask(max_tokens=512))
+    nothing: dict[str, Any] = dict.fromkeys(fields)
+    assert said(server.ask(**nothing)) == said(server.ask(max_tokens=512))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_empty_answers_in_histories(server: RunningServer):
 
 
 def test_what_ollamas_clients_leave_empty(server: RunningServer):
-    def ask(path: str = "/api/chat", **fields: Any) -> Any:
+    def ask(path: Any = "/api/chat", **fields: Any) -> Any:
         body = {"model": "tiny", "stream": False, "options": {"num_predict": 4}}
         reply = server.send(path, {**body, **fields})
         assert reply.status == 200, reply.body
@@ -221,10 +222,13 @@ def test_what_ollamas_clients_leave_empty(server: RunningServer):
         {"tools": None, "think": None, "format": None, "keep_alive": -1},
         {"keep_alive": 0, "options": {"num_predict": 4.0, "stop": None, "top_k": -1}},
     ):
-        assert ask(**{"messages": [message], **fields}) == wanted
+        asked: dict[str, Any] = {"messages": [message], **fields}
+        assert ask(**asked) == wanted
     empty = {"suffix": "", "template": "", "context": [], "raw": False, "system": ""}
     assert ask("/api/generate", prompt="Hi", images=None, **empty) == wanted
-    nothing = dict.fromkeys(["suffix", "template", "context", "raw", "system"])
+    nothing: dict[str, Any] = dict.fromkeys(
+        ["suffix", "template", "context", "raw", "system"]
+    )
     assert ask("/api/generate", prompt="Hi", images=[], **nothing) == wanted
     reply = server.send("/api/generate", {"model": "tiny", "prompt": None})
     assert reply.json()["done_reason"] == "load"
