@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.chat import line_editor, stats
-from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.errors import ContextError, OptionError
 from fastvlm_mlx.generation import constrained
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Repl:
                     raise  # Nobody reads any more.
                 except Exception as error:
                     # The session outlives what goes wrong in it, as a shell does.
-                    terminal.report(error)
+                    report(error)
 
     def obey(self, line: str) -> None:
         """Do what one line says."""
@@ -196,3 +196,10 @@ def one_file(command: str, rest: str) -> Path:
     if len(names) != 1:
         raise OptionError(f"{command} takes one file, got {len(names)}")
     return Path(names[0]).expanduser()
+
+
+def report(error: Exception):
+    """Print what went wrong, with the way out that only a session has."""
+    if isinstance(error, ContextError):
+        error = ContextError(f"{error}; /reset starts over")
+    terminal.report(error)

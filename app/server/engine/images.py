@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.errors import ImageError
-from fastvlm_mlx.processing.image_file import open_image, size_of
+from fastvlm_mlx.processing.image_file import MAX_PIXELS, open_image, size_of
 from fastvlm_mlx.processing.image_options import ImageOptions
 from fastvlm_mlx.processing.image_processor import preprocess
 
@@ -21,11 +21,13 @@ _MAX_KNOWN = 1024  # images whose digest is cached, 200 bytes each
 class Images:
     """Makes attachments for `model` from image files, preprocessed as `view` says.
 
+    `max_pixels` of all images of a request are named in errors.
     Use it on the thread that runs the model only.
     """
 
-    def __init__(self, model: "FastVLMModel", view: ImageOptions):
+    def __init__(self, model: "FastVLMModel", view: ImageOptions, max_pixels: int):
         self._model = model
+        self._max_pixels = max_pixels
         self._view = view
         self._known: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
 
@@ -49,11 +51,17 @@ class Images:
                 pixels=lambda: preprocess(open_image(data), self._view, pinpoints),
             )
             return known, pixels
-        width, height = size_of(data, FORMATS)
+        limit = f"{self._max_pixels / 1e6:g} megapixels"
+        try:
+            width, height = size_of(data, FORMATS)
+        except ImageError as error:
+            # Its limit is that of a program that has one image to open.
+            library_limit = f"{MAX_PIXELS // 10**6} megapixels"
+            raise ImageError(str(error).replace(library_limit, limit)) from None
         if width * height > pixels:
             raise ImageError(
-                f"image of {len(data)} bytes: {width}x{height} pixels are more than"
-                " one request may have; scale it down first"
+                f"image of {len(data)} bytes: {width}x{height} pixels; all images of a"
+                f" request may have {limit} at most; scale it down first"
             )
         image = attach(self._model, data, self._view)
         image.image = None  # only a conversation that is saved would need it
