@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.chat import line_editor, line_images, stats
-from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.errors import ContextError, OptionError
 from fastvlm_mlx.generation import constrained
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Repl:
                     raise  # Nobody reads any more.
                 except Exception as error:
                     # The session outlives what goes wrong in it, as a shell does.
-                    terminal.report(error)
+                    report(error)
 
     def obey(self, text: str) -> None:
         """Do what one line says, or several that were pasted at once.
@@ -214,3 +214,10 @@ def one_file(command: str, rest: str) -> Path:
         raise OptionError(f"{command} takes one file; for example {command} talk.json")
     names = line_images.names(rest)
     return Path(names[0] if len(names) == 1 else rest).expanduser()
+
+
+def report(error: Exception):
+    """Print what went wrong, with the way out that only a session has."""
+    if isinstance(error, ContextError):
+        error = ContextError(f"{error}; /reset starts over")
+    terminal.report(error)

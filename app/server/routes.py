@@ -99,7 +99,8 @@ class Routes:
         self._check_model(request.model)
         generation_request = await ollama.generation_request(request, self._limits)
         if generation_request is None:
-            return JSONResponse(formatter.loaded())
+            unload = ollama.is_zero(request.keep_alive)
+            return JSONResponse(formatter.loaded(unload=unload))
         stream = request.stream is not False
         return await self._answer(generation_request, formatter, stream)
 
@@ -128,13 +129,13 @@ class Routes:
         return replace(message, images=tuple([await fetch(i) for i in message.images]))
 
     def _check_model(self, name: str):
-        """Raises APIError unless `name` is the model's."""
+        """Raises APIError if `name` is another model's."""
         own = self._worker.model_info.name
-        # Ollama's clients add the tag.
-        if name.removesuffix(":latest") != own.removesuffix(":latest"):
+        if not names_model(name, own):
             raise APIError(
                 404,
-                f"The model '{_shorten(name)}' does not exist; this server has '{own}'",
+                f"The model '{_shorten(name)}' does not exist; this server has '{own}'"
+                " (or 'default')",
                 code="model_not_found",
                 param="model",
             )
@@ -254,6 +255,15 @@ async def _on_unknown_route(request: Request, error: Exception) -> Response:
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # nobody receives it
+
+
+def names_model(name: str, own: str) -> bool:
+    """Whether a client's `name` is the model's `own`, or "default", in any case."""
+    # Ollama's clients add the tag.
+    wanted, known = (
+        text.strip().lower().removesuffix(":latest") for text in (name, own)
+    )
+    return wanted in (known, "default")
 
 
 def _shorten(name: str) -> str:

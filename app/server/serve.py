@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.encoder import packages
+from fastvlm_mlx.app.server.http.host import host_name
 from fastvlm_mlx.app.server.stop_signals import StopSignals
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from fastvlm_mlx.files.installation import install_command
@@ -157,15 +158,31 @@ def is_loopback(host: str) -> bool:
 
 
 def known_names(options: Options) -> tuple[str, ...]:
-    """The allowed names in a Host header, without ports."""
-    names = {"localhost", "127.0.0.1", "[::1]", *map(str.lower, options.allow_host)}
+    """The allowed names in a Host header, without ports.
+
+    Raises:
+        OptionError: A name of `allow_host` is none.
+    """
+    names = {"localhost", "127.0.0.1", "[::1]"}
+    names |= {_allowed_name(name) for name in options.allow_host}
     host = options.host.lower().strip("[]")
     names.add(f"[{host}]" if ":" in host else host)
     if not is_loopback(options.host):
         own = socket.gethostname().lower()
         names |= {own, f"{own.partition('.')[0]}.local"}
         names |= _own_addresses(own)
-    return tuple(sorted(names))
+    # As in a header: an IPv6 address in its shortest form.
+    return tuple(sorted(host_name(name) or name for name in names))
+
+
+def _allowed_name(text: str) -> str:
+    is_ipv6 = text.count(":") > 1 and not text.startswith("[")
+    name = host_name(f"[{text}]" if is_ipv6 else text)
+    if name is None:
+        raise OptionError(
+            f"--allow-host {text}: no host name; give one such as images.example"
+        )
+    return name
 
 
 def _own_addresses(name: str) -> set[str]:

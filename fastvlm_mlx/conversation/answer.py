@@ -93,8 +93,8 @@ def answer_room(pieces: Pieces, used: int, context_size: int) -> int:
     if needed > free:
         raise ContextError(
             f"the question needs {needed} tokens of context and {free} of"
-            f" {context_size} are left; start over with /reset, or use fewer"
-            " tiles or a lower --resolution"
+            f" {context_size} are left; shorten the text or what came before it, or"
+            " give fewer or smaller images"
         )
     return free - needed + 1
 

@@ -63,7 +63,8 @@ def test_context_error_comes_before_any_work(model):
     needed = str(caught.value).split()[3]
     assert str(caught.value) == (
         f"the question needs {needed} tokens of context and {60 - used} of 60 are"
-        " left; start over with /reset, or use fewer tiles or a lower --resolution"
+        " left; shorten the text or what came before it, or give fewer or smaller"
+        " images"
     )
     assert int(needed) > 60 - used
     assert model.encoded == 0

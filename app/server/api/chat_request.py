@@ -2,18 +2,40 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from fastvlm_mlx.app.server.engine.request import Message
 from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.app.server.http.limits import Limits
 
-# Below this a float32 logit divided by it may be infinite.
+# More tokens than any context has; clients send larger numbers for "no limit".
+UNLIMITED = 2**31 - 1
+
+
+def _whole(value: Any) -> Any:
+    """A number without a fraction as an integer: 8.0, as JavaScript may write 8."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+# JSON has one kind of number; each of these is an integer of 64 bits at most.
+_Whole = BeforeValidator(_whole)
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63), _Whole]
+Count = Annotated[int, Field(ge=1, lt=2**63), _Whole]
+TopK = Annotated[int, Field(ge=-1, lt=2**63), _Whole]
 
 
 def sampling_options(values: dict[str, Any]) -> dict[str, Any]:
     """`values` as fields of `Sampling`, without those that the client left out."""
-    return {name: value for name, value in values.items() if value is not None}
+    sent = {name: value for name, value in values.items() if value is not None}
+    if "max_tokens" in sent:
+        sent["max_tokens"] = min(sent["max_tokens"], UNLIMITED)
+    if "top_k" in sent:  # -1 is "all tokens" in vLLM and Ollama, 0 here
+        sent["top_k"] = min(max(sent["top_k"], 0), UNLIMITED)
+    return sent
 
 
 def merge_turns(

@@ -3,13 +3,18 @@
 import asyncio
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from fastvlm_mlx.app.server.api import ollama_schema as schema
-from fastvlm_mlx.app.server.api.chat_request import merge_turns, sampling_options
+from fastvlm_mlx.app.server.api.chat_request import (
+    UNLIMITED,
+    merge_turns,
+    sampling_options,
+)
+from fastvlm_mlx.app.server.api.image_data import from_base64
 from fastvlm_mlx.app.server.engine.answer_stream import StreamEvent
-from fastvlm_mlx.app.server.engine.images import from_base64
 from fastvlm_mlx.app.server.engine.request import (
     GenerationRequest,
     Message,
@@ -21,6 +26,7 @@ from fastvlm_mlx.app.server.http.limits import Limits
 
 # The version of Ollama whose protocol this is; some clients require a minimum.
 VERSION = "0.12.6"
+_ZERO = re.compile(r"[-+]?(0+(\.0*)?(ns|us|µs|ms|s|m|h)?)+")
 
 
 async def generation_request(
@@ -40,7 +46,9 @@ async def generation_request(
     if not sent:
         return None
     # Base64 of many megabytes: not on the event loop.
-    messages = await asyncio.to_thread(lambda: [_message(message) for message in sent])
+    messages = await asyncio.to_thread(
+        lambda: [_message(request, at, message) for at, message in enumerate(sent)]
+    )
     system, turns = merge_turns(messages, limits)
     return GenerationRequest(
         messages=turns,
@@ -59,11 +67,20 @@ def _messages(request: schema.GenerateRequest) -> list[schema.Message]:
     return [schema.Message(role="system", content=request.system), message]
 
 
-def _message(message: schema.Message) -> Message:
+def _message(
+    request: schema.ChatRequest | schema.GenerateRequest,
+    at: int,
+    message: schema.Message,
+) -> Message:
+    is_chat = isinstance(request, schema.ChatRequest)
+    field = f"messages[{at}].images" if is_chat else "images"
     if message.images and message.role != "user":
-        raise APIError(400, "only the user's messages can have images")
-    images = tuple(map(from_base64, message.images or ()))
-    return Message(message.role, message.content, images)
+        raise APIError(400, f"{field}: only the user's messages can have images")
+    images = tuple(
+        from_base64(image, f"{field}[{number}]")
+        for number, image in enumerate(message.images or ())
+    )
+    return Message(message.role, message.content or "", images)
 
 
 def _sampling(options: schema.Options) -> dict[str, Any]:
@@ -78,7 +95,7 @@ def _sampling(options: schema.Options) -> dict[str, Any]:
     if options.num_predict is not None:
         # Without a limit the answer may fill the context.
         unlimited = options.num_predict < 1
-        values["max_tokens"] = 2**31 if unlimited else options.num_predict
+        values["max_tokens"] = UNLIMITED if unlimited else options.num_predict
     if options.seed is not None and options.seed >= 0:
         values["seed"] = options.seed % 2**32
     return sampling_options(values)
@@ -115,9 +132,10 @@ class Formatter:
         ending = {"done": True, "done_reason": "error"}
         return _line({**error_body(error), **self._head(""), **ending})
 
-    def loaded(self) -> dict[str, object]:
-        """The response to a request that only loads the model."""
-        return {**self._head(""), "done": True, "done_reason": "load"}
+    def loaded(self, *, unload: bool = False) -> dict[str, object]:
+        """The response to a request that only loads or unloads the model."""
+        reason = "unload" if unload else "load"
+        return {**self._head(""), "done": True, "done_reason": reason}
 
     def _head(self, text: str) -> dict[str, object]:
         head: dict[str, object] = {"model": self._model, "created_at": now()}
@@ -140,6 +158,13 @@ class Formatter:
             "eval_duration": int(decoding * 1e9),
             "timings": last.timings(),
         }
+
+
+def is_zero(keep_alive: Any) -> bool:
+    """Whether the model is to be unloaded: 0, "0", "0s", "0m0s" and their like."""
+    if isinstance(keep_alive, str):
+        return bool(_ZERO.fullmatch(keep_alive.strip()))
+    return not isinstance(keep_alive, bool) and keep_alive == 0
 
 
 def error_body(error: APIError) -> dict[str, object]:

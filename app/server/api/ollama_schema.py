@@ -8,19 +8,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from fastvlm_mlx.app.server.api.chat_request import Integer, TopK
+
 
 class Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
-def _whole(value: Any) -> Any:
-    # As in Go, a number without a fraction is an integer.
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
+def _list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole), Field(ge=-(2**63), lt=2**63)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Images = Annotated[list[str], Field(max_length=256, fail_fast=True)]
 
@@ -28,14 +26,21 @@ Images = Annotated[list[str], Field(max_length=256, fail_fast=True)]
 class Options(Lenient):
     """Ollama's `options`; its other options have no effect here."""
 
-    num_predict: Whole | None = Field(None, description="-1: until the context is full")
+    num_predict: Integer | None = Field(
+        None, description="-1: until the context is full"
+    )
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[Whole, Field(ge=0)] | None = None
+    top_k: TopK | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repeat_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
-    seed: Whole | None = Field(None, description="below 0: a random seed")
-    stop: Annotated[list[Stop], Field(max_length=16, fail_fast=True)] | None = None
+    seed: Integer | None = Field(None, description="below 0: a random seed")
+    stop: (
+        Annotated[
+            list[Stop], Field(max_length=16, fail_fast=True), BeforeValidator(_list)
+        ]
+        | None
+    ) = None
 
 
 class Request(Lenient):
@@ -43,13 +48,15 @@ class Request(Lenient):
     stream: bool | None = Field(None, description="default: true")
     format: Literal["", "json"] | dict[str, Any] | None = None
     options: Options | None = None
-    keep_alive: Any = Field(None, description="Ignored: the model stays loaded.")
+    keep_alive: Any = Field(
+        None, description="0 is answered, but the model stays loaded all the same."
+    )
     think: bool | str | None = Field(None, description="Only false is supported.")
 
 
 class Message(Lenient):
     role: Literal["system", "user", "assistant"]
-    content: str = ""
+    content: str | None = ""
     images: Images | None = None
     tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
 
@@ -66,7 +73,7 @@ class ChatRequest(Request):
 class GenerateRequest(Request):
     """One prompt; without a prompt and images it only loads the model."""
 
-    prompt: str = ""
+    prompt: str | None = ""
     system: str | None = None
     images: Images | None = None
     suffix: Annotated[str, Field(max_length=0)] | None = None

@@ -8,8 +8,8 @@ from typing import Any
 
 from fastvlm_mlx.app.server.api import openai_schema as schema
 from fastvlm_mlx.app.server.api.chat_request import merge_turns, sampling_options
+from fastvlm_mlx.app.server.api.image_data import from_url
 from fastvlm_mlx.app.server.engine.answer_stream import StreamEvent
-from fastvlm_mlx.app.server.engine.images import from_url
 from fastvlm_mlx.app.server.engine.request import (
     GenerationRequest,
     Message,
@@ -33,15 +33,17 @@ async def generation_request(
     for name, allowed in schema.UNSUPPORTED.items():
         value = getattr(request, name)
         if value is not None and value not in allowed:
+            only = " or ".join(json.dumps(one) for one in (*allowed, None))
             raise APIError(
                 400,
-                f"Unsupported value: '{name}'; FastVLM does not support it",
+                f"Unsupported value: '{name}'; FastVLM does not support it, give {only}"
+                " or leave it out",
                 code="unsupported_value",
                 param=name,
             )
     # Base64 of many megabytes: not on the event loop.
     messages = await asyncio.to_thread(
-        lambda: [_message(message) for message in request.messages]
+        lambda: [_message(at, message) for at, message in enumerate(request.messages)]
     )
     system, turns = merge_turns(messages, limits)
     return GenerationRequest(
@@ -53,17 +55,24 @@ async def generation_request(
     )
 
 
-def _message(message: Any) -> Message:
+def _message(at: int, message: Any) -> Message:
     role = "system" if message.role == "developer" else message.role
-    if isinstance(message.content, str):
-        return Message(role, message.content)
-    texts = [part.text for part in message.content if part.type == "text"]
-    images = [part for part in message.content if part.type == "image_url"]
-    return Message(
-        role,
-        "\n".join(texts),
-        tuple(from_url(part.image_url.url) for part in images),
-    )
+    if message.content is None or isinstance(message.content, str):
+        return Message(role, message.content or "")
+    texts: list[str] = []
+    images: list[bytes | str] = []
+    for number, part in enumerate(message.content):
+        if isinstance(part, schema.TextPart):
+            texts.append(part.text)
+        elif isinstance(part, schema.RefusalPart):
+            texts.append(part.refusal)
+        elif isinstance(part.image_url, str):
+            field = f"messages[{at}].content[{number}].image_url"
+            images.append(from_url(part.image_url, field))
+        else:
+            field = f"messages[{at}].content[{number}].image_url.url"
+            images.append(from_url(part.image_url.url, field))
+    return Message(role, "\n".join(texts), tuple(images))
 
 
 def _sampling(request: schema.ChatRequest) -> dict[str, Any]:

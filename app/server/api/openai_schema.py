@@ -6,16 +6,33 @@ not support (`UNSUPPORTED`).
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fastvlm_mlx.app.server.api.chat_request import Count, Integer, TopK
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        # OpenAI's clients write null for "not given", of fields newer than these too.
+        if not isinstance(data, dict):
+            return data
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {k: v for k, v in data.items() if v is not None or k in known}
+
 
 class TextPart(Strict):
-    type: Literal["text"]
+    type: Literal["text", "input_text", "output_text"]
     text: str
+    cache_control: Any = Field(None, description="Ignored.")
+
+
+class RefusalPart(Strict):
+    type: Literal["refusal"]
+    refusal: str
 
 
 class ImageURL(Strict):
@@ -23,15 +40,22 @@ class ImageURL(Strict):
     detail: Literal["auto", "low", "high"] | None = Field(
         None, description="Ignored: every image is resized to one size."
     )
+    format: str | None = Field(None, description="Ignored: the file says it.")
 
 
 class ImagePart(Strict):
-    type: Literal["image_url"]
-    image_url: ImageURL
+    """Also with the URL alone, as older clients write it."""
+
+    type: Literal["image_url", "input_image"]
+    image_url: ImageURL | str
+    detail: Literal["auto", "low", "high"] | None = Field(None, description="Ignored.")
+    cache_control: Any = Field(None, description="Ignored.")
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 Texts = Annotated[list[TextPart], Field(max_length=256, fail_fast=True)]
+AssistantParts = Annotated[list[AssistantPart], Field(max_length=256, fail_fast=True)]
 Parts = Annotated[list[Part], Field(max_length=256, fail_fast=True)]
 
 
@@ -47,17 +71,22 @@ class UserMessage(Strict):
     name: str | None = None
 
 
+Nothing = Annotated[list[Any], Field(max_length=0)]
+
+
 class AssistantMessage(Strict):
-    """Also with the null fields that OpenAI's own client adds to an answer."""
+    """Also with the empty fields that servers and clients add to an answer."""
 
     role: Literal["assistant"]
-    content: str | Texts
+    content: str | AssistantParts | None = None
     name: str | None = None
-    refusal: None = None
-    annotations: None = None
+    refusal: str | None = Field(None, description="Ignored.")
+    annotations: list[Any] | None = Field(None, description="Ignored.")
+    reasoning: Any = Field(None, description="Ignored: not for the next turn.")
+    reasoning_content: Any = Field(None, description="Ignored, as `reasoning`.")
     audio: None = None
     function_call: None = None
-    tool_calls: None = None
+    tool_calls: Nothing | None = None
 
 
 Message = Annotated[
@@ -76,7 +105,7 @@ class ObjectFormat(Strict):
 class Schema(Strict):
     name: str = Field(max_length=64)
     description: str | None = None
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = Field(None, description="Ignored: always enforced.")
 
 
@@ -102,11 +131,11 @@ class ChatRequest(Strict):
     ]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    seed: Integer | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4, fail_fast=True)] | None = (
         None
     )
@@ -116,7 +145,7 @@ class ChatRequest(Strict):
     ) = None
 
     # Extensions, with the names that other servers for open models use.
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: TopK | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     detailed_timings: bool = Field(
@@ -125,21 +154,27 @@ class ChatRequest(Strict):
 
     # Bookkeeping of OpenAI's service: accepted and ignored.
     user: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
     parallel_tool_calls: bool | None = None
+    prediction: Any = None
 
     # See UNSUPPORTED.
-    n: int | None = None
+    n: Integer | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Integer | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     modalities: list[str] | None = None
+    audio: Any = None
+    reasoning_effort: Any = None
+    verbosity: Any = None
+    web_search_options: Any = None
     tools: list[Any] | None = None
     tool_choice: Any = None
     functions: list[Any] | None = None
@@ -155,6 +190,10 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (0,),
     "logit_bias": ({},),
     "modalities": (["text"],),
+    "audio": (),
+    "reasoning_effort": ("none",),
+    "verbosity": ("medium",),
+    "web_search_options": (),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),

@@ -33,7 +33,7 @@ class Engine:
         self._model = model
         self._limits = limits
         self._recent = LRUPromptCache(model)
-        self._images = Images(model, ImageOptions.of(model.config))
+        self._images = Images(model, ImageOptions.of(model.config), limits.pixels)
         self._warm_up()
         # Takes seconds with a large vocabulary; done before a request needs JSON.
         threading.Thread(

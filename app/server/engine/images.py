@@ -1,16 +1,12 @@
 """Decodes the images of requests within limits, and caches their digests."""
 
-import base64
-import binascii
 import hashlib
-import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.errors import ImageError
-from fastvlm_mlx.processing.image_file import open_image, size_of
+from fastvlm_mlx.processing.image_file import MAX_PIXELS, open_image, size_of
 from fastvlm_mlx.processing.image_options import ImageOptions
 from fastvlm_mlx.processing.image_processor import preprocess
 
@@ -19,53 +15,19 @@ if TYPE_CHECKING:
 
 # Pillow reads forty more formats, seldom used and seldom tested.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-_DATA = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]*)*;base64,", re.ASCII)
 _MAX_KNOWN = 1024  # images whose digest is cached, 200 bytes each
-
-
-def from_base64(text: str) -> bytes:
-    """The bytes that `text` encodes.
-
-    Raises:
-        APIError: It is not base64, or empty.
-    """
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        data = b""
-    if not data:
-        raise APIError(
-            400, "an image is not base64 of a file", code="invalid_image"
-        ) from None
-    return data
-
-
-def from_url(url: str) -> bytes | str:
-    """The bytes of a data: URL, or an http(s) URL unchanged, to be fetched later.
-
-    Raises:
-        APIError: It is neither.
-    """
-    if match := _DATA.match(url[:200]):
-        return from_base64(url[match.end() :])
-    if url[:8].lower().startswith(("http://", "https://")):
-        return url
-    # Not quoted in the message: it may be part of an image.
-    raise APIError(
-        400,
-        "an image's url must be data:image/...;base64,... or an http(s) address",
-        code="invalid_image_url",
-    )
 
 
 class Images:
     """Makes attachments for `model` from image files, preprocessed as `view` says.
 
+    `max_pixels` of all images of a request are named in errors.
     Use it on the thread that runs the model only.
     """
 
-    def __init__(self, model: "FastVLMModel", view: ImageOptions):
+    def __init__(self, model: "FastVLMModel", view: ImageOptions, max_pixels: int):
         self._model = model
+        self._max_pixels = max_pixels
         self._view = view
         self._known: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
 
@@ -89,11 +51,17 @@ class Images:
                 pixels=lambda: preprocess(open_image(data), self._view, pinpoints),
             )
             return known, pixels
-        width, height = size_of(data, FORMATS)
+        limit = f"{self._max_pixels / 1e6:g} megapixels"
+        try:
+            width, height = size_of(data, FORMATS)
+        except ImageError as error:
+            # Its limit is that of a program that has one image to open.
+            library_limit = f"{MAX_PIXELS // 10**6} megapixels"
+            raise ImageError(str(error).replace(library_limit, limit)) from None
         if width * height > pixels:
             raise ImageError(
-                f"image of {len(data)} bytes: {width}x{height} pixels are more than"
-                " one request may have; scale it down first"
+                f"image of {len(data)} bytes: {width}x{height} pixels; all images of a"
+                f" request may have {limit} at most; scale it down first"
             )
         image = attach(self._model, data, self._view)
         image.image = None  # only a conversation that is saved would need it

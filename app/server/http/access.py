@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastvlm_mlx.app.server.http.body import BodyMemory
 from fastvlm_mlx.app.server.http.errors import APIError
+from fastvlm_mlx.app.server.http.host import host_name
 
 _log = logging.getLogger("fastvlm_mlx.serve")
 
@@ -180,7 +181,7 @@ class AccessMiddleware:
 
     def _check(self, headers: Headers, path: str):
         host = headers.get("host", "")
-        if _hostname(host) not in self._hosts:
+        if host_name(host) not in self._hosts:
             raise APIError(
                 403,
                 "this server is not known by the name in the Host header;"
@@ -226,13 +227,6 @@ class AccessMiddleware:
             await asyncio.wait_for(discard(), 1)
         except TimeoutError:
             pass
-
-
-def _hostname(host: str) -> str:
-    """The name in a Host header, without its port."""
-    if host.startswith("["):
-        return host.partition("]")[0].lower() + "]"
-    return host.partition(":")[0].lower()
 
 
 def _same_origin(origin: str, host: str) -> bool:

@@ -17,6 +17,7 @@ import pytest
 
 from fastvlm_mlx.app.chat import line_editor, repl
 from fastvlm_mlx.app.chat.repl import Repl
+from fastvlm_mlx.errors import ContextError, OptionError
 from fastvlm_mlx.generation.sampling import Sampling
 from tests.support.echo import EchoConversation
 
@@ -347,3 +348,13 @@ def test_ctrl_c_with_a_real_model(reference, images, tmp_path):
     child.expect_exact(PROMPT)
     assert " 0 cached" not in say(child, "/stats")
     child.close(force=True)
+
+
+def test_a_full_context_names_the_way_out_of_a_session(capsys):
+    repl.report(ContextError("the context is full; shorten the text"))
+    shown = capsys.readouterr().err
+    assert shown == (
+        "error: the context is full; shorten the text; /reset starts over\n"
+    )
+    repl.report(OptionError("no"))
+    assert capsys.readouterr().err == "error: no\n"

@@ -16,6 +16,7 @@ from fastvlm_mlx.app.server.api.endpoints import ENDPOINTS  # noqa: E402
 from fastvlm_mlx.app.server.api.openapi import describe  # noqa: E402
 from fastvlm_mlx.app.server.http import access  # noqa: E402
 from fastvlm_mlx.app.server.http.errors import APIError  # noqa: E402
+from fastvlm_mlx.app.server.http.host import host_name  # noqa: E402
 from fastvlm_mlx.app.server.routes import Routes, error_response  # noqa: E402
 from tests.support.paths import ROOT  # noqa: E402
 
@@ -80,6 +81,85 @@ def test_access_refuses_before_the_application_runs():
     assert call(app, **{**right, "host": "evil"})[0]["status"] == 403
     assert call(app, **{**right, "origin": "http://evil"})[0]["status"] == 403
     assert call(app, **{**right, "authorization": "Bearer u"})[0]["status"] == 401
+
+
+HOSTS = {
+    "localhost": "localhost",
+    "LOCALHOST:8080": "localhost",
+    "localhost:": "localhost",
+    "127.0.0.1:80": "127.0.0.1",
+    "[::1]": "[::1]",
+    "[::1]:8080": "[::1]",
+    "[0:0:0:0:0:0:0:1]:1": "[::1]",
+    "a_b.example-c.de": "a_b.example-c.de",
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_hosts(host: str):
+    assert host_name(host) == HOSTS[host]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            "[::1]evil.com",
+            "[::1].evil.com",
+            "[::1",
+            "::1",
+            "[]",
+            "[::1]]",
+            "[::1]:80x",
+        ),
+        *("127.0.0.1:80@evil.com", "evil.com@localhost", "localhost:80:80"),
+        *("localhost:::", "localhost:-1", "localhost:99999", "localhost:" + "9" * 5000),
+        *("localhost ", " localhost", "localhost/", "localhost?a", "localhost#", ""),
+        *(":80", "localhost,evil.com", "[localhost]", "[::1%lo]", "localhost\x00"),
+        *("local\u0131host", "localhost:\u0661", "http://localhost", "[1.2.3.4]"),
+    ],
+)
+def test_hosts_that_are_none(host: str):
+    assert host_name(host) is None
+    app = guarded(token=None)
+    scope_host = host.encode("latin-1", "ignore").decode("latin-1")
+    if scope_host == host:
+        assert call(app, host=host)[0]["status"] == 403
+
+
+def guarded(token: str | None = "right") -> ASGIApp:
+    return access.AccessMiddleware(
+        PlainTextResponse("inside"),
+        hosts=("localhost", "[::1]", "127.0.0.1"),
+        token=token,
+        max_drain=9,
+        error_response=error_response,
+    )
+
+
+def test_origins_are_the_servers_own():
+    app = guarded(token=None)
+    for origin in ("http://localhost:1", "https://localhost:1", "HTTP://LOCALHOST:1"):
+        assert call(app, host="localhost:1", origin=origin)[0]["status"] == 200
+    for origin in (
+        *("http://evil.example", "null", "http://localhost", "http://localhost:2", ""),
+        *("ftp://localhost:1", "file://localhost:1", "localhost:1", "http://["),
+        *("http://localhost:1.evil", "http://x@localhost:1", "http://127.0.0.1:1"),
+    ):
+        start, body = call(app, host="localhost:1", origin=origin)
+        assert start["status"] == 403 and b"origin_not_allowed" in body["body"], origin
+
+
+def test_tokens_are_compared_whole():
+    app = guarded()
+    for sent in ("Bearer right", "bearer right", "BEARER  right "):
+        assert call(app, host="localhost", authorization=sent)[0]["status"] == 200
+    for sent in (
+        *("", "Bearer", "Bearer ", "Bearer r", "Bearer righ", "Bearer rightx", "right"),
+        *("Bearer Right", "Bearer right right", "Basic right", "Bearerright"),
+    ):
+        start, body = call(app, host="localhost", authorization=sent)
+        assert start["status"] == 401 and b"invalid_api_key" in body["body"], sent
 
 
 def test_routes_and_description_have_the_same_endpoints():

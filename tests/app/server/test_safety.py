@@ -46,6 +46,13 @@ def test_names_that_a_host_header_may_say():
     options = serve.Options(None, "0.0.0.0", 0, "t", allow_host=("My.Name",))
     names = serve.known_names(options)
     assert "my.name" in names and socket.gethostname().lower() in names
+    given = ("a.example:8080", "::1", "[0:0::2]:80", "::0003")
+    names = serve.known_names(serve.Options(None, "0:0::1", 0, None, allow_host=given))
+    assert set(names) == {*local, "a.example", "[::2]", "[::3]"}
+    for name in ("a b", "http://a", "[::1]a", "a@b", ""):
+        options = serve.Options(None, "127.0.0.1", 0, None, allow_host=(name,))
+        with pytest.raises(OptionError, match="--allow-host .*: no host name; give"):
+            serve.known_names(options)
 
 
 def test_what_is_wrong_is_one_line(capsys, monkeypatch):
