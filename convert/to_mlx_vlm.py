@@ -22,7 +22,7 @@ from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.model.vision_config import VisionConfig
-from fastvlm_mlx.weights.weight_files import Tensors, cast
+from fastvlm_mlx.weights.weight_files import Tensors, cast, reading
 
 PROCESSOR = "FastVLMProcessor"
 TOWER = "vision_tower.vision_model."
@@ -55,6 +55,7 @@ class MLXVLMReport:
     warnings: tuple[str, ...]
 
 
+@reading()
 def export(
     source: Path | str,
     out: Path | str,
