@@ -35,7 +35,7 @@ from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.parameters import assign
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.image_file import Source
-from fastvlm_mlx.weights.weight_files import Tensors, cast
+from fastvlm_mlx.weights.weight_files import Tensors, cast, reading
 
 PROCESSOR = "LlavaProcessor"
 
@@ -66,6 +66,7 @@ class IOSReport:
 
 
 @cpu_only()
+@reading()
 def export(
     source: Path | str,
     out: Path | str,

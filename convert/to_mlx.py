@@ -38,7 +38,7 @@ from fastvlm_mlx.model.parameters import check_tensors
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from fastvlm_mlx.weights.quantization import BITS, GROUP_SIZES, is_quantized, quantized
-from fastvlm_mlx.weights.weight_files import Tensors, cast
+from fastvlm_mlx.weights.weight_files import Tensors, cast, reading
 
 # Copied beside the weights.
 COMPANION_FILES = (
@@ -160,7 +160,8 @@ def convert(
             if dtype is not None:
                 tensors = cast(tensors, DTYPES[dtype])
             check_tensors(FastVLMModel(config), tensors)
-            size = save_tensors(folder, tensors, on_progress)
+            with reading(source):
+                size = save_tensors(folder, tensors, on_progress)
             _copy_companions(checkpoint.folder, config.coreml_encoder, folder)
             (folder / "config.json").write_text(
                 json.dumps(config.to_dict(), indent=2) + "\n"

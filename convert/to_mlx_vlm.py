@@ -24,7 +24,7 @@ from fastvlm_mlx.device import DTYPES, cpu_only
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.model.vision_config import VisionConfig
-from fastvlm_mlx.weights.weight_files import Tensors, cast
+from fastvlm_mlx.weights.weight_files import Tensors, cast, reading
 
 PROCESSOR = "FastVLMProcessor"
 TOWER = "vision_tower.vision_model."
@@ -58,6 +58,7 @@ class MLXVLMReport:
 
 
 @cpu_only()
+@reading()
 def export(
     source: Path | str,
     out: Path | str,

@@ -25,7 +25,7 @@ from fastvlm_mlx.processing.image_file import Source, open_image
 from fastvlm_mlx.processing.image_options import ImageOptions
 from fastvlm_mlx.processing.image_processor import preprocess
 from fastvlm_mlx.processing.tokenizer import Tokenizer
-from fastvlm_mlx.weights.weight_files import load_all_tensors
+from fastvlm_mlx.weights.weight_files import load_all_tensors, reading
 
 
 class FastVLM(FastVLMModel):
@@ -205,10 +205,10 @@ def load(
     if config.text is not None:
         model.tokenizer = Tokenizer(folder)
     model.eval()
-    # Reading goes on after the return, and any thread may use the model: since MLX
-    # 0.31.2 only the thread that described an array can start computing it.
-    for part in ("vision_tower", "projector", "language_model"):
-        mx.async_eval(model.parameters().get(part, []))
+    # A file that was cut after its check shows here; and any thread may use the model:
+    # since MLX 0.31.2 only the one that described an array can start computing it.
+    with reading(folder):
+        mx.eval(model.parameters())
     return model
 
 

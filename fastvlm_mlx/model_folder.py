@@ -22,7 +22,7 @@ from fastvlm_mlx.hub.local_cache import (
     drop_superseded,
     is_conversion,
 )
-from fastvlm_mlx.hub.locate import is_path, locate
+from fastvlm_mlx.hub.locate import is_cached, is_path, locate
 from fastvlm_mlx.model.config import FORMAT, ModelConfig
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from fastvlm_mlx.weights.weight_files import weight_files
@@ -38,6 +38,8 @@ def converted(name: str | Path, *, on_progress: Progress | None = None) -> Path:
         DownloadError: it could not be fetched from the hub.
         OptionError: the cache cannot hold the conversion.
     """
+    if not is_cached(name):
+        _check_cache(name)  # before a download of gigabytes, not after it
     source = locate(name)
     # A conversion that outlived its source: the source is fetched again if need be.
     if is_conversion(source) and not is_path(name) and (fault := _fault(source)):
@@ -61,6 +63,11 @@ def converted(name: str | Path, *, on_progress: Progress | None = None) -> Path:
     return out
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether a conversion in the cache is there and not damaged."""
+    return _fault(folder) is None
+
+
 def is_converted(folder: Path) -> bool:
     """Whether `folder` is a model folder in our format."""
     file = folder / "config.json"
@@ -80,6 +87,13 @@ def _convert(
         raise _unwritable(name, reason or str(fault)) from fault
     write_record(out)
     drop_superseded(out)
+
+
+def _check_cache(name: str | Path) -> None:
+    try:
+        (cache_dir() / "converted").mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise _unwritable(name, str(fault.strerror).lower()) from fault
 
 
 def _unwritable(name: str | Path, reason: str) -> OptionError:

@@ -114,6 +114,10 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "format_version 99 is not 1; convert",
     ),
     "no version": (config(format_version=None), "format_version None"),
+    "a long version": (
+        config(format_version="a" * 9999),
+        "format_version .a{199} is not 1; convert",
+    ),
     "vision a list": (config(vision=[1]), "vision|VisionConfig is .*not an object"),
     "text a number": (config(text=7), "not an object|text"),
     "image_size odd": (config(image_size=100), "is not a multiple of"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fastvlm_mlx import load
+from fastvlm_mlx.app.info.facts import gather
 from fastvlm_mlx.errors import DownloadError, OptionError
 from fastvlm_mlx.hub import conversion_record
 from fastvlm_mlx.hub.conversion_record import RECORD, recorded_fault, set_aside
@@ -199,6 +200,28 @@ def test_a_cache_that_cannot_be_written(
     assert line.endswith(
         "; set FASTVLM_CACHE to a folder with room that can be written"
     )
+
+
+def test_a_cache_that_cannot_be_written_is_named_before_a_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with Hub({"them/it": [Repository({"model.safetensors": b"x"})]}) as hub:
+        empty_machine(monkeypatch, tmp_path, hub.url)
+        monkeypatch.setenv("FASTVLM_CACHE", "/proc/nope")
+        with pytest.raises(
+            OptionError, match="^them/it: its conversion cannot be kept"
+        ):
+            converted("them/it")
+        assert hub.requests == []
+
+
+def test_info_does_not_need_a_whole_conversion(made: Path, folder: Path):
+    before = gather(str(made / "source"))
+    (folder / "config.json").write_text("")
+    assert gather(str(made / "source")) == before
+    (folder / "config.json").unlink()
+    assert gather(str(made / "source")) == before
+    converted(made / "source")
 
 
 def test_a_conversion_that_outlived_its_snapshot(

@@ -108,9 +108,10 @@ def encoder_choice(
     """What `--encoder auto` measured on this machine, if it ever did."""
     from fastvlm_mlx.app.encoder import packages, selection
     from fastvlm_mlx.hub.local_cache import converted_dir
+    from fastvlm_mlx.model_folder import is_whole
 
     folder = source if is_converted else converted_dir(source)
-    if not (folder / "config.json").is_file():
+    if not is_converted and not is_whole(folder):
         return None
     package = packages.package_of(folder)
     known = package and selection.remembered(package, config.image_size)

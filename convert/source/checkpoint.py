@@ -18,7 +18,12 @@ from fastvlm_mlx.convert.source.layouts import Layout
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.model.config import FORMAT
-from fastvlm_mlx.weights.weight_files import Tensors, load_tensors, weight_files
+from fastvlm_mlx.weights.weight_files import (
+    Tensors,
+    load_tensors,
+    reading,
+    weight_files,
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ def open_checkpoint(
                 message = str(fault).replace(str(folder), str(source))
                 raise CheckpointError(message) from fault
     else:
-        yield read_checkpoint(source, source.resolve().name)
+        with reading(source):
+            yield read_checkpoint(source, source.resolve().name)
 
 
 def read_checkpoint(source: Path, name: str) -> Checkpoint:

@@ -16,6 +16,9 @@ from fastvlm_mlx.files.model_file import check_pointer, check_regular, unreadabl
 
 # The format's own limit on headers.
 _MAX_HEADER = 100_000_000
+# No tensor of a model comes near; names and shapes stand in messages.
+_MAX_NAME = 500
+_MAX_DIMENSIONS = 16
 
 _ITEM_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8"), 1),
@@ -71,6 +74,11 @@ def _check_entry(file: Path, name: str, entry: Any, data: int) -> int:
         raise CheckpointError(
             f"{file}: tensor {name:.200} is of dtype {dtype!r:.40}; get a float32,"
             " float16, bfloat16 or MLX-quantized checkpoint"
+        )
+    if len(name) > _MAX_NAME or len(shape) > _MAX_DIMENSIONS:
+        raise _damaged(
+            file,
+            f"tensor {name:.200} has {len(shape)} dimensions and {len(name)} letters",
         )
     begin, end = offsets
     if end > data:

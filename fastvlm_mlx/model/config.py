@@ -88,8 +88,8 @@ class ModelConfig:
         """
         if values.get("format_version") != FORMAT_VERSION:
             raise CheckpointError(
-                f"config.json: format_version {values.get('format_version')!r} is not"
-                f" {FORMAT_VERSION}; convert the checkpoint again"
+                f"config.json: format_version {values.get('format_version')!r:.200} is"
+                f" not {FORMAT_VERSION}; convert the checkpoint again"
             )
         try:
             known = _known(cls, values)

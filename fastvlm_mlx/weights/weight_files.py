@@ -5,6 +5,8 @@ converted shard by shard.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,45 @@ def load_tensors(file: Path) -> Tensors:
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{file}: holds no named tensors; download it again")
     return loaded
+
+
+@contextmanager
+def reading(place: Path | None = None) -> Iterator[None]:
+    """Refuses weights that change while they are read, some time after their check.
+
+    Goes around whatever first uses the tensors, since they are read only then.
+
+    Args:
+        place: the folder or file they are in, if there is one to watch.
+    Raises:
+        CheckpointError: a weight file was cut, replaced or deleted.
+    """
+    named = f"{place}: its" if place else "the model's"
+    changed = CheckpointError(
+        f"{named} weights were cut or replaced while they were read; run it again once"
+        " they are whole"
+    )
+    before = _stamps(place)
+    try:
+        yield
+    except Exception as fault:
+        # MLX raises for one of several failed reads: what the others hold can make
+        # anything fail.
+        if str(fault).startswith("[read]") or _stamps(place) != before:
+            raise changed from fault
+        raise
+    if _stamps(place) != before:
+        raise changed
+
+
+def _stamps(place: Path | None) -> dict[str, tuple[int, int]]:
+    if place is None:
+        return {}
+    found = place.iterdir() if place.is_dir() else (place,)
+    suffixes = (".safetensors", *PICKLES)
+    files = [file for file in found if _holds_weights(file, suffixes)]
+    stats = {file.name: file.stat() for file in files if file.is_file()}
+    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
 def load_all_tensors(folder: Path) -> Tensors:

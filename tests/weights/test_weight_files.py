@@ -8,7 +8,12 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.weights.weight_files import INDEX, load_all_tensors, weight_files
+from fastvlm_mlx.weights.weight_files import (
+    INDEX,
+    load_all_tensors,
+    reading,
+    weight_files,
+)
 
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 
@@ -109,3 +114,39 @@ def test_weights_that_are_no_file(tmp_path: Path):
     weights.symlink_to("/dev/zero")
     assert refused(tmp_path).startswith(f"{weights}: is a device, not a file")
     assert "/dev/zero: is a device, not a file" in refused(Path("/dev/zero"))
+
+
+def test_weights_that_are_cut_after_their_check(tmp_path: Path):
+    write(tmp_path, "model.safetensors")
+    weights = tmp_path / "model.safetensors"
+    tensors = load_all_tensors(tmp_path)
+    os.truncate(weights, weights.stat().st_size - 4)
+    told = "weights were cut or replaced while they were read; run it again once they"
+    with pytest.raises(CheckpointError, match=f"^{tmp_path}: its {told}"):
+        with reading(tmp_path):
+            mx.eval(tensors)
+    with pytest.raises(CheckpointError, match=f"^the model's {told}"):
+        with reading():
+            raise RuntimeError("[read] Unable to read 16 bytes from file.")
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_weights_that_are_replaced_while_they_are_read(tmp_path: Path, single: bool):
+    write(tmp_path, "model.safetensors")
+    weights = tmp_path / "model.safetensors"
+    place = weights if single else tmp_path
+    with reading(place):
+        (tmp_path / "notes.txt").touch()
+        (tmp_path / "._model.safetensors").touch()
+    with pytest.raises(CheckpointError, match="were cut or replaced while"):
+        with reading(place):
+            os.utime(weights, ns=(1, 1))
+    with pytest.raises(CheckpointError, match="were cut or replaced while"):
+        with reading(place):
+            weights.unlink()
+
+
+def test_other_errors_pass(tmp_path: Path):
+    with pytest.raises(RuntimeError, match="^out of memory$"):
+        with reading(tmp_path):
+            raise RuntimeError("out of memory")
