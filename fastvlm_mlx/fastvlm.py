@@ -203,7 +203,7 @@ def load(
     check_tensors(model, tensors)
     assign(model, tensors, DTYPES[dtype] if dtype else device_dtype())
     if config.text is not None:
-        model.tokenizer = Tokenizer(folder)
+        model.tokenizer = Tokenizer(folder, config.text.vocab_size)
     model.eval()
     # Reading goes on after the return, and any thread may use the model: since MLX
     # 0.31.2 only the thread that described an array can start computing it.
