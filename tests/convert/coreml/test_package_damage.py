@@ -42,7 +42,7 @@ def checked(model: FastVLM) -> verify.Reference:
 def sound(model: FastVLM, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("coreml") / "small.mlpackage"
     options = CoreMLOptions(resolutions=(64,), compression="palette6")
-    write_package(model, path, options, [64], lambda _: None)
+    write_package(model, path, options, (64,), lambda _: None)
     return path
 
 
