@@ -7,6 +7,7 @@ blob a 64-byte record (MILBlob's `StorageFormat.hpp` in coremltools):
     uint32 sentinel 0xDEADBEEF | uint32 type | uint64 bytes | uint64 offset | ...
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,11 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from fastvlm_mlx.convert.coreml.package_errors import package_errors, package_file
 from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
 
 SENTINEL = 0xDEADBEEF
+MAX_MANIFEST = 1 << 20  # bytes; it names two items
+MAX_SPEC = (1 << 31) - 1  # bytes: protobuf's own limit
+MAX_WEIGHTS = 1 << 40  # bytes; they are mapped, not read
 
 # MIL.proto's DataType; types narrower than a byte are read as uint8.
 DTYPES: dict[int, str] = {
@@ -110,24 +115,22 @@ def read(path: Path | str) -> Package:
             f"{path}: holds no ML program; give an .mlpackage of one (iOS 15 or later)"
         )
     root = path / "Data" / "com.apple.CoreML"
-    try:
+    with package_errors(path):
         functions = {
             name: _function(function, root)
             for name, function in spec.mlProgram.functions.items()
         }
-    except (OSError, ValueError, KeyError, struct.error) as fault:
-        raise CheckpointError(
-            f"{path}: damaged ({fault}); export or download it again"
-        ) from fault
-    described = spec.description.functions or [spec.description]
-    inputs = [feature for each in described for feature in each.input]
-    return Package(
-        path,
-        functions,
-        spec.description.defaultFunctionName or "main",
-        dict(spec.description.metadata.userDefined),
-        any(each.type.WhichOneof("Type") == "imageType" for each in inputs),
-    )
+        if not functions:
+            raise ValueError("its program has no function")
+        described = spec.description.functions or [spec.description]
+        inputs = [feature for each in described for feature in each.input]
+        return Package(
+            path,
+            functions,
+            spec.description.defaultFunctionName or "main",
+            dict(spec.description.metadata.userDefined),
+            any(each.type.WhichOneof("Type") == "imageType" for each in inputs),
+        )
 
 
 def spec_file(path: Path) -> Path:
@@ -138,14 +141,17 @@ def spec_file(path: Path) -> Path:
     """
     if not (path / "Manifest.json").is_file():
         raise CheckpointError(f"{path}: not a Core ML package; give an .mlpackage")
-    manifest = read_json(path / "Manifest.json")
-    try:
-        item = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
-        return path / "Data" / item
-    except (KeyError, TypeError) as fault:
-        raise CheckpointError(
-            f"{path}: its Manifest.json names no model; export or download it again"
-        ) from fault
+    with package_errors(path):
+        manifest = read_json(package_file(path, "Manifest.json", MAX_MANIFEST))
+        try:
+            item = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
+        except (KeyError, TypeError):
+            item = None
+        if not isinstance(item, str):
+            raise CheckpointError(
+                f"{path}: its Manifest.json names no model; export or download it again"
+            )
+        return package_file(path / "Data", item, MAX_SPEC)
 
 
 def read_spec(path: Path) -> Any:
@@ -157,15 +163,11 @@ def read_spec(path: Path) -> Any:
     """
     import_coremltools()
     from coremltools.proto import Model_pb2
-    from google.protobuf.message import DecodeError
 
     spec: Any = Model_pb2.Model()  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        spec.ParseFromString(spec_file(path).read_bytes())
-    except (OSError, DecodeError) as fault:
-        raise CheckpointError(
-            f"{path}: damaged ({fault}); export or download it again"
-        ) from fault
+    file = spec_file(path)
+    with package_errors(path):
+        spec.ParseFromString(file.read_bytes())
     return spec
 
 
@@ -188,6 +190,8 @@ def _value(named: Any) -> Value:
 
 
 def _operation(operation: Any, root: Path) -> Operation:
+    if not operation.outputs:
+        raise ValueError(f"an operation {operation.type!r} has no output")
     inputs: dict[str, list[str | np.ndarray]] = {
         name: [
             each.name
@@ -210,7 +214,12 @@ def _literal(value: Any, root: Path) -> np.ndarray:
     shape = tuple(d.constant.size for d in kind.dimensions)
     if value.WhichOneof("value") == "blobFileValue":
         file = value.blobFileValue.fileName.removeprefix("@model_path/")
-        return _blob(root / file, value.blobFileValue.offset, dtype, shape)
+        return _blob(
+            package_file(root, file, MAX_WEIGHTS),
+            value.blobFileValue.offset,
+            dtype,
+            shape,
+        )
     tensor = value.immediateValue.tensor
     data = getattr(tensor, tensor.WhichOneof("value")).values
     if isinstance(data, bytes):
@@ -236,7 +245,9 @@ def _unpacked(data: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarra
 
 def unpack_bits(data: np.ndarray, bits: int, shape: tuple[int, ...]) -> np.ndarray:
     """Unsigned fields of `bits` bits, least significant bit first, as uint8."""
-    count = int(np.prod(shape))
+    count = math.prod(shape)
+    if count * bits > data.size * 8:
+        raise ValueError(f"{data.size} bytes for {count} values of {bits} bits")
     flags = np.unpackbits(data, bitorder="little", count=count * bits)
     fields = flags.reshape(count, bits)
     return np.packbits(fields, axis=1, bitorder="little")[:, 0].reshape(shape)

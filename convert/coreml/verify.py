@@ -17,6 +17,7 @@ from fastvlm_mlx.convert.coreml.mil_encoder import EMBEDDINGS
 from fastvlm_mlx.convert.coreml.mil_evaluator import Ranges, evaluate
 from fastvlm_mlx.convert.coreml.mlpackage import Function, Package
 from fastvlm_mlx.convert.coreml.neural_engine import Finding
+from fastvlm_mlx.convert.coreml.package_errors import package_errors
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.image_file import Source, open_image
@@ -35,6 +36,7 @@ HEADROOM = 2
 # Pixels of all images compared at one resolution: evaluating one of 1024 px takes
 # some ten seconds.
 PIXEL_BUDGET = 2 * 512 * 512
+MAX_RESOLUTION = 4096  # pixels a side; more is a damaged package
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,11 @@ def judge(
     Raises:
         CheckpointError: the package is not an image encoder, or of another model.
     """
-    return [
-        _judge(name or "main", function, package, reference, strict)
-        for name, function in package.functions.items()
-    ]
+    with package_errors(package.path):
+        return [
+            _judge(name or "main", function, package, reference, strict)
+            for name, function in package.functions.items()
+        ]
 
 
 def _judge(
@@ -170,6 +173,11 @@ def _judge(
             " of one size (1, 3, R, R)"
         )
     resolution = int(shape[2] or 0)
+    if not 1 <= resolution <= MAX_RESOLUTION:
+        raise CheckpointError(
+            f"{package.path}: takes images of {resolution} px, 1 to"
+            f" {MAX_RESOLUTION} are possible; export it again"
+        )
     output = function.outputs[0]
     pixels, expected = reference.outputs(resolution, output == EMBEDDINGS)
     ranges = Ranges()

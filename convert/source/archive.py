@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.cache_dir import cache_dir
@@ -208,7 +209,7 @@ def _extract(
         target.parent.mkdir(parents=True, exist_ok=True)
         left = entry.file_size
         with archive.open(entry) as source, target.open("xb") as file:
-            while chunk := source.read(_CHUNK):
+            while chunk := _read(source):
                 left -= len(chunk)
                 if left < 0:
                     raise zipfile.BadZipFile("more than was declared")
@@ -218,6 +219,18 @@ def _extract(
                     on_progress(done, total)
         if left:
             raise EOFError("less than was declared")
+
+
+def _read(source: IO[bytes]) -> bytes:
+    """The next bytes of an entry; a BadZipFile if they cannot be unpacked."""
+    try:
+        return source.read(_CHUNK)
+    except Exception as error:
+        # Each decompressor has errors of its own: LZMAError, an OSError without a
+        # number from bz2, MemoryError for a dictionary of any size that is declared.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.files.model_file import check_model_file
+from fastvlm_mlx.processing.token_ids import check_vocabulary, read_stop_ids
 
 # Qwen2's word boundaries: contractions, words, single digits, punctuation, spaces.
 _QWEN2_WORDS = (
@@ -30,15 +31,15 @@ class Tokenizer:
     """Text to ids and back. A user's text never gives a control token.
 
     `folder` holds tokenizer.json, or vocab.json and merges.txt; tokenizer_config.json
-    beside them names the end of sequence.
+    beside them names the end of sequence. `vocab_size` is the language model's.
 
     Raises:
         CheckpointError: the files are missing or damaged.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, vocab_size: int | None = None):
         self.folder = Path(folder)
-        self._tokenizer = read(self.folder)
+        self._tokenizer = read(self.folder, vocab_size)
         added = self._tokenizer.get_added_tokens_decoder()
         self._special = frozenset(id for id, token in added.items() if token.special)
         self.stop_ids = self._find_stops()
@@ -116,10 +117,11 @@ class Tokenizer:
             eos = eos.get("content")
         if isinstance(eos, str):
             stops.add(self.id(eos))
-        settings = read_json(self.folder / "generation_config.json", optional=True)
-        eos = settings.get("eos_token_id")
-        stops.update(eos if isinstance(eos, list) else [eos])
-        return frozenset(id for id in stops if isinstance(id, int))
+        path = self.folder / "generation_config.json"
+        stops.update(
+            read_stop_ids(path, read_json(path, optional=True).get("eos_token_id"))
+        )
+        return frozenset(id for id in stops if id is not None)
 
 
 class TextStream:
@@ -170,8 +172,10 @@ def _as_special(token: AddedToken) -> AddedToken:
     )
 
 
-def read(folder: Path) -> tokenizers.Tokenizer:
+def read(folder: Path, vocab_size: int | None = None) -> tokenizers.Tokenizer:
     """The library's tokenizer, as the folder's files describe it.
+
+    It neither cuts a text off nor pads it, whatever length it was trained with.
 
     Raises:
         CheckpointError: they are missing or damaged.
@@ -183,7 +187,12 @@ def read(folder: Path) -> tokenizers.Tokenizer:
     try:
         if whole.is_file():
             check_model_file(whole)
-            return tokenizers.Tokenizer.from_file(str(whole))
+            text = whole.read_text(encoding="utf-8")
+            check_vocabulary(whole, text, vocab_size)
+            tokenizer = tokenizers.Tokenizer.from_str(text)
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            return tokenizer
         if not (vocab.is_file() and merges.is_file()):
             raise CheckpointError(
                 f"{folder}: no tokenizer.json (or vocab.json with merges.txt); "
@@ -192,6 +201,7 @@ def read(folder: Path) -> tokenizers.Tokenizer:
         damaged = vocab
         check_model_file(vocab)
         check_model_file(merges)
+        check_vocabulary(vocab, vocab.read_text(encoding="utf-8"), vocab_size)
         bpe = models.BPE.from_file(str(vocab), str(merges))
     except CheckpointError:
         raise

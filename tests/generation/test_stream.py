@@ -218,6 +218,34 @@ def test_long_prompts_go_in_pieces(model, monkeypatch):
     assert lengths[:5] == [16, 16, 16, 2, 1]
 
 
+@pytest.mark.parametrize("more", [-1, 0, 1])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_prompts_about_as_long_as_a_piece(model, monkeypatch, pieces, more):
+    assert decode.PREFILL_STEP == 2048
+    length = pieces * decode.PREFILL_STEP + more
+    embeddings = mx.random.normal((1, length, HIDDEN), key=mx.random.key(1))
+    lengths: list[int] = []
+    logits = type(model).logits
+
+    def watched(self, inputs, cache):
+        lengths.append(inputs.shape[1])
+        return logits(self, inputs, cache)
+
+    def answer() -> list[int | None]:
+        cache = language.make_cache(model.language_model)
+        stream = stream_generate(model, embeddings, cache, Sampling(max_tokens=3))
+        return [chunk.token for chunk in stream]
+
+    monkeypatch.setattr(type(model), "logits", watched)
+    said = answer()
+    prefilled = lengths[:-2]
+    assert sum(prefilled) == length and 0 < prefilled[-1] <= 2048
+    assert prefilled[:-1] == [2048] * (len(prefilled) - 1)
+    assert len(prefilled) == pieces + (more > 0)
+    monkeypatch.setattr(decode, "PREFILL_STEP", 10**6)
+    assert answer() == said
+
+
 def test_greedy_is_the_bare_argmax(model):
     ids = [10, 20, 30]
     cache = language.make_cache(model.language_model)

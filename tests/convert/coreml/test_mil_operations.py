@@ -67,6 +67,19 @@ def test_conv_pads_as_asked():
         run("conv", x=x, weight=weight, dilations=(2, 2))
 
 
+@pytest.mark.parametrize(
+    ("kind", "low", "high"), [("same", 0, 1), ("same_lower", 1, 0)]
+)
+def test_an_odd_padding_has_its_extra_on_the_side_asked_for(kind, low, high):
+    x, weight = normal(1, 3, 6, 7), normal(4, 3, 2, 2)
+    padded = np.pad(x, [(0, 0), (0, 0), (low, high), (low, high)])
+    given = run("conv", x=x, weight=weight, pad_type=kind)
+    np.testing.assert_allclose(given, mlx_conv(padded, weight, 1, 0, 1), atol=1e-5)
+    custom = [low, high, low, high]
+    also = run("conv", x=x, weight=weight, pad_type="custom", pad=custom)
+    np.testing.assert_array_equal(given, also)
+
+
 def test_normalizations():
     x, gamma, beta = normal(1, 6, 4, 4, scale=3), normal(6), normal(6)
     given = run("layer_norm", x=x, axes=[1], epsilon=1e-5, gamma=gamma, beta=beta)

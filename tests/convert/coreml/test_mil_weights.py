@@ -64,6 +64,14 @@ def test_int8_is_within_half_a_step(block: int | None):
         np.testing.assert_array_equal(flat, restored)
 
 
+@pytest.mark.parametrize("block", [None, 32])
+def test_int8_uses_all_its_steps(block: int | None):
+    """The largest weight of each group is 127 or -127 steps, and none is -128."""
+    data, scale = quantize(kernel(), block)
+    groups = data.reshape(48, -1, block or 64).astype(int)
+    assert np.all(np.abs(groups).max(axis=2) == 127)
+
+
 @pytest.mark.parametrize(("bits", "limit"), [(8, 0.01), (6, 0.04)])
 def test_palettes_fit(bits: int, limit: float):
     array = kernel(128, 256)

@@ -1,5 +1,6 @@
 """unpack_archive: sound archives, and each kind of unsafe or damaged one."""
 
+import random
 import re
 import shutil
 import stat
@@ -259,3 +260,29 @@ def test_no_room(make: Make, tmp_path: Path):
         "set FASTVLM_CACHE to a folder with room",
         "[]",
     ], done.stderr
+
+
+@pytest.mark.parametrize(
+    "kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_damage_of_each_compression(tmp_path: Path, kind: int):
+    """No byte of the data can be wrong and end in another error than the project's."""
+    path = tmp_path / "model.zip"
+    content = bytes(random.Random(1).choices(b"abcdef", k=3000))
+    with zipfile.ZipFile(path, "w", kind) as packed:
+        packed.writestr("config.json", content)
+    sound = path.read_bytes()
+    start, end = sound.index(b"config.json") + 11, sound.rindex(b"PK\x01\x02")
+    places = [*range(start, start + 30), *range(start + 30, end, 97)]
+    refused = 0
+    for place in places:
+        path.write_bytes(
+            sound[:place] + bytes([sound[place] ^ 0xFF]) + sound[place + 1 :]
+        )
+        try:
+            with unpack_archive(path, folder=tmp_path / "out") as folder:
+                assert (folder / "config.json").read_bytes() == content
+        except CheckpointError as error:
+            refused += 1
+            assert str(error) == f"{path}: damaged; download it again"
+    assert refused > len(places) * 0.8  # LZMA takes several sizes of dictionary
