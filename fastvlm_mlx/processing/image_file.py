@@ -10,11 +10,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fastvlm_mlx.errors import ImageError
+from fastvlm_mlx.processing.image_input import plain
 from fastvlm_mlx.processing.image_source import (
     name_of,
     one_line,
@@ -26,7 +28,7 @@ from fastvlm_mlx.processing.image_source import (
 MAX_PIXELS = 200_000_000  # the largest phone cameras; 800 MB once decoded
 MAX_SIDE = 65_535  # JPEG's own limit; keeps the padded square within reach
 
-Source = Image.Image | str | Path | bytes
+Source = Image.Image | str | Path | bytes | BinaryIO | np.ndarray
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -46,6 +48,8 @@ _PILLOW = threading.Lock()
 def open_image(source: Source) -> Image.Image:
     """Opens one image as RGB, upright, with alpha flattened onto white.
 
+    A binary file object and an array of uint8 are read as well, see `plain`.
+
     `source` is a PIL image, a path, an http or https address, `-` for standard input,
     or the bytes of an image file. An animation gives its first frame. Grey values of
     16 and 32 bits are scaled to 8. Colour profiles are ignored. A server must not pass
@@ -55,6 +59,7 @@ def open_image(source: Source) -> Image.Image:
         ImageError: the image cannot be read or decoded, or is too large; one line with
             the source, the fault and the way out.
     """
+    source = plain(source)
     name = name_of(source)
     if isinstance(source, Image.Image):
         return _decode(lambda: source, name, b"")
