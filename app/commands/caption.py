@@ -54,9 +54,9 @@ def caption(
 ) -> None:
     """Caption images.
 
-    PATH is an image, a folder or a pattern such as 'photos/**/*.jpg'. However a run
-    ended, the same command goes on with it: images that have a caption are left,
-    and those that failed are tried again.
+    PATH is an image, a folder or a pattern such as 'photos/**/*.jpg'. Run the same
+    command again to resume after a stop or an error: images that have a caption are
+    skipped, images that failed are tried again.
     """
     from fastvlm_mlx.app import session
     from fastvlm_mlx.app.caption import run

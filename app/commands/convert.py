@@ -15,7 +15,8 @@ def convert(
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"] | None,
         typer.Option(
-            "--dtype", help="dtype of unquantized weights (default: as stored)."
+            "--dtype",
+            help="Store unquantized weights in this dtype (default: as they are).",
         ),
     ] = None,
     encoder_from: Annotated[

@@ -11,7 +11,7 @@ Precision = Annotated[
     Literal["float16", "float32"],
     typer.Option(
         "--precision",
-        help="Of weights and arithmetic. float32 runs on CPU and GPU only.",
+        help="Store weights and compute in this; float32 runs on CPU and GPU only.",
     ),
 ]
 Resolutions = Annotated[
@@ -19,7 +19,7 @@ Resolutions = Annotated[
     typer.Option(
         "--resolution",
         metavar="R[,R...]",
-        help="Pixels a side; several share their weights (default: the model's).",
+        help="Take images of R x R pixels; several share weights (default: model's).",
     ),
 ]
 Compress = Annotated[
@@ -30,7 +30,7 @@ Attention = Annotated[
     Literal["batched", "per-head"],
     typer.Option(
         "--attention",
-        help="Attention layout: batched (CPU, GPU) or per-head (Neural Engine).",
+        help="Write attention for CPU and GPU (batched) or Neural Engine (per-head).",
     ),
 ]
 QueryChunk = Annotated[
@@ -43,7 +43,7 @@ NormPrescale = Annotated[
     int,
     typer.Option(
         "--norm-prescale",
-        help="Divide the input of LayerNorm by this power of two.",
+        help="Divide LayerNorm's input by this power of two, against overflow.",
     ),
 ]
 Images = Annotated[
@@ -122,7 +122,7 @@ def ios(
     out: options.OutFolder,
     q_bits: Annotated[
         Literal["4", "8", "none"],
-        typer.Option("--q-bits", help="Quantize the language model to this."),
+        typer.Option("--q-bits", help="Quantize the language model to this many bits."),
     ] = "8",
     q_group_size: options.QGroupSize = None,
     precision: Precision = "float16",
@@ -163,7 +163,7 @@ def mlx_vlm(
     q_group_size: options.QGroupSize = None,
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],
-        typer.Option("--dtype", help="dtype of unquantized weights."),
+        typer.Option("--dtype", help="Store unquantized weights in this dtype."),
     ] = "bfloat16",
     overwrite: options.Overwrite = False,
 ) -> None:

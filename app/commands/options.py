@@ -47,11 +47,14 @@ System = Annotated[
 ]
 Fit = Annotated[
     Literal["pad", "crop", "stretch"] | None,
-    typer.Option("--fit", help="How an image becomes square."),
+    typer.Option("--fit", help="Make an image square in this way."),
 ]
 Resolution = Annotated[
     int | None,
-    typer.Option("--resolution", help="Side of the square; a multiple of 64."),
+    typer.Option(
+        "--resolution",
+        help="Scale images to this side in pixels, a multiple of 64.",
+    ),
 ]
 Tiles = Annotated[
     str | None,
@@ -107,11 +110,11 @@ Source = Annotated[
 ]
 QBits = Annotated[
     Literal["4", "8"] | None,
-    typer.Option("--q-bits", help="Quantize the language model to this."),
+    typer.Option("--q-bits", help="Quantize the language model to this many bits."),
 ]
 QGroupSize = Annotated[
     int | None,
-    typer.Option("--q-group-size", help="Weights that share a scale: 32, 64 or 128."),
+    typer.Option("--q-group-size", help="Give 32, 64 or 128 weights one scale."),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace OUT if this program wrote it.")

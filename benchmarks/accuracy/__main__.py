@@ -86,6 +86,8 @@ def run(options: argparse.Namespace) -> None:
                 tally.count(question, answer, same_as=given[0])
             if sys.stderr.isatty():
                 print(f"\r{done}/{every} ", end="", file=sys.stderr, flush=True)
+            elif done * 10 // every > (done - 1) * 10 // every:  # in a pipe ten lines
+                print(f"{done}/{every}", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     machine = this_machine.facts()

@@ -38,6 +38,7 @@ from benchmarks.paper.tables import (
 )
 from fastvlm_mlx import device
 from fastvlm_mlx.app import machine as this_machine
+from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.bench import charts, roofline
 
 OUT = Path("docs/paper")
@@ -100,6 +101,25 @@ CLOCK_NOTES = {
 }
 
 
+def provenance(machine: dict[str, Any]) -> list[str]:
+    """What a reader must know about the conditions; nothing if they were clean."""
+    found = []
+    if machine["load"] > machine["cores"] / 2:
+        found.append(
+            f"**Other programs were running**: the load was {machine['load']} on"
+            f" {machine['cores']} cores when the measurements ended. Caches and memory"
+            " were shared with them, so repeated runs differ more than on an idle"
+            " machine."
+        )
+    commit, _, changed = (machine["commit"] or "").partition("+")
+    if changed:
+        found.append(
+            f"**The code had uncommitted changes** over commit {commit}, so no commit"
+            " reproduces these numbers exactly."
+        )
+    return found
+
+
 def markdown(bench: Bench, machine: dict[str, Any], rounds: int, clock: str) -> str:
     """The report."""
     speed = bench.speed
@@ -111,6 +131,7 @@ def markdown(bench: Bench, machine: dict[str, Any], rounds: int, clock: str) -> 
         " after one of warm-up. Measured limits:"
         f" {speed.flops / 1e9:.0f} GFLOP/s in matrix products,"
         f' {speed.bytes / 1e9:.1f} GB/s copying; "of limit" is the share of them.',
+        *provenance(machine),
         CLOCK_NOTES[clock],
         "A time marked * was **computed**, not measured: the size is too large or too"
         " slow for this machine. It is FLOPs and bytes at the measured limits, divided"
@@ -191,6 +212,8 @@ def main() -> None:
     def note(text: str) -> None:
         if sys.stderr.isatty():
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        else:
+            terminal.note(text)
 
     if options.again:
         write(*read_report(options.out / "report.json"), options.out)

@@ -17,6 +17,8 @@ Medians and their ratios are reported.
   wall time on a shared machine. Of little use on a GPU.
 - memory: the process's peak resident size, loading included.
 
+Progress goes to stderr, one line a step.
+
 `mlx-vlm` runs with the same BLAS as ours (on Linux MLX's own is slow).
 `mlx-vlm-installed` is mlx-vlm as installed, which is so slow on Linux that it runs once
 and only with `--only`. What could not run is listed with the reason. The last line of
@@ -25,7 +27,6 @@ stdout is one JSON document.
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -34,16 +35,11 @@ from benchmarks import random_checkpoint
 from benchmarks.peers import contenders, report
 from fastvlm_mlx.app import machine
 from fastvlm_mlx.app.bench import stages
+from fastvlm_mlx.app.terminal import note
 from fastvlm_mlx.files.cache_dir import cache_dir
 
 PROMPT = "Describe the image."
 FOLLOW_UP = "What else is in it?"
-
-
-def note(text: str) -> None:
-    """Prints a line of progress, on a terminal only."""
-    if sys.stderr.isatty():
-        print(text, file=sys.stderr, flush=True)
 
 
 def rounds(

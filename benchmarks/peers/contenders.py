@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from fastvlm_mlx.app.terminal import note
+
 ROOT = Path(__file__).parents[2]
 NAMES = ("ours", "mlx-vlm", "mlx-vlm-installed", "transformers")
 LINUX = sys.platform == "linux"
@@ -214,6 +216,7 @@ def _make_environment(name: str, folder: Path) -> str:
     home = folder / name
     python, done = home / "bin" / "python", home / "installed"
     if not done.exists():
+        note(f"installing {' '.join(REQUIREMENTS[name])} for {name} in {home}")
         venv.create(home, with_pip=True, clear=True)
         subprocess.run(
             [str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS[name]],

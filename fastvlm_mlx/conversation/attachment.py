@@ -12,6 +12,7 @@ from PIL import Image
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model.vision_config import VisionConfig
 from fastvlm_mlx.processing.image_file import Source, open_image
+from fastvlm_mlx.processing.image_input import plain
 from fastvlm_mlx.processing.image_options import ImageOptions
 from fastvlm_mlx.processing.image_processor import content_hash, preprocess
 
@@ -78,14 +79,15 @@ def attach(
     # A Core ML encoder has FastViTHD's stride, which is VisionConfig's default.
     vision = config.vision or VisionConfig()
     begun = time.perf_counter()
-    image = open_image(source)
+    given = plain(source)
+    image = open_image(given)
     opened = time.perf_counter()
     pixels = preprocess(image, options, config.grid_pinpoints)
     digest = content_hash(pixels)
     path = None
-    if not isinstance(source, Image.Image | bytes) and str(source) != "-":
-        path = str(source)
-    elif image is source:
+    if not isinstance(given, Image.Image | bytes) and str(given) != "-":
+        path = str(given)
+    elif image is given:
         # The caller may draw on it; what was shown is what will be saved.
         image = image.copy()
     return Attachment(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from fastvlm_mlx.conversation.attachment import Attachment, Pieces, length
+from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.generation import decode
 from fastvlm_mlx.generation.stream import Chunk
 from fastvlm_mlx.model import language
@@ -54,7 +55,16 @@ class History:
         self._system = system
 
     def with_question(self, text: str, images: Sequence[Attachment]) -> Pieces:
-        """`pieces` and a question, up to where its answer starts."""
+        """`pieces` and a question, up to where its answer starts.
+
+        Raises:
+            OptionError: the question is no string.
+        """
+        if not isinstance(text, str):
+            kind = "None" if text is None else f"of type {type(text).__name__}"
+            raise OptionError(
+                f"prompt: is {kind}; give the question as a string, the images after it"
+            )
         question = chat_template.encode_turn(
             self._model.tokenizer,
             text,

@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fastvlm_mlx.errors import ImageError
 from fastvlm_mlx.processing import image_signature, jpeg_end, png_chunks, tiff_kind
+from fastvlm_mlx.processing.image_input import plain
 from fastvlm_mlx.processing.image_pixels import to_rgb
 from fastvlm_mlx.processing.image_source import (
     name_of,
@@ -28,7 +29,7 @@ from fastvlm_mlx.processing.image_source import (
 MAX_PIXELS = 200_000_000  # the largest phone cameras; 800 MB once decoded
 MAX_SIDE = 65_535  # JPEG's own limit; keeps the padded square within reach
 
-Source = Image.Image | str | Path | bytes
+Source = Image.Image | str | Path | bytes | BinaryIO | np.ndarray
 
 # The warning filters and Pillow's pixel limit belong to the whole process: one image
 # at a time may change and restore them.
@@ -37,6 +38,8 @@ _PILLOW = threading.Lock()
 
 def open_image(source: Source) -> Image.Image:
     """Opens one image as RGB, upright, with alpha flattened onto white.
+
+    A binary file object and an array of uint8 are read as well, see `plain`.
 
     `source` is a PIL image, a path, an http or https address, `-` for standard input,
     or the bytes of an image file. An animation gives its first frame. Grey values of
@@ -48,6 +51,7 @@ def open_image(source: Source) -> Image.Image:
         ImageError: the image cannot be read or decoded, or is too large; one line with
             the source, the fault and the way out.
     """
+    source = plain(source)
     name = name_of(source)
     if isinstance(source, Image.Image):
         with _pillow(name):

@@ -101,6 +101,15 @@ def test_the_report(bench):
     assert "CPU seconds" in report.markdown(bench, MACHINE, 3, "cpu")
 
 
+def test_the_conditions_are_told():
+    assert report.provenance({**MACHINE, "commit": "9b2f945"}) == []
+    busy, changed = report.provenance(
+        {**MACHINE, "load": 13.5, "commit": "9b2f945+changes"}
+    )
+    assert "the load was 13.5 on 2 cores" in busy
+    assert "uncommitted changes** over commit 9b2f945" in changed
+
+
 def test_the_plots(bench, tmp_path):
     report.plots(bench, tmp_path)
     for name in ("encode", "ttft", "tiling"):

@@ -1,9 +1,11 @@
 """The comparison with peers: medians, ratios, failures."""
 
+import argparse
 import sys
 
 import pytest
 
+from benchmarks.peers import __main__ as program
 from benchmarks.peers import contenders, protocol, report
 from benchmarks.peers.contenders import Peer
 from tests.benchmarks.test_paper_report import MACHINE
@@ -34,6 +36,23 @@ def scripted(tmp_path, monkeypatch) -> Peer:
     found.module = "stand_in"
     found.start()
     return found
+
+
+def test_progress_is_a_line_a_step_in_a_pipe(tmp_path, monkeypatch, capsys):
+    asked = contenders.Peer("ours", "x", sys.executable, tmp_path, {"resolution": 64})
+    first = {"ttft": 1, "generation_tps": 1, "ids": [1], "prompt_tokens": 1}
+    first |= {"cpu_seconds": 1, "peak_memory": 1}
+    monkeypatch.setattr(asked, "ask", lambda **request: first)
+    monkeypatch.setattr(asked, "cold", lambda image, prompt: 1.0)
+    asked.rounds = 2
+    options = argparse.Namespace(warmup=0, rounds=2, tokens=1)
+    found = program.rounds({"ours": asked}, options)
+    program.cold({"ours": asked}, found, 1)
+    assert capsys.readouterr().err.splitlines() == [
+        "round 1 of 2: ours",
+        "round 2 of 2: ours",
+        "cold start 1 of 1: ours",
+    ]
 
 
 def test_a_peer_answers_and_stops(scripted):

@@ -30,6 +30,7 @@ from tests.support.paths import EXAMPLES, REFERENCES, ROOT
 # A command's beginning, as a regular expression: why it is not run here.
 PARSED_ONLY = {
     r"make ": "sets up an environment of its own",
+    r"source ": "changes the shell that it runs in",
     r"pip install |uv tool install |uvx ": "installs from the network",
     r"fastvlm-mlx bench": "half a minute; tests/app/bench runs it",
     r"fastvlm-mlx export (coreml|ios) ": "ten seconds; tests/convert/coreml does it",
@@ -76,6 +77,8 @@ def parse(words: list[str]) -> None:
             assert all(existing(path) for path in paths), paths
         case ["python", "-m", module, *arguments]:
             parse_module(module, arguments)
+        case ["source", file]:
+            assert file == ".venv/bin/activate"  # which `make` makes
         case ["cat", file]:
             assert existing(file)
         case _:
