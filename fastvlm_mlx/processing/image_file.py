@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fastvlm_mlx.errors import ImageError
