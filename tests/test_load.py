@@ -10,7 +10,7 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from fastvlm_mlx import load
+from fastvlm_mlx import device, load
 from fastvlm_mlx.convert import to_mlx
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import FastVLM
@@ -37,7 +37,7 @@ def parameters(model: FastVLM) -> dict[str, mx.array]:
 def test_dtype(folder: Path, dtype: str | None):
     model = load(folder / "model", dtype=dtype)
     wanted = {
-        None: mx.float32 if mx.default_device().type == mx.cpu else mx.bfloat16,
+        None: device.device_dtype([mx.zeros(1)]),
         "float32": mx.float32,
         "float16": mx.float16,
         "bfloat16": mx.bfloat16,
@@ -48,7 +48,7 @@ def test_dtype(folder: Path, dtype: str | None):
 def test_quantized_layers_are_undone_on_the_cpu(folder: Path):
     model = load(folder / "quantized")
     packed = any(name.endswith(".scales") for name in parameters(model))
-    assert packed == (mx.default_device().type != mx.cpu)
+    assert packed == device.on_gpu()
 
 
 def test_a_path_a_string_and_every_load_are_the_same(folder: Path):
