@@ -125,3 +125,10 @@ def test_words_that_must_be_paths(place):
         assert line_images.is_path(text)
     for text in ("/help", "/", "//", "what", "and/or", "3.14"):
         assert not line_images.is_path(text)
+
+
+def test_suffixes_of_images():
+    for name in ("a.png", "A.JPEG", "a.heic", "a.tga", "a.jfif"):
+        assert line_images.looks_like_an_image(name)
+    for name in ("a", ".png", "a.", "a.txt", "png", "v1.5"):
+        assert not line_images.looks_like_an_image(name)
