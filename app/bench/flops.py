@@ -7,10 +7,14 @@ output of each convolution and product once (bias, GELU and skip ride along).
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastvlm_mlx.model.config import ProjectorConfig
 from fastvlm_mlx.model.text_config import TextConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,12 @@ class Work:
         return Work(self.flops * times, self.bytes * times)
 
 
-def linear(rows: float, dim: int, out_dim: int, itemsize: int) -> Work:
-    """(rows, dim) times (dim, out_dim)."""
-    moved = rows * (dim + out_dim) + dim * out_dim
-    return Work(2 * rows * dim * out_dim, moved * itemsize)
+def linear(
+    rows: float, dim: int, out_dim: int, itemsize: int, weight_itemsize: float = 0
+) -> Work:
+    """A product of `rows` with a weight; `weight_itemsize` if it is quantized."""
+    weight = dim * out_dim * (weight_itemsize or itemsize)
+    return Work(2 * rows * dim * out_dim, rows * (dim + out_dim) * itemsize + weight)
 
 
 def depthwise(
@@ -96,22 +102,46 @@ def projector(config: ProjectorConfig, tokens: int, itemsize: int) -> Work:
     return total
 
 
-def prefill(text: TextConfig, tokens: int, itemsize: int, *, cached: int = 0) -> Work:
+def prefill(
+    text: TextConfig,
+    tokens: int,
+    itemsize: int,
+    *,
+    cached: int = 0,
+    weight_itemsize: float = 0,
+) -> Work:
     """`tokens` new positions after `cached` ones, and the logits of the last.
 
-    With `tokens` 1 this is one step of decoding.
+    With `tokens` 1 this is one step of decoding. `weight_itemsize` is of a quantized
+    weight, scales and biases included, as `weight_itemsize` gives it.
     """
+    sizes = itemsize, weight_itemsize
     hidden, inner = text.hidden_size, text.intermediate_size
     heads, head_dim = text.num_attention_heads, text.head_dim
     kv_dim = text.num_key_value_heads * head_dim
-    layer = linear(tokens, hidden, heads * head_dim + 2 * kv_dim, itemsize)
-    layer += linear(tokens, heads * head_dim, hidden, itemsize)
-    layer += linear(tokens, hidden, 2 * inner, itemsize)
-    layer += linear(tokens, inner, hidden, itemsize)
+    layer = linear(tokens, hidden, heads * head_dim + 2 * kv_dim, *sizes)
+    layer += linear(tokens, heads * head_dim, hidden, *sizes)
+    layer += linear(tokens, hidden, 2 * inner, *sizes)
+    layer += linear(tokens, inner, hidden, *sizes)
     # A position looks at those before it: half of the new ones on average.
     keys = cached + (tokens + 1) / 2
     layer += Work(
         4 * tokens * keys * heads * head_dim,
         2 * (cached + tokens) * kv_dim * itemsize,
     )
-    return layer * text.num_hidden_layers + linear(1, hidden, text.vocab_size, itemsize)
+    return layer * text.num_hidden_layers + linear(1, hidden, text.vocab_size, *sizes)
+
+
+def weight_itemsize(language_model: "nn.Module") -> float:
+    """Bytes of one weight as it is in memory, with the scales of quantized ones."""
+    numbers = total = 0
+    for _, layer in language_model.named_modules():
+        weight = layer.get("weight")
+        if weight is None or weight.ndim < 2:
+            continue
+        packed = layer.get("scales") is not None
+        numbers += weight.size * (32 // layer.bits if packed else 1)
+        total += sum(
+            layer[k].nbytes for k in ("weight", "scales", "biases") if k in layer
+        )
+    return total / numbers

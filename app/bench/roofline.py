@@ -45,6 +45,8 @@ CHIPS = (
     Speed("M4 (10)", 4.3e12, 120e9),
     Speed("M4 Pro (20)", 8.5e12, 273e9),
     Speed("M4 Max (40)", 17e12, 546e9),
+    # Apple: more than four times the M4's peak, by the matrix units in each core.
+    Speed("M5 (10)", 17e12, 153e9),
 )
 
 
@@ -99,24 +101,29 @@ def stages(
     *,
     cached: int = 0,
     images: int = 1,
+    weight_itemsize: float = 0,
 ) -> dict[str, Work]:
     """The work of every stage that a roofline applies to.
 
     `prompt_tokens` is the whole prompt, `cached` of which the KV cache holds already;
     `images` counts the overview and the tiles. `decode_token` is one decode step.
+    `weight_itemsize` is of the language model's weights if they are quantized.
     """
     work = {}
+    weights = {"weight_itemsize": weight_itemsize}
     if config.vision and config.projector:
         tokens = images * config.vision.tokens(resolution)
         work["encode"] = encoder(config.vision, resolution, itemsize) * images
         work["project"] = projector(config.projector, tokens, itemsize)
         if config.text:
-            seen = prefill(config.text, tokens, itemsize)
+            seen = prefill(config.text, tokens, itemsize, **weights)
             work["paper_ttft"] = work["encode"] + work["project"] + seen
     if config.text:
         new = prompt_tokens - cached
-        work["prefill"] = prefill(config.text, new, itemsize, cached=cached)
-        work["decode_token"] = prefill(config.text, 1, itemsize, cached=prompt_tokens)
+        work["prefill"] = prefill(config.text, new, itemsize, cached=cached, **weights)
+        work["decode_token"] = prefill(
+            config.text, 1, itemsize, cached=prompt_tokens, **weights
+        )
     return work
 
 
@@ -137,7 +144,7 @@ def limits(
 
 
 def predictions(work: dict[str, Work]) -> list[dict[str, Any]]:
-    """What GPUs of M1 to M4 class should need, in seconds: never a measurement.
+    """What GPUs of M1 to M5 class should need, in seconds: never a measurement.
 
     A chip that would decode a token in less than `SHORTEST_STEP` is left out: there
     the time to launch kernels rules, which a roofline does not count.

@@ -109,8 +109,7 @@ def gather(request: Request) -> dict[str, Any]:
     """Everything `bench` reports; seconds, bytes and tokens as plain numbers."""
     import mlx.core as mx
 
-    from fastvlm_mlx import device
-    from fastvlm_mlx.app.bench import stages
+    from fastvlm_mlx.app.bench import flops, stages
     from fastvlm_mlx.fastvlm import load
     from fastvlm_mlx.hub.locate import choose_default
     from fastvlm_mlx.processing.image_options import parse_tiles
@@ -119,7 +118,8 @@ def gather(request: Request) -> dict[str, Any]:
     with terminal.progress("converting") as update:
         model = load(name, on_progress=update)
     mx.eval(model.parameters())
-    dtype = device.device_dtype()
+    dtype = stages.dtype_of(model)
+    weights = flops.weight_itemsize(model.language_model) if model.language_model else 0
     tiles = parse_tiles(request.tiles) if request.tiles else None
     resolutions = sorted(set(request.resolutions)) or [model.config.image_size]
     speeds = [roofline.measure(dtype)]
@@ -156,7 +156,7 @@ def gather(request: Request) -> dict[str, Any]:
     images = 1 + tiles[0] * tiles[1] if tiles else 1
     for result in results:
         _summarize(result)
-        _add_limits(result, model.config, speed, dtype.size, images)
+        _add_limits(result, model.config, speed, dtype.size, weights, images)
     if not all(result["predictions"] for result in results):
         missing["predictions"] = (
             "the model is so small that a GPU would spend its time launching kernels,"
@@ -225,6 +225,7 @@ def _add_limits(
     config: "ModelConfig",
     speed: roofline.Speed,
     itemsize: int,
+    weights: float,
     images: int,
 ) -> None:
     """Add each stage's least time here, and predictions for Apple's chips."""
@@ -236,6 +237,7 @@ def _add_limits(
         itemsize,
         cached=result["cached_tokens"],
         images=images,
+        weight_itemsize=weights,
     )
     medians = {key: value["median"] for key, value in result["seconds"].items()}
     result["limits"] = roofline.limits(work, speed, medians)

@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 from PIL import Image
 
+from fastvlm_mlx import device
 from fastvlm_mlx.model import language
 from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_options import ImageOptions
@@ -155,7 +157,8 @@ def cold(model: str, case: Case, file: Path) -> dict[str, float] | str:
     """
     command = [sys.executable, "-m", "fastvlm_mlx", "chat", str(file)]
     command += ["-p", case.prompt, "--model", model, "--max-tokens", "8"]
-    command += ["--resolution", str(case.resolution)]
+    # Not `auto`, which may encode with Core ML, or time it first.
+    command += ["--resolution", str(case.resolution), "--encoder", "mlx"]
     if case.tiles:
         command += ["--tiles", "x".join(map(str, case.tiles))]
     started = time.perf_counter()
@@ -175,8 +178,17 @@ def cold(model: str, case: Case, file: Path) -> dict[str, float] | str:
         return (said.strip().splitlines() or ["no reason given"])[-1]
     if not answer.strip():
         return "the answer was empty"
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {"cold_ttft": seconds, "peak_memory": usage.ru_maxrss * unit}
+    resident = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    # macOS does not count Metal's memory as resident: this process had the same work.
+    metal = mx.get_peak_memory() if device.on_gpu() else 0
+    return {"cold_ttft": seconds, "peak_memory": max(resident, metal)}
+
+
+def dtype_of(model: "FastVLM") -> mx.Dtype:
+    """What the model computes in: the dtype of its first plain weight."""
+    arrays: Any = tree_flatten(model.parameters())
+    plain = (a.dtype for _, a in arrays if mx.issubdtype(a.dtype, mx.floating))
+    return next(plain, mx.float32)
 
 
 def variants(image: Image.Image, folder: Path, format: str) -> Iterator[Path]:

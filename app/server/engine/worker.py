@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from fastvlm_mlx import device
 from fastvlm_mlx.app.server.engine.answer_stream import AnswerStream
 from fastvlm_mlx.app.server.engine.request import GenerationRequest, ModelInfo
 from fastvlm_mlx.app.server.http.errors import api_error_from, busy
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from fastvlm_mlx.app.server.engine.engine import Engine
 
 _log = logging.getLogger("fastvlm_mlx.serve")
-_IDLE = 5.0  # seconds without a request after which freed memory is returned
+# Seconds without a request after which freed memory is returned. A GPU's buffers, half
+# a GB for one image, take long to make again.
+_IDLE, _IDLE_ON_GPU = 5.0, 120.0
 
 
 class Worker:
@@ -123,10 +126,11 @@ class Worker:
 
     def _next(self, engine: "Engine") -> AnswerStream | None:
         released = False
+        idle = _IDLE_ON_GPU if device.on_gpu() else _IDLE
         with self._change:
             self._current = None
             while not self._queue and not self._closed:
-                timeout = None if released else _IDLE
+                timeout = None if released else idle
                 if not self._change.wait(timeout) and not released:
                     released = True
                     engine.release_memory()

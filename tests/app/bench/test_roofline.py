@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 
 from fastvlm_mlx.app.bench import flops, roofline
@@ -10,6 +11,7 @@ from fastvlm_mlx.app.bench.flops import Work
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.model.text_config import TextConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
+from tests.support.mock_model import MockModel
 
 QWEN2 = {  # Qwen2-0.5B, 1.5B, 7B
     0.5: {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14},
@@ -101,3 +103,24 @@ def test_predictions_leave_out_what_kernel_launches_would_rule():
     assert roofline.predictions(roofline.stages(small, 256, 30, 2)) == []
     encoder = ModelConfig(VisionConfig())
     assert roofline.predictions(roofline.stages(encoder, 256, 30, 2)) != []
+
+
+def test_a_quantized_weight_is_counted_as_it_is_in_memory():
+    model = MockModel().language_model
+    assert flops.weight_itemsize(model) == 4
+    nn.quantize(
+        model,
+        group_size=32,
+        bits=4,
+        class_predicate=lambda _, m: (
+            True
+            if (hasattr(m, "to_quantized") and m.weight.shape[-1] % 32 == 0)
+            else False
+        ),
+    )
+    # 4 bits, and a scale and a bias of float32 for each 32 of them.
+    assert flops.weight_itemsize(model) == pytest.approx(0.5 + 8 / 32)
+    plain = flops.prefill(text(0.5), 1, 2)
+    packed = flops.prefill(text(0.5), 1, 2, weight_itemsize=0.5625)
+    assert packed.flops == plain.flops
+    assert packed.bytes == pytest.approx(plain.bytes * 0.5625 / 2, rel=0.01)
