@@ -67,12 +67,7 @@ def _gunzip(body: bytes, max_bytes: int) -> bytes:
 
 def _inflate(body: bytes, max_bytes: int) -> bytes:
     """zlib's format, as the standard says, or raw, as some servers send."""
-    is_zlib = (
-        len(body) >= 2
-        and body[0] & 0x0F == 8
-        and int.from_bytes(body[:2], "big") % 31 == 0
-    )
-    for bits in (zlib.MAX_WBITS, -zlib.MAX_WBITS) if is_zlib else (-zlib.MAX_WBITS,):
+    for bits in (zlib.MAX_WBITS, -zlib.MAX_WBITS):
         try:
             return _all_of(zlib.decompressobj(bits), body, max_bytes, "deflate")
         except DamagedBody:

@@ -92,3 +92,13 @@ def test_zones_of_local_addresses():
 def test_hosts_that_are_none(host: str):
     with pytest.raises(ValueError):
         ascii_host(host)
+
+
+def test_the_lengths_of_host_names():
+    label = "a" * 63
+    assert ascii_host(label) == label
+    longest = ".".join([label] * 3 + ["a" * 61])
+    assert ascii_host(longest) == longest and len(longest) == 253
+    for host in (label + "a", longest + "a"):
+        with pytest.raises(ValueError):
+            ascii_host(host)

@@ -179,6 +179,15 @@ def test_a_camera_s_raw_file_is_not_its_preview(data):
     assert refused(data, f"image of {len(data)} bytes").startswith("a camera's RAW")
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [{254: ("I", [1])}, {330: ("I", [8])}, {254: ("I", [2]), 330: ("I", [8])}],
+)
+def test_a_page_or_a_preview_alone_is_opened(tags):
+    found = decoded(tiff(np.full((2, 2, 3), 9, "u1"), 2, tags=tags))
+    assert found is not None and found.max() == found.min() == 9
+
+
 @pytest.mark.parametrize("subsampling", [(1, 1), (2, 2), None])
 @pytest.mark.parametrize("compression", [1, 8])
 def test_brightness_and_colour(subsampling, compression):
