@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastvlm_mlx.app.server.api import (
     ollama,
@@ -36,7 +36,7 @@ from fastvlm_mlx.app.server.http.access import (
     RequestLogMiddleware,
     SecurityHeadersMiddleware,
 )
-from fastvlm_mlx.app.server.http.errors import APIError
+from fastvlm_mlx.app.server.http.errors import APIError, busy
 from fastvlm_mlx.app.server.http.shutdown import OpenRequests, ShutdownMiddleware
 
 MAX_FETCHES = 4  # at once
@@ -239,6 +239,14 @@ def error_response(error: APIError, path: str) -> JSONResponse:
     """`error` in the format of the protocol that `path` belongs to."""
     error_body = ollama.error_body if path.startswith("/api/") else openai.error_body
     return JSONResponse(error_body(error), error.status, headers=error.headers)
+
+
+async def overloaded(scope: Scope, receive: Receive, send: Send):
+    """An application that answers 503 to everything: too many connections are open."""
+    error = busy("too many connections are open; close some, or try again")
+    response = error_response(error, scope["path"])
+    response.headers["connection"] = "close"
+    await SecurityHeadersMiddleware(response)(scope, receive, send)
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:

@@ -97,11 +97,12 @@ def make_server(
 
     from fastvlm_mlx.app.server.http.uvicorn_protocol import protocol_with_timeouts
     from fastvlm_mlx.app.server.http.uvicorn_server import GRACE, Server
+    from fastvlm_mlx.app.server.routes import overloaded
 
     return Server(
         uvicorn.Config(
             app,
-            http=protocol_with_timeouts(limits),
+            http=protocol_with_timeouts(limits, overloaded),
             loop="asyncio",
             ws="none",
             log_config=None,
@@ -109,7 +110,6 @@ def make_server(
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=limits.connections,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=GRACE,
         ),

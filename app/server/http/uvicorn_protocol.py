@@ -1,6 +1,7 @@
 """uvicorn's HTTP/1.1 protocol with time-outs for slow heads and stalled readers."""
 
 import asyncio
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -8,16 +9,27 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from fastvlm_mlx.app.server.http.limits import Limits
 
 
-def protocol_with_timeouts(limits: Limits) -> type[H11Protocol]:
+def protocol_with_timeouts(limits: Limits, overloaded: Any = None) -> type[H11Protocol]:
     """The protocol class for `uvicorn.Config(http=...)`.
 
     A connection is aborted if its request head takes longer than `header_time`, or if
-    it reads nothing of its response for `idle_time`.
+    it reads nothing of its response for `idle_time`. `overloaded`, an ASGI application,
+    answers while more than `connections` are open; uvicorn's own answer to that is
+    plain text, without Retry-After.
     """
 
     class TimeoutH11Protocol(H11Protocol):
         _head: asyncio.TimerHandle | None = None
         _reader: asyncio.TimerHandle | None = None
+
+        def __init__(self, *args: Any, **options: Any):
+            super().__init__(*args, **options)
+            if overloaded is not None:
+                self._served, self.app = self.app, self._serve
+
+        async def _serve(self, scope: Any, receive: Any, send: Any):
+            is_full = len(self.connections) > limits.connections
+            await (overloaded if is_full else self._served)(scope, receive, send)
 
         def connection_made(self, transport: asyncio.Transport):  # type: ignore
             super().connection_made(transport)

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -151,6 +152,29 @@ def test_a_full_queue_refuses_and_recovers(reference: Path):
             statuses = [one.result().status for one in asks]
         assert set(statuses) == {200, 503} and statuses.count(200) >= 2
         assert server.ask().status == 200
+
+
+def test_too_many_connections_are_refused_as_documented(reference: Path):
+    with running(reference / "llava-mini", limits=Limits(connections=3)) as server:
+        address = ("127.0.0.1", server.port)
+        with contextlib.ExitStack() as idle:
+            for _ in range(2):
+                idle.enter_context(
+                    contextlib.closing(socket.create_connection(address))
+                )
+            time.sleep(0.1)
+            assert server.ask().status == 200  # the third
+            idle.enter_context(contextlib.closing(socket.create_connection(address)))
+            time.sleep(0.1)
+            reply = server.ask()
+            assert reply.status == 503 and int(reply.headers["retry-after"]) > 0
+            assert reply.json()["error"]["code"] == "server_busy"
+            assert reply.headers["x-content-type-options"] == "nosniff"
+            reply = server.send("/api/tags")
+            assert reply.status == 503 and "connections" in reply.json()["error"]
+        deadline = time.monotonic() + 5
+        while server.ask().status != 200:
+            assert time.monotonic() < deadline
 
 
 def test_shutting_down_ends_what_is_under_way(reference: Path):
