@@ -62,7 +62,11 @@ def unpack_archive(
         try:
             check_free_space(parent, total)
         except OptionError as error:
-            raise CheckpointError(f"{path}: cannot be unpacked: {error}") from error
+            reason = str(error).rpartition("; ")[0]
+            raise CheckpointError(
+                f"{path}: cannot be unpacked ({reason}); set FASTVLM_CACHE to a folder"
+                " with room"
+            ) from error
         with contextlib.ExitStack() as stack:
             with _archive_errors(path):
                 place = stack.enter_context(temporary_folder(parent, path.stem))

@@ -99,27 +99,29 @@ def download(
 def _incomplete(
     repo: str, revision: str, label: str, why: str = ""
 ) -> DownloadError | None:
-    """The error for a repository of which the cache holds a part, else None."""
+    """The error for a repository of which the cache holds a part, else None.
+
+    `why` is the message of the download that failed; none is tried offline.
+    """
     folder = snapshot_folder(repo, revision)
     lacking = incomplete_files(folder) if folder else []
     if not lacking:
         return None
     cut = [folder / name for name in lacking if folder and (folder / name).exists()]
     named = ", ".join(lacking[:4]) + (", ..." if len(lacking) > 4 else "")
-    fault = f"the cache lacks {named}"
+    fault = f"{cut[0]} is damaged or cut short" if cut else f"the cache lacks {named}"
+    if why:
+        return DownloadError(f"{label}: {fault}: {why.removeprefix(f'{label}: ')}")
     command = f"run `hf download {repo}`"
     if revision != "main":
         command = f"{command[:-1]} --revision {revision}`"
     if cut:
         # The library keeps a file that is there, whatever its size.
-        fault = f"{cut[0]} is damaged or cut short"
         command = f"delete {cut[0].resolve()} and {command}"
-    if variable := offline_variable():
-        why, way_out = f"{variable} is set", f"unset it, or {command} online"
-    else:
-        why = why.removeprefix(f"{label}: ").partition("; ")[0]
-        way_out = f"{command} when it can be reached"
-    return DownloadError(f"{label}: {fault}, and {why}; {way_out}")
+    return DownloadError(
+        f"{label}: {fault}, and {offline_variable()} is set; unset it, or {command}"
+        " online"
+    )
 
 
 def _fetch(

@@ -79,8 +79,12 @@ def test_a_part_without_the_hub(home: Path, server: Hub, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     server.refuse[NAME] = (503, "")
     assert failure() == (
-        f"{NAME}: the cache lacks tokenizer.json, and {server.url} fails with 503;"
-        f" run `hf download {NAME}` when it can be reached"
+        f"{NAME}: the cache lacks tokenizer.json: {server.url} fails with 503;"
+        " try again later"
+    )
+    server.refuse[NAME] = (403, "")
+    assert failure().startswith(
+        f"{NAME}: the cache lacks tokenizer.json: is gated; request access at"
     )
 
 

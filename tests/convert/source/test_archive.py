@@ -254,8 +254,8 @@ def test_no_room(make: Make, tmp_path: Path):
     script = ["sh", "-c", mount, "-", disk, sys.executable, textwrap.dedent(code), path]
     done = subprocess.run([*prefix, *script], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.splitlines() == [
-        f"{path}: cannot be unpacked: {disk}: 2.0 MB needed, 1.0 MB free; "
-        "free some space or choose another place",
+        f"{path}: cannot be unpacked ({disk}: 2.0 MB needed, 1.0 MB free); "
+        "set FASTVLM_CACHE to a folder with room",
         f"{path}: cannot be unpacked (no space left on device); "
         "set FASTVLM_CACHE to a folder with room",
         "[]",
