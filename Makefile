@@ -15,13 +15,17 @@ PARITY := .venv-parity
 # PARITY_PIP="--extra-index-url https://download.pytorch.org/whl/cpu"
 PARITY_PIP ?=
 
-.PHONY: chat test check-mac parity lint format docs clean
+.PHONY: chat test check-mac mutants parity lint format docs clean
 
 chat: $(VENV)/installed
 	$(BIN)/fastvlm-mlx chat examples/number.png -p "Describe the image." --model demo
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# Changes the core's code in small ways and counts which changes a test notices.
+mutants: $(VENV)/installed-mutants
+	$(BIN)/python -m tests.support.mutants
 
 parity: $(PARITY)/installed
 	$(PARITY)/bin/python -m pytest -m parity -rP
@@ -65,6 +69,10 @@ $(VENV)/installed: pyproject.toml $(VENV)/made
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev --editable '.[cpu,serve]'
+	touch $@
+
+$(VENV)/installed-mutants: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group mutants
 	touch $@
 
 $(PARITY)/installed: pyproject.toml $(VENV)/made

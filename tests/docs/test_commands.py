@@ -36,7 +36,7 @@ PARSED_ONLY = {
     r"fastvlm-mlx export (coreml|ios) ": "ten seconds; tests/convert/coreml does it",
     r"fastvlm-mlx verify ": "needs the package of such an export",
     r"fastvlm-mlx chat .*--encoder coreml": "needs a Mac",
-    r"python -m (benchmarks|training)\.": "minutes to hours",
+    r"python -m (benchmarks\.|training\.|tests\.support\.mutants)": "minutes to hours",
     r"python -m pytest ": "the tests are run already",
     r".* (SRC|FOLDER)\b": "names a checkpoint or a folder that the reader has",
 }

@@ -286,7 +286,7 @@ def test_the_parts_fit_each_other():
     with pytest.raises(CheckpointError, match="features are 64 wide, but the language"):
         ModelConfig(projector=identity, **parts)
     wide = replace(TEXT, hidden_size=64)
-    assert ModelConfig(projector=identity, **parts | {"text": wide})
+    assert ModelConfig(projector=identity, **{**parts, "text": wide})
     # Parts that are missing fit everything.
     assert ModelConfig(**parts)
     assert ModelConfig(projector=ProjectorConfig("linear", (5, 32)), text=TEXT)

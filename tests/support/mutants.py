@@ -1,0 +1,178 @@
+"""Changes the core's code in small ways and counts which changes a test notices.
+
+    make mutants                                     the sample of pyproject.toml
+    python -m tests.support.mutants fastvlm_mlx/generation --per-file 20
+
+Each change ("mutant") is made in a copy of the tree, where the tests of its folder run
+until one fails. Changes that no test noticed are shown as diffs. Exits with 1 if fewer
+than `least` per cent were noticed, or if a test fails without any change.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from tests.support.mutation_operators import Mutant, sample
+from tests.support.paths import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Copies:
+    """Copies of the tree, one for each process that runs tests."""
+
+    def __init__(self, folder: Path, count: int):
+        self._free: SimpleQueue[Path] = SimpleQueue()
+        for number in range(count):
+            copy_tree(folder / str(number))
+            self._free.put(folder / str(number))
+
+    @contextmanager
+    def one(self) -> Iterator[Path]:
+        """A copy that nobody else uses."""
+        copy = self._free.get()
+        try:
+            yield copy
+        finally:
+            self._free.put(copy)
+
+
+def copy_tree(folder: Path) -> None:
+    """Copies what git has or would add, so without .venv and ignored files."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if os.path.lexists(ROOT / name):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
+
+
+def tests_of(path: str, settings: dict[str, list[str]]) -> list[str]:
+    """The tests that cover a file: those named after it first, then its folder's."""
+    folder = max((name for name in settings if path.startswith(name)), key=len)
+    files = [
+        file.relative_to(ROOT).as_posix()
+        for place in settings[folder]
+        for file in (
+            sorted((ROOT / place).rglob("test_*.py"))
+            if (ROOT / place).is_dir()
+            else [ROOT / place]
+        )
+    ]
+    stem = Path(path).stem
+    return sorted(files, key=lambda file: stem not in Path(file).stem)
+
+
+def passes(copy: Path, tests: list[str], limit: float) -> bool:
+    """Whether all `tests` pass in `copy` within `limit` seconds."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    process = subprocess.Popen(
+        [*command, *tests],
+        cwd=copy,
+        # No stale bytecode: two changes of one file can fall into one second.
+        env=os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        return process.wait(limit) == 0
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def is_noticed(copies: Copies, mutant: Mutant, tests: list[str], limit: float) -> bool:
+    with copies.one() as copy:
+        file = copy / mutant.path
+        file.write_text(mutant.mutated, encoding="utf-8")
+        begun = time.monotonic()
+        try:
+            noticed = not passes(copy, tests, limit)
+        finally:
+            file.write_text(mutant.source, encoding="utf-8")
+    change = "  ".join(mutant.diff.splitlines()[3:])
+    word = "killed  " if noticed else "SURVIVED"
+    print(f"{word} {time.monotonic() - begun:5.1f} s  {mutant.path}  {change}")
+    return noticed
+
+
+def chosen_files(paths: list[str]) -> list[str]:
+    """The Python files of files and folders, relative to the checkout."""
+    files = []
+    for path in paths:
+        place = ROOT / path
+        found = sorted(place.glob("*.py")) if place.is_dir() else [place]
+        files += [file.relative_to(ROOT).as_posix() for file in found]
+    return [file for file in files if not file.endswith("__init__.py")]
+
+
+def main() -> int:
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        settings: dict[str, Any] = tomllib.load(file)["tool"]["mutants"]
+    parser = argparse.ArgumentParser(description="Mutation tests of the core.")
+    parser.add_argument("paths", nargs="*", default=settings["files"])
+    parser.add_argument("--per-file", type=int, default=settings["per-file"])
+    parser.add_argument("--seed", type=int, default=settings["seed"])
+    parser.add_argument("--processes", type=int, default=settings["processes"])
+    options = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+    mutants = [
+        mutant
+        for path in chosen_files(options.paths)
+        for mutant in sample(ROOT, path, options.per_file, options.seed)
+    ]
+    tests = {m.path: tests_of(m.path, settings["tests"]) for m in mutants}
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        copies = Copies(Path(folder), options.processes)
+        every = sorted({file for files in tests.values() for file in files})
+        with copies.one() as copy:
+            if not passes(copy, every, 3600):
+                print("a test fails without any change:", *every)
+                return 1
+        # A change can make a loop endless.
+        limit = 60 + 5 * (time.monotonic() - begun)
+        print(f"{len(mutants)} mutants; the tests pass without them")
+        with ThreadPoolExecutor(options.processes) as pool:
+            noticed = list(
+                pool.map(lambda m: is_noticed(copies, m, tests[m.path], limit), mutants)
+            )
+    for mutant, seen in zip(mutants, noticed, strict=True):
+        if not seen:
+            print(f"\n{mutant.diff}")
+    share = 100 * sum(noticed) / len(noticed)
+    minutes = (time.monotonic() - begun) / 60
+    print(
+        f"\n{sum(noticed)} of {len(noticed)} killed ({share:.0f} %),"
+        f" {len(noticed) - sum(noticed)} survived, {minutes:.0f} min"
+    )
+    return 0 if share >= settings["least"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
