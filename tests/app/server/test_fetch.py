@@ -189,7 +189,9 @@ def test_redirects_are_checked_like_the_first_address(host):
     found = host("*").read(start + "http://images.example/image?x=%20")
     assert found == b"an image for images.example"
     assert "not public" in refused(host("*"), start + "http://private.example/image")
-    assert "must be http" in refused(host("*"), start + "file:///etc/passwd")
+    assert "must be http(s) (not http or https)" in refused(
+        host("*"), start + "file:///etc/passwd"
+    )
     assert "must be http" in refused(host("*"), start + "ftp://images.example/a")
     only = host("images.example")
     assert "not allowed" in refused(only, start + "http://other.example/image")
