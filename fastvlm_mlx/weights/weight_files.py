@@ -158,7 +158,7 @@ def reading(place: Path | None = None) -> Iterator[None]:
     Args:
         place: the folder or file they are in, if there is one to watch.
     Raises:
-        CheckpointError: a weight file was cut, replaced or deleted.
+        CheckpointError: a weight file was cut or written to.
     """
     named = f"{place}: its" if place else "the model's"
     changed = CheckpointError(
@@ -171,21 +171,28 @@ def reading(place: Path | None = None) -> Iterator[None]:
     except Exception as fault:
         # MLX raises for one of several failed reads: what the others hold can make
         # anything fail.
-        if str(fault).startswith("[read]") or _stamps(place) != before:
+        if str(fault).startswith("[read]") or _is_changed(place, before):
             raise changed from fault
         raise
-    if _stamps(place) != before:
+    if _is_changed(place, before):
         raise changed
 
 
-def _stamps(place: Path | None) -> dict[str, tuple[int, int]]:
-    if place is None:
+def _is_changed(place: Path | None, before: dict[int, tuple[int, int]]) -> bool:
+    # What was deleted or renamed over stays readable for who has it open.
+    now = _stamps(place)
+    return any(now.get(file, stamp) != stamp for file, stamp in before.items())
+
+
+def _stamps(place: Path | None) -> dict[int, tuple[int, int]]:
+    """Size and time of each weight file, by its inode."""
+    if place is None or not place.exists():
         return {}
     found = place.iterdir() if place.is_dir() else (place,)
     suffixes = (".safetensors", *PICKLES)
     files = [file for file in found if _holds_weights(file, suffixes)]
-    stats = {file.name: file.stat() for file in files if file.is_file()}
-    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+    stats = [file.stat() for file in files if file.is_file()]
+    return {stat.st_ino: (stat.st_size, stat.st_mtime_ns) for stat in stats}
 
 
 def load_all_tensors(folder: Path) -> Tensors:

@@ -141,9 +141,8 @@ def test_weights_that_are_replaced_while_they_are_read(tmp_path: Path, single: b
     with pytest.raises(CheckpointError, match="were cut or replaced while"):
         with reading(place):
             os.utime(weights, ns=(1, 1))
-    with pytest.raises(CheckpointError, match="were cut or replaced while"):
-        with reading(place):
-            weights.unlink()
+    with reading(place):  # who has it open can read on
+        weights.unlink()
 
 
 def test_other_errors_pass(tmp_path: Path):
