@@ -54,7 +54,9 @@ def start(folder: Path, *arguments: str, before: str = "", **env: str) -> pexpec
         dimensions=(40, 200),
     )
     for waiter in (child, child.ptyproc):
-        waiter.delayafterclose = waiter.delayafterterminate = 0.02
+        waiter.delayafterclose = 0.02
+        # A killed process that loaded a model takes a while to go on a busy machine.
+        waiter.delayafterterminate = 0.3
     child.delaybeforesend = None
     child.expect(f"\r\n({re.escape(BRACKETS)})?> ")
     return child
