@@ -94,14 +94,22 @@ def read(path: str | Path, model: "FastVLMModel") -> Transcript:
             f"{path}: cannot be read ({fault.strerror}); check the path"
         ) from fault
     except OptionError as fault:
-        raise FastVLMError(f"{path}: not a saved conversation ({fault})") from fault
+        raise FastVLMError(
+            f"{path}: not a saved conversation ({_short(fault)}); give a file that"
+            " /save wrote"
+        ) from fault
     except (KeyError, IndexError, TypeError, ValueError, RecursionError) as fault:
         kind = "no " if isinstance(fault, KeyError) else ""
-        reason = " ".join(str(fault).split())[:120]
+        reason = _short(fault)
         raise FastVLMError(
             f"{path}: not a saved conversation ({kind}{reason}); give a file that"
             " /save wrote"
         ) from fault
+
+
+def _short(fault: Exception) -> str:
+    """What `fault` says, in a line: it may quote a value of any length."""
+    return " ".join(str(fault).split())[:120]
 
 
 def _values(transcript: Transcript) -> dict[str, Any]:

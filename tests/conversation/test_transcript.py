@@ -157,6 +157,7 @@ def test_missing_and_changed_images(model, photo, tmp_path):
         (lambda values: values["settings"].update(tiles=[1]), "values to unpack"),
         (lambda values: values["settings"].update(resolution=100), "resolution 100"),
         (lambda values: values["settings"].update(fit="wide"), "fit 'wide'"),
+        (lambda values: values["settings"].update(fit="w" * 5000), "fit 'wwww"),
         (lambda values: values["images"][0].update(hash=1), "'1' is not a str"),
         (
             lambda values: values.update(images=[{"png": "!", "hash": "0"}]),
@@ -176,6 +177,7 @@ def test_damaged_files(model, photo, tmp_path, change, fault):
     message = str(caught.value)
     assert message.startswith(f"{path}: not a saved conversation (")
     assert fault in message and "\n" not in message
+    assert len(message) < len(str(path)) + 250
 
 
 @pytest.mark.parametrize(
