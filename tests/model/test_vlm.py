@@ -1,0 +1,39 @@
+"""FastVLMModel called with ids and images, as training code does."""
+
+import mlx.core as mx
+import pytest
+
+from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.model.vlm import IMAGE_TOKEN_INDEX
+from tests.support.mock_model import VOCABULARY
+
+IMAGE = IMAGE_TOKEN_INDEX
+PIXELS = mx.random.uniform(shape=(2, 128, 128, 3), key=mx.random.key(1))
+
+
+def test_each_image_stands_where_its_id_is(model):
+    ids = mx.array([[1, IMAGE, 2, 3], [4, 5, 6, IMAGE]])
+    given = model(ids, PIXELS)
+    assert given.shape == (2, 4 - 1 + 4, VOCABULARY)
+    features = model.encode_pixels(PIXELS)
+    rows = ([[1], features[0], [2, 3]], [[4, 5, 6], features[1]])
+    for row, pieces in enumerate(rows):
+        wanted = model.language_model(
+            mx.zeros((1, 7), mx.int32), input_embeddings=model.embed(pieces)
+        )
+        assert mx.allclose(given[row], wanted[0], rtol=1e-3, atol=1e-3)
+
+
+def test_ids_alone(model):
+    ids = mx.array([[1, 2, 3]])
+    assert mx.allclose(model(ids), model.language_model(ids), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ids", "count"),
+    [([[1, IMAGE]], 2), ([[1, 2]], 1), ([[IMAGE, IMAGE], [1, 2]], 2), ([[IMAGE]], 0)],
+)
+def test_images_that_do_not_match_the_ids(model, ids, count):
+    pixels = PIXELS[:count] if count else None
+    with pytest.raises(OptionError, match=f"image places by row for {count} images"):
+        model(mx.array(ids), pixels)
