@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 from unittest.mock import patch
 
 import mlx.core as mx
@@ -71,10 +72,8 @@ def test_dtype_of_a_cpu():
 @pytest.mark.parametrize("overflows", [False, True])
 def test_features_that_overflow_float16_are_computed_in_bfloat16(gpu, overflows):
     model = MockModel()
-    weights = {
-        name: value.astype(BF16)
-        for name, value in parameters.tree_flatten(model.parameters())
-    }
+    arrays: Any = parameters.tree_flatten(model.parameters())
+    weights = {name: value.astype(BF16) for name, value in arrays}
     if overflows:  # final_conv's gate ends in 0..1, the map before it does not
         weights["vision_tower.final_conv.depthwise.bias"] += 60_000
         weights["vision_tower.final_conv.depthwise.weight"] *= 10_000

@@ -110,20 +110,27 @@ def stages(
     `weight_itemsize` is of the language model's weights if they are quantized.
     """
     work = {}
-    weights = {"weight_itemsize": weight_itemsize}
     if config.vision and config.projector:
         tokens = images * config.vision.tokens(resolution)
         work["encode"] = encoder(config.vision, resolution, itemsize) * images
         work["project"] = projector(config.projector, tokens, itemsize)
         if config.text:
-            seen = prefill(config.text, tokens, itemsize, **weights)
+            seen = prefill(
+                config.text, tokens, itemsize, weight_itemsize=weight_itemsize
+            )
             work["paper_ttft"] = work["encode"] + work["project"] + seen
     if config.text:
-        new = prompt_tokens - cached
-        work["prefill"] = prefill(config.text, new, itemsize, cached=cached, **weights)
-        work["decode_token"] = prefill(
-            config.text, 1, itemsize, cached=prompt_tokens, **weights
-        )
+        for name, tokens, before in (
+            ("prefill", prompt_tokens - cached, cached),
+            ("decode_token", 1, prompt_tokens),
+        ):
+            work[name] = prefill(
+                config.text,
+                tokens,
+                itemsize,
+                cached=before,
+                weight_itemsize=weight_itemsize,
+            )
     return work
 
 

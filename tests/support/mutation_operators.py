@@ -19,7 +19,7 @@ from cosmic_ray.ast import (  # pyright: ignore[reportMissingImports]
 )
 from cosmic_ray.mutating import mutate_code  # pyright: ignore[reportMissingImports]
 from cosmic_ray.plugins import get_operator  # pyright: ignore[reportMissingImports]
-from parso.python import tree
+from parso.python import tree  # pyright: ignore[reportMissingImports]
 
 _COMPARISONS = "Lt_LtE LtE_Lt Gt_GtE GtE_Gt Eq_NotEq NotEq_Eq Is_IsNot IsNot_Is"
 _ARITHMETIC = (

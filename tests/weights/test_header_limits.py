@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.weights.safetensors_header import check_file
+from fastvlm_mlx.files.safetensors_header import check_file
 from fastvlm_mlx.weights.weight_files import weight_files
 
 

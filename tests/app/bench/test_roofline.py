@@ -1,6 +1,7 @@
 """FLOPs against published and hand-made counts; limits and predictions."""
 
 from dataclasses import replace
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -106,18 +107,13 @@ def test_predictions_leave_out_what_kernel_launches_would_rule():
 
 
 def test_a_quantized_weight_is_counted_as_it_is_in_memory():
-    model = MockModel().language_model
+    model: Any = MockModel().language_model
     assert flops.weight_itemsize(model) == 4
-    nn.quantize(
-        model,
-        group_size=32,
-        bits=4,
-        class_predicate=lambda _, m: (
-            True
-            if (hasattr(m, "to_quantized") and m.weight.shape[-1] % 32 == 0)
-            else False
-        ),
-    )
+
+    def fits(_: str, layer: Any) -> bool:
+        return hasattr(layer, "to_quantized") and layer.weight.shape[-1] % 32 == 0
+
+    nn.quantize(model, group_size=32, bits=4, class_predicate=fits)
     # 4 bits, and a scale and a bias of float32 for each 32 of them.
     assert flops.weight_itemsize(model) == pytest.approx(0.5 + 8 / 32)
     plain = flops.prefill(text(0.5), 1, 2)
