@@ -1,5 +1,6 @@
 """How tokens are chosen, and which choices are refused."""
 
+import math
 from typing import Any, cast
 
 import mlx.core as mx
@@ -249,3 +250,9 @@ def test_the_penalty_looks_at_the_last_64_tokens():
     assert said == expected
     ranks = np.argsort(-logits[0]).tolist()
     assert said[:66] == [*ranks[:65], ranks[0]]
+
+
+def test_top_p_that_is_reached_exactly_takes_no_more():
+    logits = mx.array([[0.0, -math.log(2), -math.log(2)]])  # a half, two quarters
+    left = apply_filters(logits, Sampling(top_p=0.5))
+    assert mx.exp(left).tolist() == [[0.5, 0, 0]]
