@@ -17,6 +17,7 @@ from threading import Event
 from typing import Any, Protocol
 
 from fastvlm_mlx.errors import FastVLMError
+from fastvlm_mlx.files import installation
 
 CANCELLED = 130
 # Control characters that text may hold; the others could drive the terminal.
@@ -110,6 +111,11 @@ def describe(error: BaseException) -> str:
         )
     elif isinstance(error, OSError):
         text = _system(error)
+    elif isinstance(error, ImportError) and "libmlx" in str(error):
+        text = (
+            "this MLX has no backend, which on Linux is a package of its own;"
+            f" {installation.pip_install('mlx[cpu]')}, or mlx[cuda13] for an NVIDIA GPU"
+        )
     elif isinstance(error, ImportError):
         text = f"cannot import {error.name or 'a module'}: {error}; reinstall with pip"
     else:
