@@ -24,7 +24,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # Changes the core's code in small ways and counts which changes a test notices.
-mutants: $(VENV)/installed-mutants
+mutants: $(VENV)/installed-dev
 	$(BIN)/python -m tests.support.mutants
 
 parity: $(PARITY)/installed
@@ -69,10 +69,6 @@ $(VENV)/installed: pyproject.toml $(VENV)/made
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev --editable '.[cpu,serve]'
-	touch $@
-
-$(VENV)/installed-mutants: $(VENV)/installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group mutants
 	touch $@
 
 $(PARITY)/installed: pyproject.toml $(VENV)/made

@@ -26,6 +26,11 @@ CONVERSATION_TOKENS = 512
 APP_BYTES = 200_000_000
 
 
+# The 0.5B model in float16 was ended for its memory on iPhone 13 mini, 14 Pro Max and
+# 16 Pro (apple/ml-fastvlm issues 8, 23 and 24), where the estimate fits.
+REPORTED_BYTES = 900_000_000
+
+
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes at the peak.
@@ -55,8 +60,16 @@ class MemoryEstimate:
         )
 
     def warnings(self) -> list[str]:
-        """One line per class of iPhone that does not give an app this much."""
+        """One line per class of iPhone that does not give an app this much, and one
+        where iPhones were reported to give less than estimated."""
         lines = []
+        if self.language_model >= REPORTED_BYTES:
+            lines.append(
+                f"a language model of {format_size(self.language_model)}: apps with the"
+                " 0.5B model in float16, 1 GB, were ended for their memory on iPhone 13"
+                " mini, 14 Pro Max and 16 Pro (ml-fastvlm issues 8, 23, 24), more than"
+                " this estimate says; use --q-bits 8 or 4"
+            )
         for phone, memory in IPHONE_MEMORY_GB.items():
             default, entitled = (
                 int(share * memory * 1e9) for share in (DEFAULT_SHARE, ENTITLED_SHARE)

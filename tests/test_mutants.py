@@ -2,10 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("cosmic_ray")
-
 SOURCE = '''"""A module."""
 
 def area(width: int | None, height: int) -> int:

@@ -16,10 +16,14 @@ from fastvlm_mlx.errors import CheckpointError, FastVLMError
 def package_errors(path: Path) -> Iterator[None]:
     """Turns what a damaged package at `path` raises into a CheckpointError.
 
-    The project's own errors pass.
+    The project's own errors pass, with the package's name before them.
     """
     try:
         yield
+    except CheckpointError as error:
+        if str(error).startswith(f"{path}: "):
+            raise
+        raise CheckpointError(f"{path}: {error}") from error
     except FastVLMError:
         raise
     except Exception as error:

@@ -34,7 +34,7 @@ def test_commands_with_closed_streams(closed: str, shown: bool):
 
 
 def test_an_answer_with_closed_input():
-    question = ["chat", "examples/number.png", "-m", "demo", "-p", "Hi"]
+    question = ["chat", "examples/number.png", "-m", "demo", "-p", "What is this?"]
     done = run("<&-", "-m", "fastvlm_mlx", *question)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == run("</dev/null", "-m", "fastvlm_mlx", *question).stdout != ""

@@ -34,8 +34,12 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 CASES: dict[str, Case] = {
     # config.json
-    "config empty": ("llava", file("config.json", b""), JSON),
-    "config binary": ("llava", file("config.json", b"\x00\xff\xfe" * 40), JSON),
+    "config empty": ("llava", file("config.json", b""), "config.json: is empty; dow"),
+    "config binary": (
+        "llava",
+        file("config.json", b"\x00\xff\xfe" * 40),
+        "config.json: is UTF-16 or UTF-32 text; save it as UTF-8",
+    ),
     "config a list": (
         "llava",
         file("config.json", b"[]"),
@@ -50,7 +54,7 @@ CASES: dict[str, Case] = {
     "config a folder": (
         "llava",
         lambda f: (remove("config.json")(f), (f / "config.json").mkdir()),
-        "config.json: cannot be read",
+        "config.json: is a folder, not a file",
     ),
     "hidden_size NaN": (
         "llava",
