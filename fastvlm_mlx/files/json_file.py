@@ -21,7 +21,7 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
         CheckpointError: the file is missing, not JSON, or not an object.
     """
     try:
-        values = json.loads(_text(path))
+        values = json.loads(read_text(path))
     except FileNotFoundError as fault:
         if path.is_symlink():
             raise unreadable(path, fault) from fault
@@ -46,7 +46,14 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
     return values
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a JSON file, without a byte order mark.
+
+    Raises:
+        CheckpointError: no regular file, empty, a git-lfs pointer, or of another
+            encoding.
+        OSError, UnicodeDecodeError: as `open` and `bytes.decode` raise them.
+    """
     check_regular(path)
     with path.open("rb") as opened:
         data = opened.read(_LARGEST)
@@ -57,6 +64,8 @@ def _text(path: Path) -> str:
         raise CheckpointError(
             f"{path}: is larger than any JSON of a model; download the file again"
         )
+    if not data.strip(b"\0"):
+        raise CheckpointError(f"{path}: holds only zeros; download the file again")
     # JSON starts with two characters of ASCII: a zero byte there is another encoding.
     wide = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     if data.startswith(wide) or b"\0" in data[:2]:

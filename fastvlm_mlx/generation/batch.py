@@ -75,10 +75,10 @@ def batch_generate(
     rows = [
         _Row(
             index,
-            AnswerReader(model.tokenizer, sampling),
-            make_sampler(sampling, constraints[index] if constraints else None),
+            AnswerReader(model.tokenizer, sampling, constraint),
+            make_sampler(sampling, constraint),
         )
-        for index in range(count)
+        for index, constraint in enumerate(constraints or [None] * count)
     ]
     # All rows at once where no row has a state of its own.
     penalized = sampling.repetition_penalty not in (None, 1)

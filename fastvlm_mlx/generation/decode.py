@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from fastvlm_mlx.generation.sampling import Sampler, Sampling
+from fastvlm_mlx.generation.sampling import Constraint, Sampler, Sampling
 from fastvlm_mlx.generation.stop_sequences import StopSequenceMatcher
 
 if TYPE_CHECKING:
@@ -87,14 +87,21 @@ class AnswerReader:
     """The ids of one answer become text, until a stop token, a stop sequence or
     `max_tokens` ends it.
 
-    `tokens` are the ids so far, without the stop token; `finish_reason` is None, then
-    "stop" or "length".
+    An answer with a `constraint` ends as that says: a stop sequence would cut JSON in
+    two. `tokens` are the ids so far, without the stop token; `finish_reason` is None,
+    then "stop" or "length".
     """
 
-    def __init__(self, tokenizer: "Tokenizer", sampling: Sampling):
+    def __init__(
+        self,
+        tokenizer: "Tokenizer",
+        sampling: Sampling,
+        constraint: Constraint | None = None,
+    ):
         self.tokens: list[int] = []
         self.finish_reason: str | None = None
-        self._matcher = StopSequenceMatcher(tokenizer.stream(), tuple(sampling.stop))
+        stop = () if constraint is not None else tuple(sampling.stop)
+        self._matcher = StopSequenceMatcher(tokenizer.stream(), stop)
         self._stop_ids = () if sampling.ignore_eos else tokenizer.stop_ids
         self._max_tokens = sampling.max_tokens
 

@@ -34,7 +34,8 @@ class Sampling:
     - `repetition_penalty`: divides the logits of recent tokens; None or 1 is off.
     - `seed`: 0 to 2**32 - 1 makes sampling repeatable; None draws one.
     - `max_tokens`: an answer's length at most.
-    - `stop`: texts that end the answer and are not part of it.
+    - `stop`: texts that end the answer and are not part of it; an answer with a
+      constraint, such as JSON of a schema, ends by itself.
     - `ignore_eos`: stop tokens do not end the answer; for benchmarks.
 
     Raises:

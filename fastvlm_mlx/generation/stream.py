@@ -99,7 +99,7 @@ def stream_generate(
     started = time.perf_counter() if started is None else started
     stages = timings or Timings()
     decoder = Decoder(model, cache)
-    reader = AnswerReader(model.tokenizer, sampling)
+    reader = AnswerReader(model.tokenizer, sampling, constraint)
     choose = make_sampler(sampling, constraint)
     cached = cache_length(cache)
     prompt = cached + embeddings.shape[1]

@@ -10,6 +10,7 @@ from fastvlm_mlx.files.cache_dir import cache_dir, hub_cache_dir
 from fastvlm_mlx.files.disk_space import format_size, free_space
 from fastvlm_mlx.files.temporary_names import remove
 from fastvlm_mlx.hub.environment import (
+    cache_variable,
     check_environment,
     endpoint,
     is_offline,
@@ -182,7 +183,7 @@ def _check_space(label: str, store: Path, needed: int) -> None:
     if needed > free:
         raise DownloadError(
             f"{label}: needs {format_size(needed)}, {store} has {format_size(free)} "
-            "free; free some space or set HF_HOME to another disk"
+            f"free; free some space or set {cache_variable()} to another disk"
         )
 
 

@@ -4,7 +4,10 @@ import errno
 from collections.abc import Iterator
 
 from fastvlm_mlx.errors import DownloadError
-from fastvlm_mlx.hub.environment import proxies
+from fastvlm_mlx.hub.environment import cache_variable, proxies
+
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP)
+_UNWRITABLE += (errno.ENAMETOOLONG,)
 
 
 def explain(error: BaseException, label: str, endpoint: str) -> DownloadError:
@@ -16,9 +19,11 @@ def explain(error: BaseException, label: str, endpoint: str) -> DownloadError:
     code = next((e.errno for e in chain if isinstance(e, OSError) and e.errno), None)
 
     if code in (errno.ENOSPC, errno.EDQUOT):
-        why = "disk full; free some space or set HF_HOME to another disk"
-    elif code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        why = "its cache cannot be written; set HF_HOME to a folder of yours"
+        why = f"disk full; free some space or set {cache_variable()} to another disk"
+    elif code in _UNWRITABLE:
+        why = (
+            f"its cache cannot be written; set {cache_variable()} to a folder of yours"
+        )
     elif "GatedRepoError" in kinds or status == 403:
         why = f"is gated; request access at {endpoint}/{repo}, then run `hf auth login`"
     elif "RevisionNotFoundError" in kinds:

@@ -54,6 +54,12 @@ def offline_variable() -> str | None:
     return None
 
 
+def cache_variable() -> str:
+    """The variable that says, or can say, where downloads are kept."""
+    names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+    return next((name for name in names if os.environ.get(name)), "HF_HOME")
+
+
 def proxies() -> dict[str, str]:
     """The variables that name a proxy, as they are spelled, with their values."""
     names = (n for name in _PROXIES for n in (name.lower(), name))
@@ -71,8 +77,8 @@ def check_environment() -> None:
     there = next(place for place in (store, *store.parents) if place.exists())
     if not there.is_dir():
         raise DownloadError(
-            f"{there}: is no folder, but downloads are kept below it; set HF_HOME to"
-            " another folder"
+            f"{there}: is no folder, but downloads are kept below it; set"
+            f" {cache_variable()} to another folder"
         )
     for name, value in proxies().items():
         address = value if "://" in value else f"http://{value}"

@@ -1,6 +1,7 @@
 """The local cache: where conversions are kept, and what of a repository is there."""
 
 import hashlib
+import os
 import re
 import shutil
 from pathlib import Path
@@ -32,7 +33,9 @@ def converted_dir(source: str | Path) -> Path:
     if found := _SNAPSHOT.search(place.as_posix()):
         name, state = found["repo"], found["commit"][:12]
     elif place.exists():
-        name = f"{place.name}-{_digest(str(place))[:8]}"
+        # MLX takes only paths that are text; a name may hold any byte.
+        readable = place.name.encode("utf-8", "replace").decode()
+        name = f"{readable}-{_digest(str(place))[:8]}"
         state = _digest(_state(place))[:12]
     else:
         raise CheckpointError(f"{source}: no such file or folder; check the path")
@@ -102,4 +105,4 @@ def _state(place: Path) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(os.fsencode(text)).hexdigest()

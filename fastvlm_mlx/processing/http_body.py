@@ -9,6 +9,8 @@ from typing import Any
 
 _MAX_CODINGS = 4
 _PLAIN = ("", "identity", "none", "binary", "utf-8", "aws-chunked")
+# PNG, JPEG, GIF, WebP, TIFF: no packed body begins so.
+_IMAGES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 
 
 class UnknownCoding(ValueError):
@@ -42,8 +44,10 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
     if len(codings) > _MAX_CODINGS:
         raise UnknownCoding(encoding[:80])
     for coding in reversed(codings):
+        # Some sites store images with a header that does not fit them.
+        if body.startswith(_IMAGES):
+            break
         if coding in ("gzip", "x-gzip"):
-            # Some sites store images with a header that does not fit them.
             if body.startswith(b"\x1f\x8b"):
                 body = _gunzip(body, max_bytes)
         elif coding == "deflate":

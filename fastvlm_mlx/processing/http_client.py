@@ -9,7 +9,7 @@ import contextlib
 import http.client
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
@@ -105,9 +105,10 @@ def _location(response: http.client.HTTPResponse) -> str:
     return location
 
 
+@contextlib.contextmanager
 def _open(
     url: HttpURL, policy: FetchPolicy, deadline: Deadline
-) -> http.client.HTTPResponse:
+) -> Iterator[http.client.HTTPResponse]:
     """The response to a GET of `url`, its body unread."""
     target = url.target
     headers = {
@@ -156,8 +157,10 @@ def _open(
     vars(connection)["_create_connection"] = connect
     with contextlib.closing(connection):
         connection.request("GET", target, headers=headers)
-        # The response keeps its own file on the socket.
-        return connection.getresponse()
+        # A server that keeps the connection, which it was asked to close, loses its
+        # response with it.
+        with connection.getresponse() as response:
+            yield response
 
 
 def _body(
@@ -183,7 +186,7 @@ def _body(
         raise TooSlow(host)
     if length is not None and len(data) < length:
         raise Incomplete(host, len(data), length)
-    encoding = response.headers.get("content-encoding", "")
+    encoding = ",".join(response.headers.get_all("content-encoding", []))
     try:
         return http_body.unpack(bytes(data), encoding, policy.max_bytes)
     except http_body.TooMuch:

@@ -5,6 +5,7 @@ tokenizer.json; vocab.json and merges.txt then make the same Qwen2 byte-level BP
 """
 
 import codecs
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,8 +15,8 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.files.json_file import read_json
-from fastvlm_mlx.files.model_file import check_model_file
+from fastvlm_mlx.files.json_file import read_json, read_text
+from fastvlm_mlx.files.model_file import check_model_file, unreadable
 from fastvlm_mlx.processing.token_ids import check_vocabulary, read_stop_ids
 
 # Qwen2's word boundaries: contractions, words, single digits, punctuation, spaces.
@@ -185,9 +186,8 @@ def read(folder: Path, vocab_size: int | None = None) -> tokenizers.Tokenizer:
     )
     damaged = whole
     try:
-        if whole.is_file():
-            check_model_file(whole)
-            text = whole.read_text(encoding="utf-8")
+        if os.path.lexists(whole):
+            text = read_text(whole)
             check_vocabulary(whole, text, vocab_size)
             tokenizer = tokenizers.Tokenizer.from_str(text)
             tokenizer.no_truncation()
@@ -201,10 +201,12 @@ def read(folder: Path, vocab_size: int | None = None) -> tokenizers.Tokenizer:
         damaged = vocab
         check_model_file(vocab)
         check_model_file(merges)
-        check_vocabulary(vocab, vocab.read_text(encoding="utf-8"), vocab_size)
+        check_vocabulary(vocab, read_text(vocab), vocab_size)
         bpe = models.BPE.from_file(str(vocab), str(merges))
     except CheckpointError:
         raise
+    except OSError as error:
+        raise unreadable(damaged, error) from error
     # The library raises bare Exception for damaged files.
     except Exception as error:
         raise CheckpointError(

@@ -137,6 +137,10 @@ def load_tensors(file: Path) -> Tensors:
         return _load_pickle(file)
     open_closed_descriptors()
     check_file(file)
+    if not _is_text(file):
+        raise CheckpointError(
+            f"{file}: MLX opens no path with bytes that are not UTF-8; rename it"
+        )
     try:
         loaded = mx.load(str(file), format="safetensors")
     except (RuntimeError, ValueError, OSError) as fault:
@@ -147,6 +151,13 @@ def load_tensors(file: Path) -> Tensors:
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{file}: holds no named tensors; download it again")
     return loaded
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 @contextmanager

@@ -36,6 +36,7 @@ def test_other_encodings(tmp_path: Path, encoding: str):
     ("data", "line"),
     [
         (b"", "is empty; download the file again"),
+        (bytes(99), "holds only zeros; download the file again"),
         (b"{", "not valid JSON (Expecting property name"),
         (b"\xff{}", "not valid JSON ('utf-8' codec can't decode"),
         (b"[]", "holds a list, not an object; download the file again"),

@@ -97,6 +97,10 @@ def test_a_constraint_for_each_row(model):
     constraints: list[Constraint] = [JSONConstraint(model, SCHEMA) for _ in PROMPTS]
     found = batch_generate(model, embedded(model), sampling, constraints=constraints)
     assert found == one_by_one(model, sampling, SCHEMA)
+    stopping = Sampling(max_tokens=30, stop=['"'])
+    constraints = [JSONConstraint(model, SCHEMA) for _ in PROMPTS]
+    found = batch_generate(model, embedded(model), stopping, constraints=constraints)
+    assert found == one_by_one(model, sampling, SCHEMA)
     with pytest.raises(OptionError) as caught:
         batch_generate(model, embedded(model), sampling, constraints=constraints[:2])
     assert str(caught.value) == (

@@ -56,6 +56,15 @@ def test_an_answer_is_whole_however_little_room_it_has(
     assert last.finish_reason == "stop" and last.generation_tokens < max_tokens
 
 
+@pytest.mark.parametrize("stop", [['"'], ["}"], [":", "{"], ["count"]])
+def test_a_stop_sequence_does_not_cut_json(tiny_model, stop):
+    said, last = answered(tiny_model, IMAGE, max_tokens=110, stop=stop)
+    assert sorted(said) == sorted(IMAGE["properties"])
+    assert last.finish_reason == "stop"
+    plain, _ = answered(tiny_model, IMAGE, max_tokens=110)
+    assert said == plain
+
+
 @pytest.mark.parametrize("schema", [None, {"type": "object"}, LIST, {}])
 @pytest.mark.parametrize("seed", range(4))
 def test_answers_of_many_forms_are_json(tiny_model, schema, seed):

@@ -268,3 +268,11 @@ def test_no_room(home: Path, server: Hub):
         failure("a/huge"),
     )
     assert server.fetched() == []
+
+
+@pytest.mark.parametrize("name", ["HF_HOME", "HF_HUB_CACHE"])
+def test_a_cache_that_cannot_be_made(home: Path, server: Hub, monkeypatch, name: str):
+    monkeypatch.setenv(name, str(home / ("x" * 300)))
+    assert failure("0.5b") == (
+        f"{APPLE}: its cache cannot be written; set {name} to a folder of yours"
+    )

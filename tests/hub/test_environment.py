@@ -97,10 +97,13 @@ def test_offline_variables(monkeypatch: pytest.MonkeyPatch):
     assert offline_variable() == "HF_HUB_OFFLINE"
 
 
-def test_a_home_that_is_no_folder(home: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("name", ["HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
+def test_a_home_that_is_no_folder(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
     (home / "file").touch()
-    monkeypatch.setenv("HF_HOME", str(home / "file"))
+    monkeypatch.setenv(name, str(home / "file"))
     assert failure() == (
-        f"{home / 'file'}: is no folder, but downloads are kept below it; set HF_HOME"
+        f"{home / 'file'}: is no folder, but downloads are kept below it; set {name}"
         " to another folder"
     )

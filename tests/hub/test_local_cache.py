@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +113,13 @@ def test_converted_dir_of_a_folder(home: Path):
     other = home / "other"
     shutil.copytree(source, other / "model")
     assert converted_dir(other / "model") != converted_dir(source)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its names are all UTF-8")
+def test_converted_dir_of_a_folder_whose_name_is_not_utf_8(home: Path):
+    folder = home / os.fsdecode(b"m\xff")
+    folder.mkdir()
+    assert str(converted_dir(folder)).isascii()
 
 
 def test_converted_dir_of_a_file(home: Path):

@@ -119,7 +119,25 @@ def test_cut_files_without_the_hub(home: Path, server: Hub, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["cut", "empty", "blob"])
+def test_caches_of_older_libraries_heal(
+    home: Path, server: Hub, name: str, damage: str
+):
+    folder = locate(NAME)
+    shutil.rmtree(folder.parent.parent / "trees")  # no list of the files' sizes
+    blob = (folder / name).resolve()
+    if damage == "blob":
+        blob.unlink()
+    else:
+        blob.write_bytes(FILES[name][:-1] if damage == "cut" else b"")
+    assert incomplete_files(folder) == [name] and not is_cached(NAME)
+    server.requests.clear()
+    assert locate(NAME) == folder and server.fetched() == [name]
+    assert_whole(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("is_listed", [True, False])
 def test_zeros_of_the_right_size(home: Path, server: Hub, name: str, is_listed: bool):
     folder = locate(NAME)

@@ -8,6 +8,7 @@ import pytest
 
 from fastvlm_mlx.processing import http_body
 from fastvlm_mlx.processing.http_body import DamagedBody, TooMuch, UnknownCoding, unpack
+from tests.support.small_images import encoded, noise
 
 BODY = bytes(range(256)) * 4
 
@@ -105,3 +106,11 @@ def test_how_many_codings_are_undone():
 def test_bytes_after_gzip_are_no_matter():
     assert unpack(gzip.compress(BODY) + bytes(99), "gzip", 9999) == BODY
     assert unpack(BODY, "gzip", 9999) == BODY  # a header that does not fit
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "image/png", "x-unknown"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "TIFF"])
+def test_an_image_that_is_not_packed_needs_no_unpacking(coding: str, form: str):
+    image = encoded(noise(8, 8), form)
+    assert unpack(image, coding, len(image)) == image
+    assert unpack(gzip.compress(image), f"{coding}, gzip", len(image)) == image

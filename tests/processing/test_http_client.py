@@ -1,8 +1,10 @@
-"""What only one user of the HTTP client needs: proxies, and a deadline for heads."""
+"""The HTTP client by itself: proxies, deadlines, servers that keep a connection."""
 
 import base64
+import gzip
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,8 +21,19 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"H")
                 time.sleep(0.05)
             return
+        if self.path.startswith("/redirect"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/redirect"))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         body = f"{self.path} {self.headers.get('proxy-authorization')}".encode()
         self.send_response(200)
+        if self.path == "/packed-twice":
+            body = gzip.compress(zlib.compress(body))
+            self.send_header("Content-Encoding", "deflate")
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
@@ -82,3 +95,18 @@ def test_the_address_of_the_policy_is_dialled(port: int):
     policy = FetchPolicy(99, 5, 5, resolve=resolve, proxies=False)
     assert http_client.fetch(f"http://images.invalid:{port}/a", policy) == b"/a None"
     assert asked == [("images.invalid", port)]
+
+
+@pytest.mark.parametrize("path", ["/a", "/redirect/a", "/redirect/redirect/a"])
+def test_a_server_may_keep_the_connection_it_was_asked_to_close(
+    port: int, monkeypatch, path: str
+):
+    monkeypatch.setattr(Handler, "protocol_version", "HTTP/1.1")
+    policy = FetchPolicy(99, 5, 5)
+    assert http_client.fetch(f"http://127.0.0.1:{port}{path}", policy) == b"/a None"
+
+
+def test_codings_may_come_in_several_headers(port: int):
+    policy = FetchPolicy(99, 5, 5)
+    url = f"http://127.0.0.1:{port}/packed-twice"
+    assert http_client.fetch(url, policy) == b"/packed-twice None"

@@ -1,6 +1,7 @@
 """Tokenizers: every form of the files, streams that never break a character."""
 
 import json
+import os
 import random
 import re
 from pathlib import Path
@@ -142,7 +143,8 @@ def test_stop_ids(tmp_path: Path, eos: dict, expected: set[int]):
     [
         ({}, "{}: no tokenizer.json (or vocab.json with merges.txt); copy it"),
         ({"vocab.json": "{}"}, "{}: no tokenizer.json (or vocab.json"),
-        ({"tokenizer.json": ""}, "{}/tokenizer.json: damaged ("),
+        ({"tokenizer.json": ""}, "{}/tokenizer.json: is empty; download the file"),
+        ({"tokenizer.json": "\0" * 9}, "{}/tokenizer.json: holds only zeros; down"),
         ({"tokenizer.json": '{"model":'}, "{}/tokenizer.json: damaged ("),
         ({"vocab.json": "[", "merges.txt": "a b"}, "{}/vocab.json: damaged ("),
         (
@@ -300,3 +302,29 @@ def test_texts_are_neither_cut_off_nor_padded(tmp_path: Path, mini: Tokenizer):
     whole.save(str(tmp_path / "tokenizer.json"))
     text = "one two three four five six seven"
     assert Tokenizer(tmp_path).encode(text) == mini.encode(text)
+
+
+def test_a_byte_order_mark(tmp_path: Path, mini: Tokenizer):
+    text = (MINI / "tokenizer.json").read_text(encoding="utf-8")
+    (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8-sig")
+    assert Tokenizer(tmp_path).encode(TEXTS[0]) == mini.encode(TEXTS[0])
+    (tmp_path / "tokenizer.json").write_text(text, encoding="utf-16")
+    assert refused(tmp_path) == "is UTF-16 or UTF-32 text; save it as UTF-8"
+
+
+def test_a_tokenizer_that_is_no_file(tmp_path: Path):
+    file = tmp_path / "tokenizer.json"
+    os.mkfifo(file)
+    assert refused(tmp_path).startswith("is a pipe, not a file")
+    file.unlink()
+    file.symlink_to("nowhere")
+    assert refused(tmp_path).endswith("it is a link to nothing, get the file again")
+    file.unlink()
+    file.mkdir()
+    assert refused(tmp_path).startswith("is a folder, not a file")
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        Tokenizer(folder)
+    return str(caught.value).removeprefix(f"{folder}/tokenizer.json: ")

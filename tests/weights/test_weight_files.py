@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import mlx.core as mx
@@ -149,3 +150,15 @@ def test_other_errors_pass(tmp_path: Path):
     with pytest.raises(RuntimeError, match="^out of memory$"):
         with reading(tmp_path):
             raise RuntimeError("out of memory")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its names are all UTF-8")
+def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path):
+    folder = tmp_path / os.fsdecode(b"m\xff")
+    folder.mkdir()
+    write(tmp_path, "model.safetensors")
+    (tmp_path / "model.safetensors").rename(folder / "model.safetensors")
+    assert refused(folder) == (
+        f"{tmp_path}/m\\udcff/model.safetensors: MLX opens no path with bytes that are"
+        " not UTF-8; rename it"
+    )
