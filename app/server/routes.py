@@ -276,7 +276,8 @@ async def _on_unknown_route(request: Request, error: Exception) -> Response:
         methods = allowed.replace(", ", " or ")
         fault, code = f"{path}: send {methods}", "method_not_allowed"
     else:
-        fault = f"{path}: this path is not known; /openapi.json lists those that are"
+        # Not quoted: it may be anything.
+        fault = "this path is not known; /openapi.json lists those that are"
         code = "not_found"
     response = error_response(APIError(error.status_code, fault, code=code), path)
     if allowed:
