@@ -36,7 +36,7 @@ from fastvlm_mlx.app.server.http.access import (
     RequestLogMiddleware,
     SecurityHeadersMiddleware,
 )
-from fastvlm_mlx.app.server.http.errors import APIError, busy
+from fastvlm_mlx.app.server.http.errors import APIError, busy, one_line
 from fastvlm_mlx.app.server.http.shutdown import OpenRequests, ShutdownMiddleware
 
 MAX_FETCHES = 4  # at once
@@ -112,21 +112,25 @@ class Routes:
             request = replace(request, messages=tuple(messages))
         response_format = request.response_format
         if response_format is not None and response_format.schema is not None:
-            await self._schema_checker.check(response_format.schema)
+            await self._schema_checker.check(
+                response_format.schema, request.names["schema"]
+            )
         answer = self._worker.submit(request)
         return AnswerResponse(self._worker, answer, formatter, stream)
 
     async def _fetch(self, message: Message) -> Message:
         """`message` with the bytes of the images that are URLs."""
-
-        async def fetch(image: bytes | str) -> bytes:
-            if isinstance(image, bytes):
-                return image
-            return await anyio.to_thread.run_sync(
-                self._fetcher.read, image, limiter=self._fetches
-            )
-
-        return replace(message, images=tuple([await fetch(i) for i in message.images]))
+        images: list[bytes] = []
+        for at, image in enumerate(message.images):
+            if isinstance(image, str):
+                try:
+                    image = await anyio.to_thread.run_sync(
+                        self._fetcher.read, image, limiter=self._fetches
+                    )
+                except APIError as error:
+                    raise error.at(message.field(at)) from None
+            images.append(image)
+        return replace(message, images=tuple(images))
 
     def _check_model(self, name: str):
         """Raises APIError if `name` is another model's."""
@@ -134,7 +138,7 @@ class Routes:
         if not names_model(name, own):
             raise APIError(
                 404,
-                f"The model '{_shorten(name)}' does not exist; this server has '{own}'"
+                f"The model '{one_line(name)}' does not exist; this server has '{own}'"
                 " (or 'default')",
                 code="model_not_found",
                 param="model",
@@ -152,6 +156,8 @@ class Routes:
 
     async def show(self, request: Request) -> Response:
         show = await body.parse(request, ollama_schema.ShowRequest, self._limits)
+        if show.model is None and show.name is None:
+            raise APIError(400, "Missing required parameter: 'model'", param="model")
         self._check_model(show.model or show.name or "")
         return JSONResponse(ollama.show(self._worker.model_info, self._started))
 
@@ -173,7 +179,9 @@ def build(
     image_hosts: tuple[str, ...] = (),
     requests: OpenRequests | None = None,
 ) -> ASGIApp:
-    """The application with its middleware; closes `worker` when it shuts down.
+    """The application with its middleware; stops `worker` when it shuts down.
+
+    It does not wait for the worker's thread, which may take a second: see its `close`.
 
     `requests`, if given, can refuse the requests that are open then.
     """
@@ -181,7 +189,7 @@ def build(
     @asynccontextmanager
     async def lifespan(app: Starlette):
         yield
-        await anyio.to_thread.run_sync(worker.close)
+        worker.stop()
 
     routes = Routes(worker, image_hosts).routes()
     app: ASGIApp = Starlette(
@@ -249,6 +257,12 @@ async def overloaded(scope: Scope, receive: Receive, send: Send):
     await SecurityHeadersMiddleware(response)(scope, receive, send)
 
 
+def malformed() -> bytes:
+    """The body of the response to what is not HTTP/1.1, whose path is not known."""
+    error = APIError(400, "the request is not valid HTTP/1.1", code="invalid_http")
+    return bytes(error_response(error, "").body)
+
+
 async def _on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, APIError)
     return error_response(error, request.url.path)
@@ -256,9 +270,19 @@ async def _on_api_error(request: Request, error: Exception) -> Response:
 
 async def _on_unknown_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    fault = "does not allow this method" if error.status_code == 405 else "is not known"
-    unknown = APIError(error.status_code, f"this path {fault}", code="not_found")
-    return error_response(unknown, request.url.path)
+    path = one_line(request.url.path)
+    allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+    if error.status_code == 405:
+        methods = allowed.replace(", ", " or ")
+        fault, code = f"{path}: send {methods}", "method_not_allowed"
+    else:
+        # Not quoted: it may be anything.
+        fault = "this path is not known; /openapi.json lists those that are"
+        code = "not_found"
+    response = error_response(APIError(error.status_code, fault, code=code), path)
+    if allowed:
+        response.headers["allow"] = allowed
+    return response
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
@@ -272,7 +296,3 @@ def names_model(name: str, own: str) -> bool:
         text.strip().lower().removesuffix(":latest") for text in (name, own)
     )
     return wanted in (known, "default")
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= 100 else f"{name[:100]}..."

@@ -83,7 +83,8 @@ def run(options: Options) -> None:
         try:
             server.run(sockets=[listener])
         finally:
-            worker.close()
+            if not signals.received:
+                worker.close()
 
 
 def make_server(
@@ -97,12 +98,12 @@ def make_server(
 
     from fastvlm_mlx.app.server.http.uvicorn_protocol import protocol_with_timeouts
     from fastvlm_mlx.app.server.http.uvicorn_server import GRACE, Server
-    from fastvlm_mlx.app.server.routes import overloaded
+    from fastvlm_mlx.app.server.routes import malformed, overloaded
 
     return Server(
         uvicorn.Config(
             app,
-            http=protocol_with_timeouts(limits, overloaded),
+            http=protocol_with_timeouts(limits, overloaded, malformed()),
             loop="asyncio",
             ws="none",
             log_config=None,

@@ -70,7 +70,12 @@ def merge_turns(
 
 def _joined(first: Message, second: Message) -> Message:
     texts = [text for text in (first.text, second.text) if text]
-    return replace(first, text="\n\n".join(texts), images=first.images + second.images)
+    return replace(
+        first,
+        text="\n\n".join(texts),
+        images=first.images + second.images,
+        fields=first.fields + second.fields,
+    )
 
 
 def _misplaced(message: str) -> APIError:

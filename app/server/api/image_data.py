@@ -60,13 +60,17 @@ def _from_data_url(url: str, field: str) -> bytes:
     url = url.lstrip()
     head = _HEAD.match(url[:_MAX_HEAD])
     parameters = [one.strip().lower() for one in head[1].split(";")] if head else []
-    if head is None or "base64" not in parameters[1:]:
+    # A fragment is no part of the data; base64 has none.
+    data = url[head.end() :].partition("#")[0] if head else ""
+    unquoted = unquote_to_bytes(data) if "%" in data else b""
+    if "base64" not in parameters[1:]:
+        if not unquoted.isascii():  # the file itself
+            return unquoted
         raise _invalid(
             field, "a data: url must be data:image/...;base64,...", "invalid_image_url"
         )
-    data = url[head.end() :]
-    if "%" in data:
-        data = unquote_to_bytes(data).decode("latin-1")
+    if unquoted:
+        data = unquoted.decode("latin-1")
     if is_data_url(data):  # encoded twice
         raise _invalid(field, "is not base64 of an image file", "invalid_image")
     return from_base64(data, field)

@@ -26,6 +26,8 @@ from fastvlm_mlx.app.server.http.limits import Limits
 
 # The version of Ollama whose protocol this is; some clients require a minimum.
 VERSION = "0.12.6"
+# What the library's messages call `schema` and `max_tokens`.
+_NAMES = {"schema": "format", "max_tokens": "options.num_predict"}
 _ZERO = re.compile(r"[-+]?(0+(\.0*)?(ns|us|µs|ms|s|m|h)?)+")
 
 
@@ -50,11 +52,13 @@ async def generation_request(
         lambda: [_message(request, at, message) for at, message in enumerate(sent)]
     )
     system, turns = merge_turns(messages, limits)
+    form = _response_format(request.format)
     return GenerationRequest(
         messages=turns,
         system=system,
-        sampling=_sampling(request.options or schema.Options.model_validate({})),
-        response_format=_response_format(request.format),
+        sampling=_sampling(request.options or schema.Options.model_validate({}), form),
+        response_format=form,
+        names=_NAMES,
     )
 
 
@@ -80,17 +84,21 @@ def _message(
         from_base64(image, f"{field}[{number}]")
         for number, image in enumerate(message.images or ())
     )
-    return Message(message.role, message.content or "", images)
+    fields = tuple(f"{field}[{number}]" for number in range(len(images)))
+    return Message(message.role, message.content or "", images, fields)
 
 
-def _sampling(options: schema.Options) -> dict[str, Any]:
+def _sampling(
+    options: schema.Options, response_format: ResponseFormat | None
+) -> dict[str, Any]:
     values = {
         "temperature": options.temperature,
         "top_p": options.top_p,
         "top_k": options.top_k,
         "min_p": options.min_p,
         "repetition_penalty": options.repeat_penalty,
-        "stop": options.stop,
+        # What ends within a text would not be JSON.
+        "stop": None if response_format else options.stop,
     }
     if options.num_predict is not None:
         # Without a limit the answer may fill the context.

@@ -32,7 +32,7 @@ async def generation_request(
     """
     for name, allowed in schema.UNSUPPORTED.items():
         value = getattr(request, name)
-        if value is not None and value not in allowed:
+        if value is not None and not _is_one_of(value, allowed):
             only = " or ".join(json.dumps(one) for one in (*allowed, None))
             raise APIError(
                 400,
@@ -51,8 +51,15 @@ async def generation_request(
         system=system,
         sampling=_sampling(request),
         response_format=_response_format(request),
-        detailed=request.detailed_timings,
+        detailed=bool(request.detailed_timings),
+        names=_names(request),
     )
+
+
+def _is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
+    # To Python, true is 1.
+    is_bool = isinstance(value, bool)
+    return any(value == one and isinstance(one, bool) == is_bool for one in allowed)
 
 
 def _message(at: int, message: Any) -> Message:
@@ -61,18 +68,19 @@ def _message(at: int, message: Any) -> Message:
         return Message(role, message.content or "")
     texts: list[str] = []
     images: list[bytes | str] = []
+    fields: list[str] = []
     for number, part in enumerate(message.content):
         if isinstance(part, schema.TextPart):
             texts.append(part.text)
         elif isinstance(part, schema.RefusalPart):
             texts.append(part.refusal)
         elif isinstance(part.image_url, str):
-            field = f"messages[{at}].content[{number}].image_url"
-            images.append(from_url(part.image_url, field))
+            fields.append(f"messages[{at}].content[{number}].image_url")
+            images.append(from_url(part.image_url, fields[-1]))
         else:
-            field = f"messages[{at}].content[{number}].image_url.url"
-            images.append(from_url(part.image_url.url, field))
-    return Message(role, "\n".join(texts), tuple(images))
+            fields.append(f"messages[{at}].content[{number}].image_url.url")
+            images.append(from_url(part.image_url.url, fields[-1]))
+    return Message(role, "\n".join(texts), tuple(images), tuple(fields))
 
 
 def _sampling(request: schema.ChatRequest) -> dict[str, Any]:
@@ -85,9 +93,16 @@ def _sampling(request: schema.ChatRequest) -> dict[str, Any]:
         "min_p": request.min_p,
         "repetition_penalty": request.repetition_penalty,
         "seed": None if request.seed is None else request.seed % 2**32,
-        "stop": request.stop,
+        # What ends within a text would not be JSON.
+        "stop": None if _response_format(request) else request.stop,
     }
     return sampling_options(values)
+
+
+def _names(request: schema.ChatRequest) -> dict[str, str]:
+    """The client's names of what the library's messages call otherwise."""
+    limit = "max_completion_tokens" if request.max_completion_tokens else "max_tokens"
+    return {"schema": "response_format.json_schema.schema", "max_tokens": limit}
 
 
 def _response_format(request: schema.ChatRequest) -> ResponseFormat | None:

@@ -6,7 +6,7 @@ not support (`UNSUPPORTED`).
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fastvlm_mlx.app.server.api.chat_request import Count, Integer, TopK
 
@@ -17,16 +17,20 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, data: Any) -> Any:
-        # OpenAI's clients write null for "not given", of fields newer than these too.
+        # Clients write null for "not given", of fields newer than these too; those
+        # with one type for all messages write "", [] or {}.
         if not isinstance(data, dict):
             return data
         known = {field.alias or name for name, field in cls.model_fields.items()}
-        return {k: v for k, v in data.items() if v is not None or k in known}
+        return {
+            k: v for k, v in data.items() if k in known or v not in (None, "", [], {})
+        }
 
 
 class TextPart(Strict):
     type: Literal["text", "input_text", "output_text"]
     text: str
+    annotations: Any = Field(None, description="Ignored.")
     cache_control: Any = Field(None, description="Ignored.")
 
 
@@ -35,9 +39,12 @@ class RefusalPart(Strict):
     refusal: str
 
 
+Detail = Literal["auto", "low", "high", "original"]
+
+
 class ImageURL(Strict):
     url: str = Field(description="data:image/...;base64,... or an http(s) URL")
-    detail: Literal["auto", "low", "high"] | None = Field(
+    detail: Detail | None = Field(
         None, description="Ignored: every image is resized to one size."
     )
     format: str | None = Field(None, description="Ignored: the file says it.")
@@ -48,12 +55,21 @@ class ImagePart(Strict):
 
     type: Literal["image_url", "input_image"]
     image_url: ImageURL | str
-    detail: Literal["auto", "low", "high"] | None = Field(None, description="Ignored.")
+    detail: Detail | None = Field(None, description="Ignored.")
     cache_control: Any = Field(None, description="Ignored.")
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
+
+
+def _text_parts(content: Any) -> Any:
+    """With the texts that stand among the parts, as LangChain writes them, as parts."""
+    if not isinstance(content, list):
+        return content
+    return [{"type": "text", "text": p} if isinstance(p, str) else p for p in content]
+
+
 Texts = Annotated[list[TextPart], Field(max_length=256, fail_fast=True)]
 AssistantParts = Annotated[list[AssistantPart], Field(max_length=256, fail_fast=True)]
 Parts = Annotated[list[Part], Field(max_length=256, fail_fast=True)]
@@ -61,13 +77,13 @@ Parts = Annotated[list[Part], Field(max_length=256, fail_fast=True)]
 
 class SystemMessage(Strict):
     role: Literal["system", "developer"]
-    content: str | Texts
+    content: Annotated[str | Texts, BeforeValidator(_text_parts)]
     name: str | None = None
 
 
 class UserMessage(Strict):
     role: Literal["user"]
-    content: str | Parts
+    content: Annotated[str | Parts, BeforeValidator(_text_parts)]
     name: str | None = None
 
 
@@ -78,12 +94,14 @@ class AssistantMessage(Strict):
     """Also with the empty fields that servers and clients add to an answer."""
 
     role: Literal["assistant"]
-    content: str | AssistantParts | None = None
+    content: Annotated[str | AssistantParts | None, BeforeValidator(_text_parts)] = None
     name: str | None = None
     refusal: str | None = Field(None, description="Ignored.")
     annotations: list[Any] | None = Field(None, description="Ignored.")
     reasoning: Any = Field(None, description="Ignored: not for the next turn.")
     reasoning_content: Any = Field(None, description="Ignored, as `reasoning`.")
+    reasoning_details: Any = Field(None, description="Ignored, as `reasoning`.")
+    thinking: Any = Field(None, description="Ignored, as `reasoning`.")
     audio: None = None
     function_call: None = None
     tool_calls: Nothing | None = None
@@ -148,8 +166,8 @@ class ChatRequest(Strict):
     top_k: TopK | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
-    detailed_timings: bool = Field(
-        False, description="Measure every stage in `timings`; costs a few milliseconds."
+    detailed_timings: bool | None = Field(
+        None, description="Measure every stage in `timings`; costs a few milliseconds."
     )
 
     # Bookkeeping of OpenAI's service: accepted and ignored.
@@ -164,9 +182,9 @@ class ChatRequest(Strict):
     prediction: Any = None
 
     # See UNSUPPORTED.
-    n: Integer | None = None
+    n: Any = None
     logprobs: bool | None = None
-    top_logprobs: Integer | None = None
+    top_logprobs: Any = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: dict[str, float] | None = None

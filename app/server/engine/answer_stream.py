@@ -85,7 +85,7 @@ class AnswerStream:
 
     def fail(self, error: Exception):
         """Adds an error, which the reader raises as APIError."""
-        self._post(api_error_from(error))
+        self._post(api_error_from(error, self.request.names))
 
     def end(self):
         """Ends the stream."""

@@ -13,10 +13,12 @@ from PIL import Image
 
 from fastvlm_mlx.app.server.engine.images import Images
 from fastvlm_mlx.app.server.engine.request import GenerationRequest, ModelInfo
+from fastvlm_mlx.app.server.http.errors import api_error_from
 from fastvlm_mlx.app.server.http.limits import Limits
 from fastvlm_mlx.conversation.attachment import Attachment
 from fastvlm_mlx.conversation.history import Turn
 from fastvlm_mlx.conversation.prompt_cache import LRUPromptCache
+from fastvlm_mlx.errors import ImageError
 from fastvlm_mlx.generation.constrained import JSONConstraint, llguidance_tokenizer
 from fastvlm_mlx.generation.stream import Chunk
 from fastvlm_mlx.processing.image_options import ImageOptions
@@ -63,16 +65,19 @@ class Engine:
         """Streams the answer to `request`.
 
         Raises, before the first chunk:
-            ImageError: An image cannot be decoded or is too large.
+            APIError: An image cannot be decoded or is too large; it names its field.
             ContextError: The chat does not fit into the context.
             OptionError: A sampling option is out of range.
         """
         left, turns = self._limits.pixels, []
         for message in request.messages:
             images: list[Attachment] = []
-            for data in message.images:
+            for at, data in enumerate(message.images):
                 assert isinstance(data, bytes)  # URLs were fetched before
-                image, left = self._images.attach(data, left)
+                try:
+                    image, left = self._images.attach(data, left)
+                except ImageError as error:
+                    raise api_error_from(error).at(message.field(at)) from None
                 images.append(image)
             turns.append(Turn(message.role, message.text, tuple(images)))
         response_format = request.response_format

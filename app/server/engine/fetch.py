@@ -72,7 +72,7 @@ class Fetcher:
     def _check_url(self, url: HttpURL):
         if not any(_matches(url.host, pattern) for pattern in self.hosts):
             raise _invalid(
-                "images at this host are not allowed; send the image itself as"
+                f"images at {url.host} are not allowed; send the image itself as"
                 " a data: url, or start the server with --allow-url HOST"
             )
         if url.port != PORTS[url.scheme]:

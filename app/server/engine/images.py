@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 # Pillow reads forty more formats, seldom used and seldom tested.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_FORMATS_NAMED = (
+    "WebP or another format of Pillow's",
+    "WebP, GIF, BMP, TIFF or AVIF image",
+)
 _MAX_KNOWN = 1024  # images whose digest is cached, 200 bytes each
 
 
@@ -55,9 +59,11 @@ class Images:
         try:
             width, height = size_of(data, FORMATS)
         except ImageError as error:
-            # Its limit is that of a program that has one image to open.
+            # Its limit is that of a program that has one image to open, and it opens
+            # more formats.
             library_limit = f"{MAX_PIXELS // 10**6} megapixels"
-            raise ImageError(str(error).replace(library_limit, limit)) from None
+            message = str(error).replace(library_limit, limit)
+            raise ImageError(message.replace(*_FORMATS_NAMED)) from None
         if width * height > pixels:
             raise ImageError(
                 f"image of {len(data)} bytes: {width}x{height} pixels; all images of a"

@@ -7,11 +7,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a chat. `images` are file bytes, or URLs until fetched."""
+    """One message of a chat. `images` are file bytes, or URLs until fetched.
+
+    `fields` say where in the body each of the images is.
+    """
 
     role: str  # system, user or assistant
     text: str
     images: tuple[bytes | str, ...] = ()
+    fields: tuple[str, ...] = ()
+
+    def field(self, at: int) -> str:
+        """Where in the body the image number `at` is."""
+        return self.fields[at] if self.fields else "messages"
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class GenerationRequest:
 
     `messages` alternate between user and assistant; the first and the last are the
     user's. `sampling` are fields of `Sampling`. `detailed` measures every stage.
+    `names` are the client's names of `schema` and of fields of `Sampling`, for errors.
     """
 
     messages: tuple[Message, ...]
@@ -34,6 +43,7 @@ class GenerationRequest:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     response_format: ResponseFormat | None = None
     detailed: bool = False
+    names: Mapping[str, str] = field(default_factory=lambda: {"schema": "schema"})
 
 
 @dataclass(frozen=True)

@@ -26,24 +26,25 @@ class SchemaChecker:
         self._passed: dict[bytes, None] = {}
         self._processes = asyncio.Semaphore(_MAX_PROCESSES)
 
-    async def check(self, schema: Any):
+    async def check(self, schema: Any, field: str):
         """Compiles `schema` in a subprocess, unless it passed before.
+
+        Errors name `field`, where in the body it is.
 
         Raises:
             APIError: It does not compile, or takes too much time or memory.
         """
         text = json.dumps(schema)
         if len(text) > _MAX_CHARACTERS:
-            raise _invalid(
-                f"schema: {len(text)} characters, more than {_MAX_CHARACTERS}"
-            )
+            fault = f"{len(text)} characters, more than {_MAX_CHARACTERS}"
+            raise _invalid(fault, field)
         key = hashlib.blake2b(text.encode(), digest_size=16).digest()
         if key in self._passed:
             return
         async with self._processes:
             fault = await asyncio.to_thread(_compile_error, text)
         if fault:
-            raise _invalid(fault)
+            raise _invalid(fault.removeprefix("schema: "), field)
         self._passed[key] = None
         while len(self._passed) > _MAX_REMEMBERED:
             del self._passed[next(iter(self._passed))]
@@ -65,5 +66,5 @@ def _compile_error(text: str) -> str:
     return done.stdout.decode("utf-8", "replace").strip()
 
 
-def _invalid(message: str) -> APIError:
-    return APIError(400, message, code="invalid_value", param="response_format")
+def _invalid(fault: str, field: str) -> APIError:
+    return APIError(400, fault, code="invalid_value").at(field)

@@ -184,8 +184,9 @@ class AccessMiddleware:
         if host_name(host) not in self._hosts:
             raise APIError(
                 403,
-                "this server is not known by the name in the Host header;"
-                " start it with --allow-host NAME if it should be",
+                "this server is not known by the name in the Host header"
+                f" ({host_name(host) or 'none'}); start it with --allow-host NAME if it"
+                " should be",
                 code="host_not_allowed",
             )
         protected = path.startswith(PROTECTED_PREFIXES)

@@ -7,9 +7,10 @@ import re
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from fastvlm_mlx.app.server.http.errors import APIError, busy
+from fastvlm_mlx.app.server.http.errors import APIError, busy, one_line
 from fastvlm_mlx.app.server.http.field_errors import field_error
 from fastvlm_mlx.app.server.http.limits import Limits
 
@@ -81,7 +82,7 @@ async def parse(request: Request, schema: type[Schema], limits: Limits) -> Schem
     Raises:
         APIError: It does not match; names the first invalid field.
     """
-    body = (await read(request, limits)).removeprefix(codecs.BOM_UTF8)
+    body = _utf8(await read(request, limits), request.headers)
     if body.count(b",") > _COMMAS:
         raise APIError(400, "the body has too many values", code="invalid_json")
     if _SURROGATE.search(body):
@@ -90,11 +91,46 @@ async def parse(request: Request, schema: type[Schema], limits: Limits) -> Schem
         return schema.model_validate_json(body)
     except ValidationError as error:
         if error.errors(include_url=False)[0]["type"] == "json_invalid":
-            fault = "the body is not valid JSON"
-            if "number out of range" in str(error):
-                fault = "the body has a number of too many digits"
-            raise APIError(400, fault, code="invalid_json") from None
+            raise _not_json(str(error)) from None
         raise field_error(error, json.loads(body), schema) from None
+
+
+def _utf8(body: bytes, headers: Headers) -> bytes:
+    """`body` in UTF-8, without a byte order mark.
+
+    Raises:
+        APIError: It is packed, empty, or no text of Unicode.
+    """
+    coding = headers.get("content-encoding", "").strip()
+    # Some clients announce what they did not do; JSON does not begin like this.
+    if coding.lower() not in ("", "identity") and body[:1] not in (b"{", b"["):
+        message = f"Content-Encoding {one_line(coding)}: send the body as it is"
+        raise APIError(415, message, code="unsupported_encoding")
+    encoding = json.detect_encoding(body)
+    try:
+        if encoding in ("utf-8", "utf-8-sig"):
+            body = body.removeprefix(codecs.BOM_UTF8)
+            body.decode()
+        else:
+            body = body.decode(encoding).encode()
+    except UnicodeError:
+        message = "the body is not text in UTF-8; send JSON"
+        raise APIError(400, message, code="invalid_json") from None
+    if not body.strip():
+        raise APIError(400, "the body is empty; send JSON", code="invalid_json")
+    return body
+
+
+def _not_json(reason: str) -> APIError:
+    """The response to a body that pydantic's parser refuses for `reason`."""
+    fault = "the body is not valid JSON"
+    if "number out of range" in reason:
+        fault = "the body has a number of too many digits"
+    elif "recursion limit" in reason:
+        fault = "the body is nested too deeply"
+    elif place := re.search(r"line (\d+) column (\d+)", reason):
+        fault += f" (line {place[1]}, column {place[2]})"
+    return APIError(400, fault, code="invalid_json")
 
 
 def _replace_surrogate(escape: "re.Match[bytes]") -> bytes:

@@ -1,5 +1,8 @@
 """APIError, an error with an HTTP status, and its mapping from other errors."""
 
+import re
+from collections.abc import Mapping
+
 from fastvlm_mlx.errors import ContextError, FastVLMError, ImageError, OptionError
 
 
@@ -26,6 +29,16 @@ class APIError(Exception):
         self.param = param
         self.retry = retry
 
+    def at(self, field: str) -> "APIError":
+        """The same error as the fault of `field`."""
+        return APIError(
+            self.status,
+            f"{field}: {self.message}",
+            code=self.code,
+            param=field,
+            retry=self.retry,
+        )
+
     @property
     def headers(self) -> dict[str, str]:
         headers = {}
@@ -41,10 +54,13 @@ def busy(message: str) -> APIError:
     return APIError(503, message, code="server_busy", retry=1)
 
 
-def api_error_from(error: Exception) -> APIError:
+def api_error_from(
+    error: Exception, names: Mapping[str, str] | None = None
+) -> APIError:
     """The response to an error that was raised while a request was answered.
 
-    The message of an unexpected error is not sent: it may quote anything.
+    `names` are the client's names of the options that the library's messages begin
+    with. The message of an unexpected error is not sent: it may quote anything.
     """
     if isinstance(error, APIError):
         return error
@@ -54,10 +70,20 @@ def api_error_from(error: Exception) -> APIError:
         OptionError: "invalid_value",
     }
     if type(error) in codes:
-        param = "messages" if not isinstance(error, OptionError) else None
-        return APIError(400, str(error), code=codes[type(error)], param=param)
+        message, param = str(error), "messages"
+        if isinstance(error, OptionError):
+            own = re.split(r"\W", message, maxsplit=1)[0]
+            param = (names or {}).get(own)
+            message = message if param is None else param + message[len(own) :]
+        return APIError(400, message, code=codes[type(error)], param=param)
     if isinstance(error, FastVLMError):
         return APIError(400, str(error))
     if isinstance(error, MemoryError) or "alloc" in str(error).lower():
         return busy("out of memory; ask for less, or try again later")
     return APIError(500, f"the server failed ({type(error).__name__})")
+
+
+def one_line(text: str) -> str:
+    """What a client sent, to be quoted: printable, 103 characters at most."""
+    text = "".join(c if c.isprintable() else "?" for c in text[:101])
+    return text if len(text) <= 100 else f"{text[:100]}..."

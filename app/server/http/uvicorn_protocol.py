@@ -9,13 +9,16 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from fastvlm_mlx.app.server.http.limits import Limits
 
 
-def protocol_with_timeouts(limits: Limits, overloaded: Any = None) -> type[H11Protocol]:
+def protocol_with_timeouts(
+    limits: Limits, overloaded: Any = None, malformed: bytes = b""
+) -> type[H11Protocol]:
     """The protocol class for `uvicorn.Config(http=...)`.
 
     A connection is aborted if its request head takes longer than `header_time`, or if
     it reads nothing of its response for `idle_time`. `overloaded`, an ASGI application,
     answers while more than `connections` are open; uvicorn's own answer to that is
-    plain text, without Retry-After.
+    plain text, without Retry-After. `malformed` is the JSON that answers what is not
+    HTTP.
     """
 
     class TimeoutH11Protocol(H11Protocol):
@@ -43,6 +46,24 @@ def protocol_with_timeouts(limits: Limits, overloaded: Any = None) -> type[H11Pr
             self._head = _cancelled(self._head)
             self._reader = _cancelled(self._reader)
             super().connection_lost(exc)
+
+        def send_400_response(self, msg: str):
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(malformed)),
+                (b"connection", b"close"),
+            ]
+            try:
+                for event in (
+                    h11.Response(status_code=400, headers=headers, reason=b""),
+                    h11.Data(data=malformed),
+                    h11.EndOfMessage(),
+                ):
+                    self.transport.write(self.conn.send(event) or b"")
+            # A response has begun: the fault is in what follows its request.
+            except h11.LocalProtocolError:
+                self.transport.abort()
+            self.transport.close()
 
         def shutdown(self):
             try:

@@ -1,7 +1,6 @@
 """Requests as clients write them: lenient spellings that mean the same."""
 
 import base64
-import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -262,52 +261,3 @@ def test_names_of_the_model(server: RunningServer):
         assert (
             "this server has 'tiny' (or 'default')" in reply.json()["error"]["message"]
         )
-
-
-@pytest.mark.parametrize(
-    ("written", "read"),
-    [
-        (r"Hi \ud83d there", "Hi \ufffd there"),
-        (r"\ude00\ud83d", "\ufffd\ufffd"),
-        (r"\uD83D\uDE00\uD83D", "\U0001f600\ufffd"),
-        (r"\\ud83d \\\ud83d", "\\ud83d \\\ufffd"),
-        (r"\ud83dA\ud83d\ud83d\ude00", "\ufffdA\ufffd\U0001f600"),
-        (r"\"\ud83d\"\n", '"\ufffd"\n'),
-    ],
-)
-def test_half_an_emoji(server: RunningServer, written: str, read: str):
-    whole = (
-        '{"model":"tiny","max_tokens":4,"messages":[{"role":"user","content":"%s"}]}'
-    )
-    wanted = said(server.ask(read))
-    for start in (b"", b"\xef\xbb\xbf", b" \n"):
-        reply = server.send("/v1/chat/completions", start + (whole % written).encode())
-        assert said(reply) == wanted
-        assert (
-            reply.json()["usage"]["prompt_tokens"]
-            == (server.ask(read).json()["usage"]["prompt_tokens"])
-        )
-    body = '{"model":"tiny","prompt":"%s","stream":false,"options":{"num_predict":4}}'
-    reply = server.send("/api/generate", (body % written).encode())
-    assert reply.json()["response"] == wanted
-
-
-def test_half_an_emoji_everywhere(server: RunningServer):
-    """As a name, a key and an unknown field: refused or taken, never a 500."""
-    half = "\ud83d"
-    for fields in (
-        {half: 1},
-        {half: None},
-        {"user": half},
-        {"metadata": {half: half}},
-        {"model": half},
-        {"stop": [half]},
-        {"messages": [{"role": half, "content": "Hi"}]},
-        {"response_format": {"type": half}},
-    ):
-        body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
-        reply = server.send(
-            "/v1/chat/completions",
-            json.dumps({**body, "max_tokens": 2, **fields}).encode(),
-        )
-        assert reply.status in (200, 400, 404), reply.body

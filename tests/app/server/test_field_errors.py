@@ -39,7 +39,7 @@ OF_OPENAI = {
     " 'image_url', 'input_image'": part(type="video_url"),
     "Missing required parameter: 'messages[0].content[1].type'": part(text="Hi"),
     "messages[0].content: give a text or a list": only(content=5),
-    "messages[0].content[0]: give an object": only(content=["Hi"]),
+    "messages[0].content[0]: give an object": only(content=[5]),
     "messages[0].role: give one of 'system', 'developer', 'user', 'assistant'": only(
         "tool"
     ),

@@ -1,166 +1,31 @@
-"""The end of `fastvlm-mlx serve`: signals to a real process with answers open."""
+"""The end of `fastvlm-mlx serve`: signals with answers open."""
 
-import contextlib
-import http.client
 import json
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 pytest.importorskip("starlette")
 
-SECONDS = 2.0  # from the first signal to the end
-
-
-@dataclass
-class Program:
-    """The running command."""
-
-    process: "subprocess.Popen[str]"
-    port: int
-    links: contextlib.ExitStack
-
-    def send(self, path: str, body: Any) -> http.client.HTTPConnection:
-        """Sends a request whose response can be read later."""
-        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        self.links.callback(link.close)
-        link.request("POST", path, json.dumps(body))
-        return link
-
-    def connect(self, data: bytes) -> socket.socket:
-        link = socket.create_connection(("127.0.0.1", self.port), timeout=30)
-        self.links.callback(link.close)
-        link.sendall(data)
-        return link
-
-    def waiting(self) -> int:
-        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        with contextlib.closing(link):
-            link.request("GET", "/health")
-            return json.load(link.getresponse())["waiting"]
-
-    def end(self, *signals: int, pause: float = 0.0) -> float:
-        """Sends the signals; returns how long the process lived from the first."""
-        started = time.monotonic()
-        for number in signals:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(number)
-            time.sleep(pause)
-        self.process.wait(20)
-        return time.monotonic() - started
-
-    def shown(self) -> str:
-        """All that the process wrote."""
-        assert self.process.stderr is not None and self.process.stdout is not None
-        return self.process.stderr.read() + self.process.stdout.read()
-
-
-# A busy machine takes longer than the limit on checking a schema in a subprocess.
-MAIN = (
-    "from fastvlm_mlx.app.server.engine import schema_check\n"
-    "async def check(self, schema):\n"
-    "    pass\n"
-    "schema_check.SchemaChecker.check = check\n"
-    "from fastvlm_mlx.app.cli import main\n"
-    "main(['serve', '-m', 'demo', '--port', '0', '--allow-url', '*'])"
+from tests.support.serve_process import (  # noqa: E402
+    SECONDS,
+    Program,
+    chat,
+    check_log,
+    check_refused,
+    ollama,
+    serving,
+    wait_for,
 )
-
-
-@contextlib.contextmanager
-def started(before: str = "") -> Iterator[Program]:
-    """The command, after the Python of `before`; its first line is not read yet."""
-    with (
-        contextlib.ExitStack() as links,
-        subprocess.Popen(
-            [sys.executable, "-c", before + MAIN],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process,
-    ):
-        try:
-            yield Program(process, 0, links)
-        finally:
-            process.kill()
-
-
-@contextlib.contextmanager
-def serving(before: str = "") -> Iterator[Program]:
-    """The command, once it takes requests."""
-    with started(before) as program:
-        assert program.process.stderr is not None
-        match = re.search(r":(\d+)/", program.process.stderr.readline())
-        assert match
-        program.port = int(match[1])
-        yield program
 
 
 @pytest.fixture
 def served() -> Iterator[Program]:
     with serving() as program:
         yield program
-
-
-# An answer of seconds: the model is quick, and says little of its own accord.
-LONG = {
-    "type": "object",
-    "properties": {
-        "a": {"type": "array", "items": {"type": "integer"}, "minItems": 400}
-    },
-    "required": ["a"],
-}
-
-
-def chat(**fields: Any) -> dict[str, Any]:
-    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": LONG}}
-    messages = [{"role": "user", "content": "Count."}]
-    return {
-        "model": "demo",
-        "max_tokens": 3000,
-        "messages": messages,
-        "response_format": form,
-        **fields,
-    }
-
-
-def ollama(**fields: Any) -> dict[str, Any]:
-    messages = [{"role": "user", "content": "Count."}]
-    options = {"num_predict": 3000}
-    asked = {"model": "demo", "format": LONG, "options": options}
-    return {**asked, "messages": messages, **fields}
-
-
-def wait_for(condition: Callable[[], bool]):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def check_refused(link: http.client.HTTPConnection, *, of_openai: bool):
-    reply = link.getresponse()
-    assert reply.status == 503 and int(reply.headers["Retry-After"]) > 0
-    error = json.load(reply)["error"]
-    if of_openai:
-        assert error["code"] == "server_busy" and error["type"] == "server_error"
-        error = error["message"]
-    assert error == "the server is shutting down; try again once it is back"
-    link.close()
-
-
-def check_log(served: Program):
-    shown = served.shown()
-    assert "Traceback" not in shown and "Exception" not in shown
-    assert "terminate" not in shown and " 500 " not in shown
 
 
 # One signal, the same twice at all distances, and another one in between.
@@ -223,105 +88,6 @@ def test_a_whole_answer_that_was_cut_is_refused(served: Program):
     assert served.end(signal.SIGINT) < SECONDS
     check_refused(link, of_openai=True)
     assert served.process.returncode == 0
-
-
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
-
-
-def test_what_clients_leave_open_delays_nothing(served: Program):
-    idle = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
-    idle.request("GET", "/health")
-    assert idle.getresponse().read()
-    for data in (b"", b"GET / HTTP/1.1\r\nHost: local", b"not HTTP at all\r\n\r\n"):
-        served.connect(data)
-    half = served.connect(HEAD + b"Content-Length: 1000\r\n\r\n{")
-    # This one asks for much and reads nothing.
-    body = json.dumps(chat(stream=True)).encode()
-    stuck = socket.socket()
-    stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
-    stuck.connect(("127.0.0.1", served.port))
-    stuck.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-    wait_for(lambda: served.waiting() == 1)
-    time.sleep(0.5)
-    assert served.end(signal.SIGTERM) < SECONDS
-    assert served.process.returncode == 0
-    with half:
-        reply = http.client.HTTPResponse(half)
-        reply.begin()
-        assert reply.status == 503 and reply.headers["Retry-After"]
-        assert "shutting down" in json.load(reply)["error"]["message"]
-    idle.close()
-    stuck.close()
-    check_log(served)
-
-
-def test_an_image_that_is_fetched_delays_nothing():
-    """A host that never answers, in a thread that cannot be interrupted."""
-    before = (
-        "import time\n"
-        "from fastvlm_mlx.app.server.engine import fetch\n"
-        "def read(self, url):\n"
-        "    print('fetching', flush=True)\n"
-        "    time.sleep(60)\n"
-        "fetch.Fetcher.read = read\n"
-    )
-    with serving(before) as served:
-        url = {"url": "http://example.com/a.png"}
-        content = [{"type": "image_url", "image_url": url}]
-        messages = [{"role": "user", "content": content}]
-        link = served.send("/v1/chat/completions", chat(messages=messages))
-        assert served.process.stdout is not None
-        assert served.process.stdout.readline() == "fetching\n"
-        assert served.end(signal.SIGTERM) < SECONDS
-        check_refused(link, of_openai=True)
-        assert served.process.returncode == 0
-
-
-def test_a_model_that_takes_its_time_delays_nothing():
-    """The model's thread cannot be interrupted: a long prompt of a large model."""
-    before = (
-        "import time\n"
-        "from fastvlm_mlx.app.server.engine import engine\n"
-        "def stream(*_):\n"
-        "    time.sleep(60)\n"
-        "    yield\n"
-        "engine.Engine.stream = stream\n"
-    )
-    with serving(before) as served:
-        links = [served.send("/v1/chat/completions", chat()) for _ in range(3)]
-        wait_for(lambda: served.waiting() == 3)
-        assert served.end(signal.SIGTERM, signal.SIGTERM) < SECONDS
-        for link in links:
-            check_refused(link, of_openai=True)
-        assert served.process.returncode == 0 and "terminate" not in served.shown()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_while_the_model_is_loaded(number: int):
-    before = (
-        "import time\n"
-        "from fastvlm_mlx.app.server.engine import engine\n"
-        "def load(*_):\n"
-        "    print('loading', flush=True)\n"
-        "    time.sleep(60)\n"
-        "engine.Engine.__init__ = load\n"
-    )
-    with started(before) as program:
-        assert program.process.stdout is not None
-        assert program.process.stdout.readline() == "loading\n"
-        assert program.end(number, number) < SECONDS
-        assert program.process.returncode == 128 + number
-        assert program.shown() == ""
-
-
-def test_nohup_is_respected():
-    before = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-    with serving(before) as served:
-        served.process.send_signal(signal.SIGHUP)
-        time.sleep(0.3)
-        assert served.waiting() == 0
-        served.end(signal.SIGINT)
-        assert served.process.returncode == 0
 
 
 def test_many_clients_are_all_told(served: Program):
