@@ -8,7 +8,7 @@ pytest.importorskip("cosmic_ray")
 
 SOURCE = '''"""A module."""
 
-def area(width: int | None, height: int) -> int:
+def area(width: int | None, height: int, *, unit: str | None = None) -> int:
     if width is None or height < 1:
         raise ValueError("no area")
     found = []
