@@ -62,3 +62,10 @@ def test_what_is_shown_when(stop, pieces, texts, end):
 def test_the_rest_of_a_character_comes_with_the_end():
     assert shown(("EN?",), "aE", rest="\ufffd") == (["a"], "E\ufffd")
     assert shown(("E\ufffd",), "aE", rest="\ufffd") == (["a"], "!")
+
+
+def test_nothing_is_held_after_a_stop():
+    pieces = Pieces(["EN", "D"])
+    matcher = StopSequenceMatcher(cast(TextStream, pieces), ("END",))
+    assert (matcher.push(0), matcher.push(1), matcher.finish()) == ("", "", "")
+    assert matcher.stopped

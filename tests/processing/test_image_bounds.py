@@ -136,9 +136,9 @@ def test_cropped_tiles_keep_the_middle(shape, grid):
     scale = max(width / shape[0], height / shape[1])
     w, h = width / scale, height / scale
     left, top = (shape[0] - w) / 2, (shape[1] - h) / 2
-    box = (left, top, min(left + w, shape[0]), min(top + h, shape[1]))
+    box = (max(left, 0), max(top, 0), min(left + w, shape[0]), min(top + h, shape[1]))
     assert min(abs(w - shape[0]), abs(h - shape[1])) < 1e-9
-    wanted = image.resize((width, height), BICUBIC, tuple(max(n, 0) for n in box))
+    wanted = image.resize((width, height), BICUBIC, box)
     overview, *tiles = tile_image(image, 64, rows, columns, "crop")
     assert_close(joined(tiles, *grid), wanted, 0)
     assert_close(overview, resize_to_square(image, 64, "crop"), 0)
@@ -159,7 +159,7 @@ def test_cropped_tiles_keep_the_middle(shape, grid):
         ((100, 50), [[64.0, 32.0]], (64, 32)),
     ],
 )
-def test_the_best_grid(size, pinpoints, chosen):
+def test_the_best_grid(size: tuple[int, int], pinpoints, chosen):
     if chosen is None:
         with pytest.raises(FastVLMError, match="give pairs of pixels"):
             select_grid(*size, pinpoints)

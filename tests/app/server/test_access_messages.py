@@ -37,7 +37,10 @@ def call(app: ASGIApp, parts: int = 1, **options: Any) -> tuple[list[Message], i
     async def send(message: Message):
         sent.append(message)
 
-    asyncio.run(app(scope, receive, send))
+    async def run():
+        await app(scope, receive, send)
+
+    asyncio.run(run())
     return sent, read
 
 
