@@ -4,7 +4,7 @@ from pathlib import Path
 
 SOURCE = '''"""A module."""
 
-def area(width: int | None, height: int) -> int:
+def area(width: int | None, height: int, *, unit: str | None = None) -> int:
     if width is None or height < 1:
         raise ValueError("no area")
     found = []

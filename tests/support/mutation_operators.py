@@ -99,8 +99,11 @@ class _Running(ast.NodeTransformer):
 
     def visit_arguments(self, node: ast.arguments) -> ast.AST:
         # `*` and `/` change no call of the tests.
-        node.kwonlyargs = [*node.posonlyargs, *node.args, *node.kwonlyargs]
-        node.posonlyargs, node.args = [], []
+        places = [*node.posonlyargs, *node.args]
+        bare: list[ast.expr | None] = [None] * (len(places) - len(node.defaults))
+        node.kw_defaults = [*bare, *node.defaults, *node.kw_defaults]
+        node.kwonlyargs = [*places, *node.kwonlyargs]
+        node.posonlyargs, node.args, node.defaults = [], [], []
         return self.generic_visit(node)
 
     def visit_arg(self, node: ast.arg) -> ast.AST:

@@ -1,28 +1,21 @@
 """The conversation in a terminal, driven through a real pseudo-terminal.
 
-Most tests talk to `echo.py`, whose answers are known; the last one to a real model.
+Most tests talk to `echo.py`, whose answers are known; the last two to a real model.
 """
 
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pexpect
 import pytest
 
 from fastvlm_mlx.app.chat import line_editor, repl
-from fastvlm_mlx.app.chat.repl import Repl
-from fastvlm_mlx.errors import ContextError, OptionError
-from fastvlm_mlx.generation.sampling import Sampling
-from tests.support.echo import EchoConversation
-
-PROMPT = "\r\n> "
-BRACKETS = "\x1b[?2004h"  # asks a terminal to mark what is pasted
+from tests.support.chat_terminal import BRACKETS, PROMPT, say, start
+from tests.support.echo_repl import repl_of_echo
 
 
 @pytest.fixture(scope="module")
@@ -37,37 +30,6 @@ def terminal(session) -> pexpect.spawn:
     """The conversation at its start."""
     say(session, "/reset")
     return session
-
-
-def start(folder: Path, *arguments: str, before: str = "", **env: str) -> pexpect.spawn:
-    """A conversation at its first prompt; `before` is Python that runs first."""
-    module, *rest = arguments or ("tests.support.echo", str(folder))
-    code = f"{before}\nimport runpy; runpy.run_module({module!r}, run_name='__main__')"
-    environment = {"TERM": "dumb", "FASTVLM_CACHE": str(folder / "cache"), **env}
-    child: Any = pexpect.spawn(
-        sys.executable,
-        ["-c", code, *rest],
-        env={**os.environ, **environment},
-        encoding="utf-8",
-        codec_errors="replace",
-        timeout=20,
-        dimensions=(40, 200),
-    )
-    for waiter in (child, child.ptyproc):
-        waiter.delayafterclose = 0.02
-        # A killed process that loaded a model takes a while to go on a busy machine.
-        waiter.delayafterterminate = 0.3
-    child.delaybeforesend = None
-    child.expect(f"\r\n({re.escape(BRACKETS)})?> ")
-    return child
-
-
-def say(child: pexpect.spawn, line: str, until: str = PROMPT) -> str:
-    """Type a line; what was printed between it and the next prompt."""
-    child.sendline(line)
-    child.expect_exact(until)
-    echo, _, output = str(child.before).partition("\r\n")
-    return output.replace("\r\n", "\n")
 
 
 def test_it_starts_with_four_lines_of_help(tmp_path):
@@ -283,34 +245,6 @@ def test_leaving(tmp_path, leave):
     assert terminal.exitstatus == 0
 
 
-def repl_of_echo() -> tuple[Repl, EchoConversation]:
-    conversation = EchoConversation()
-    session = Repl(conversation, "echo", Sampling())  # pyright: ignore[reportArgumentType]
-    return session, conversation
-
-
-def test_words_that_leave():
-    for word in ("quit", "Exit", "exit()", ":q", "/bye"):
-        session, conversation = repl_of_echo()
-        session.obey(word)
-        assert session.leaving and not conversation.turns
-    session, conversation = repl_of_echo()
-    session.obey("exit\nmeans what?")
-    assert not session.leaving and conversation.turns
-
-
-def test_odd_lines_are_questions_or_unknown(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "what").touch()
-    odd = ["'", '"', "\\", "\0", "x" * 5000, "~nobody/x", ".", "what", "a /image b"]
-    session, conversation = repl_of_echo()
-    for line in [*odd, "/", "//", "/Image x", "/nowhere now"]:
-        session.obey(line)
-    assert [question for question, _ in conversation.turns] == odd
-    unknown = capsys.readouterr().err.splitlines()
-    assert len(unknown) == 4 and all("unknown command" in line for line in unknown)
-
-
 def test_a_real_model(reference, images, tmp_path):
     coffee, rocket = images / "coffee.png", images / "rocket.jpg"
     options = ["-m", str(reference / "llava-mini"), "--max-tokens", "8", "--stats"]
@@ -350,13 +284,3 @@ def test_ctrl_c_with_a_real_model(reference, images, tmp_path):
     child.expect_exact(PROMPT)
     assert " 0 cached" not in say(child, "/stats")
     child.close(force=True)
-
-
-def test_a_full_context_names_the_way_out_of_a_session(capsys):
-    repl.report(ContextError("the context is full; shorten the text"))
-    shown = capsys.readouterr().err
-    assert shown == (
-        "error: the context is full; shorten the text; /reset starts over\n"
-    )
-    repl.report(OptionError("no"))
-    assert capsys.readouterr().err == "error: no\n"

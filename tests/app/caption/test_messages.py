@@ -1,0 +1,116 @@
+"""What `caption` says at its end, of old lines, and of options that cannot be."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from fastvlm_mlx.app import session
+from fastvlm_mlx.app.caption import resume, run
+from fastvlm_mlx.app.caption.records import JSONLines
+from fastvlm_mlx.errors import FastVLMError
+
+
+@pytest.mark.parametrize(
+    ("images", "seconds", "text"),
+    [
+        (1, 1.0, "1.0 images/s"),
+        (1, 1.25, "1.2 s/image"),
+        (3, 0.0, "3000000000.0 images/s"),
+        (0, 0.0, "0.0 images/s"),
+        (0, 9.0, "0.0 images/s"),
+    ],
+)
+def test_rates_at_their_limits(images, seconds, text):
+    assert run.format_rate(images, seconds) == text
+
+
+def summary(capsys, captions: int, failures: int, todo: int) -> list[str]:
+    run._summarize(captions, [f"{n}.png: bad" for n in range(failures)], todo, 2.0)
+    return capsys.readouterr().err.splitlines()
+
+
+def test_the_summary(capsys):
+    assert summary(capsys, 4, 0, 4) == ["4 images captioned in 2.0 s (2.0 images/s)"]
+    assert summary(capsys, 1, 0, 3) == [
+        "1 image captioned in 2.0 s (2.0 s/image)",
+        "2 images to go; run the same command to go on",
+    ]
+    assert summary(capsys, 3, 1, 5) == [
+        "3 images captioned in 2.0 s (2.0 images/s), 1 failed:",
+        "error: 0.png: bad",
+        "1 image to go; run the same command to go on",
+    ]
+    assert summary(capsys, 0, 0, 1)[0] == "0 images captioned in 2.0 s (0.0 images/s)"
+
+
+@pytest.mark.parametrize("failures", [10, 11, 13])
+def test_ten_failures_are_named(capsys, failures):
+    lines = summary(capsys, 0, failures, failures)
+    assert len([line for line in lines if line.startswith("error: ")]) == 10
+    more = [f"and {failures - 10} more"] if failures > 10 else []
+    assert lines[11:] == more
+
+
+def request(**options: Any) -> run.Request:
+    return cast(run.Request, SimpleNamespace(**{"prompt": "Hi", "batch": 1} | options))
+
+
+def test_options_that_cannot_be():
+    run.check(request())
+    for batch in (0, -1):
+        with pytest.raises(session.UsageError, match=f"^--batch {batch}: must be at"):
+            run.check(request(batch=batch))
+    for prompt in ("", "  \n"):
+        with pytest.raises(session.UsageError, match="^'-p' is empty; try -p 'Desc"):
+            run.check(request(prompt=prompt))
+
+
+def test_long_values_are_cut():
+    assert resume._short("x" * 98) == f"'{'x' * 98}'"
+    assert resume._short("x" * 99) == f"'{'x' * 79}..."
+    assert resume._short(None) == "None"
+
+
+def test_names_of_one_model():
+    assert resume._is_same("model", "./a/b/", "a/b")
+    assert resume._is_same("model", "0.5B", "apple/FastVLM-0.5B")
+    assert not resume._is_same("model", "a/b", "a/c")
+    assert not resume._is_same("model", None, "a")
+    assert not resume._is_same("prompt", "./a", "a")
+    assert resume._is_same("prompt", "a", "a")
+
+
+def test_lines_and_where_they_begin(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"one\n\ntwo" + bytes(9))
+    with path.open("rb", buffering=0) as file:
+        found = list(resume.lines(cast(Any, file), JSONLines()))
+    assert found == [(0, b"one\n"), (4, b"\n"), (5, b"two" + bytes(9))]
+    path.write_bytes(b"one\n" + bytes(9))  # zeros that a power cut left
+    with path.open("rb", buffering=0) as file:
+        found = list(resume.lines(cast(Any, file), JSONLines()))
+    assert found == [(0, b"one\n")]
+
+
+def test_records_follow_the_images():
+    """A failed image takes no caption from the next one."""
+    captions = [
+        SimpleNamespace(content="A", finish_reason="stop"),
+        FastVLMError("no whole JSON"),
+    ]
+    asked = []
+
+    def answer(pixels: list[Any]) -> list[Any]:
+        asked.append(pixels)
+        return captions
+
+    captioner = cast(Any, SimpleNamespace(captions=answer))
+    label = {"model": "m", "prompt": "p"}
+    batch = [("0", FastVLMError("0: bad")), ("1", "one"), ("2", "two")]
+    found = list(run.records(captioner, cast(Any, batch), label))
+    assert asked == [["one", "two"]]
+    assert [each.image for each in found] == ["0", "1", "2"]
+    assert [each.caption for each in found] == [None, "A", None]
+    assert [each.error for each in found] == ["0: bad", None, "no whole JSON"]
+    assert found[1].finish_reason == "stop" and found[1].model == "m"
