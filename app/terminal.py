@@ -111,7 +111,7 @@ def describe(error: BaseException) -> str:
         )
     elif isinstance(error, OSError):
         text = _system(error)
-    elif isinstance(error, ImportError) and "libmlx" in str(error):
+    elif isinstance(error, ImportError) and "libmlx.so" in str(error):
         text = (
             "this MLX has no backend, which on Linux is a package of its own;"
             f" {installation.pip_install('mlx[cpu]')}, or mlx[cuda13] for an NVIDIA GPU"

@@ -51,7 +51,7 @@ def save_tensors(
             done += arrays[name].nbytes
             if on_progress is not None:
                 on_progress(done, total)
-        mx.save_safetensors(str(folder / file), arrays, metadata={"format": "mlx"})
+        _save(folder / file, arrays)
         del arrays
         mx.clear_cache()
         _check_written(folder / file)
@@ -81,6 +81,17 @@ def _shards(tensors: Tensors) -> list[list[str]]:
         shards[-1].append(name)
         size += tensors[name].nbytes
     return shards
+
+
+def _save(file: Path, arrays: Tensors) -> None:
+    metadata = {"format": "mlx"}
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:  # MLX takes only paths that are UTF-8 text
+        with file.open("wb") as opened:
+            mx.save_safetensors(opened, arrays, metadata=metadata)
+    else:
+        mx.save_safetensors(str(file), arrays, metadata=metadata)
 
 
 def _check_written(file: Path) -> None:

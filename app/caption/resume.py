@@ -12,7 +12,7 @@ from fastvlm_mlx.app.caption.find_images import identity
 from fastvlm_mlx.app.caption.records import CSV, Form, JSONLines
 from fastvlm_mlx.errors import OptionError
 
-_OPENINGS = (JSONLines.opening, CSV().opening, CSV("\t").opening)
+_FORMS: tuple[Form, ...] = (JSONLines(), CSV(), CSV("\t"))
 
 
 @dataclass
@@ -57,7 +57,7 @@ def read(
             if line.removeprefix(BOM_UTF8).rstrip() != form.header.rstrip():
                 raise OptionError(
                     f"{name}: has other columns than captions have; choose another -o,"
-                    " or use --overwrite to begin anew"
+                    " or delete the file first"
                 )
             continue
         try:
@@ -88,13 +88,36 @@ def _check_torn(
 
 
 def check_replaceable(file: io.FileIO, *, name: str | Path) -> None:
-    """Checks that a file holds captions, of whatever form, or nothing.
+    """Checks that a file holds captions of this program, in any form, or nothing.
+
+    Its first line tells: the tables and lists of others have an image and a caption
+    too, but no model and prompt.
 
     Raises:
         OptionError: it holds something else.
         OSError: it cannot be read.
     """
-    _check_opening(file, _OPENINGS, name)
+    _check_opening(file, tuple(form.opening for form in _FORMS), name)
+    file.seek(0)
+    with open(file.fileno(), "rb", closefd=False) as reader:
+        line = reader.readline().removeprefix(BOM_UTF8).rstrip(b"\0")
+    if line and not any(_is_first_of(form, line) for form in _FORMS):
+        raise _foreign(name)
+
+
+def _is_first_of(form: Form, line: bytes) -> bool:
+    """Whether a file of this form may begin with `line`, which a crash may have cut."""
+    cut = not line.endswith(b"\n")
+    if form.header:
+        header = form.header.rstrip()
+        return header.startswith(line) if cut else line.rstrip() == header
+    if not line.startswith(form.opening):
+        return cut and form.opening.startswith(line)
+    try:
+        fields = form.decode(line)
+    except ValueError:
+        return cut
+    return all(isinstance(fields.get(key), str) for key in ("model", "prompt"))
 
 
 def lines(file: io.FileIO, form: Form) -> Iterator[tuple[int, bytes]]:

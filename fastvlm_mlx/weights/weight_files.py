@@ -4,11 +4,12 @@ Nothing is read from disk before it is used, so a checkpoint larger than memory 
 converted shard by shard.
 """
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import mlx.core as mx
 
@@ -137,12 +138,8 @@ def load_tensors(file: Path) -> Tensors:
         return _load_pickle(file)
     open_closed_descriptors()
     check_file(file)
-    if not _is_text(file):
-        raise CheckpointError(
-            f"{file}: MLX opens no path with bytes that are not UTF-8; rename it"
-        )
     try:
-        loaded = mx.load(str(file), format="safetensors")
+        loaded = mx.load(_for_mlx(file), format="safetensors")
     except (RuntimeError, ValueError, OSError) as fault:
         reason = str(fault).splitlines()[0].removeprefix("[load_safetensors] ")
         raise CheckpointError(
@@ -153,11 +150,20 @@ def load_tensors(file: Path) -> Tensors:
     return loaded
 
 
-def _is_text(path: Path) -> bool:
+class _KeptByMLX(io.BufferedReader):
+    """A file that is closed when MLX lets go of it, once the tensors are read."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _for_mlx(file: Path) -> str | BinaryIO:
+    """What MLX opens: the path, or the open file where the path is no UTF-8 text."""
     try:
-        return bool(str(path).encode())
+        str(file).encode()
     except UnicodeEncodeError:
-        return False
+        return _KeptByMLX(io.FileIO(file))
+    return str(file)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def test_the_peak_is_the_sum():
     ],
 )
 def test_who_is_warned(peak, lines):
-    found = MemoryEstimate(peak, 0, 0, 0, app=0).warnings()
+    found = MemoryEstimate(0, 0, peak, 0, app=0).warnings()
     said = []
     for line in found:
         phone = line.partition(" (")[0]
@@ -47,7 +47,7 @@ def test_who_is_warned(peak, lines):
 
 
 def test_a_warning_says_how_much():
-    assert MemoryEstimate(2500 * MB, 0, 0, 0, app=0).warnings() == [
+    assert MemoryEstimate(0, 0, 2500 * MB, 0, app=0).warnings() == [
         "4 GB (iPhone 12, 13): 2.5 GB needs the increased-memory-limit entitlement"
         " (above 2.0 GB)"
     ]

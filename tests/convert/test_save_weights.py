@@ -1,6 +1,7 @@
 """save_tensors: shards, the index, a full disk, writes that MLX does not report."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -47,3 +48,18 @@ def test_a_write_that_fell_short(tmp_path: Path, monkeypatch):
     told = f"{tmp_path / 'model.safetensors'}: was not written whole; convert again"
     with pytest.raises(CheckpointError, match=f"^{re.escape(told)}"):
         save_tensors(tmp_path, {"a": mx.zeros(9)})
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path):
+    """MLX takes UTF-8 paths only; a folder from an old disk may have another name."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this disk takes UTF-8 names only")
+    save_tensors(folder, {"a": mx.arange(5)})
+    (file,) = weight_files(folder)
+    assert load_tensors(file)["a"].tolist() == [0, 1, 2, 3, 4]
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="model.safetensors: "):
+        load_tensors(file)

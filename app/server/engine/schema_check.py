@@ -57,7 +57,7 @@ def _compile_error(text: str) -> str:
             [sys.executable, "-m", "fastvlm_mlx.generation.json_schema"],
             input=text.encode(),
             capture_output=True,
-            timeout=2 * SECONDS,
+            timeout=10 * SECONDS,  # by the clock: other work may have the processor
         )
     except subprocess.TimeoutExpired:
         return "schema: takes too long to compile; simplify it"

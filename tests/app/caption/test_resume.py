@@ -60,6 +60,27 @@ def test_what_is_not_ours_is_not_touched(folder, quick, tmp_path):
         assert (tmp_path / name).read_text() == content
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"image": "a.png", "caption": "Mine."}\n',
+        '{"image": "a.png", "caption": "Mine."}',
+        '{"image": "a.png", "caption": "Mine.", "model": 1, "prompt": "p"}\n',
+        "image,caption\na.png,Mine.\n",
+        "image,caption\n",
+        "image\tcaption\na.png\tMine.\n",
+    ],
+)
+def test_overwrite_keeps_captions_of_others(folder, quick, tmp_path, form, content):
+    """A data set written by hand has an image and a caption too."""
+    out = tmp_path / "data"
+    out.write_text(content)
+    _, err = quick(folder, "-o", out, "--overwrite", "--format", form, code=1)
+    assert err.startswith(f"error: {out}: exists and holds no captions; choose another")
+    assert out.read_text() == content
+
+
 @pytest.mark.parametrize("content", ["", '{"image": "torn', "image,cap", "\0\0"])
 def test_overwrite_replaces_captions_of_any_form(folder, quick, tmp_path, content):
     out = tmp_path / "a.jsonl"
