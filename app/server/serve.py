@@ -73,13 +73,15 @@ def run(options: Options) -> None:
             image_hosts=options.allow_url,
             requests=requests,
         )
-        terminal.note(f"{name} is served at {address(listener)} (Ctrl-C stops)")
+
+        def start():
+            terminal.note(f"{name} is served at {address(listener)} (Ctrl-C stops)")
 
         def stop():
             requests.close()
             worker.stop()
 
-        signals.server = server = make_server(app, limits, stop)
+        signals.server = server = make_server(app, limits, start, stop)
         try:
             server.run(sockets=[listener])
         finally:
@@ -88,11 +90,15 @@ def run(options: Options) -> None:
 
 
 def make_server(
-    app: "ASGIApp", limits: "Limits", stop: Callable[[], None] | None = None
+    app: "ASGIApp",
+    limits: "Limits",
+    start: Callable[[], None] | None = None,
+    stop: Callable[[], None] | None = None,
 ) -> "uvicorn.Server":
     """A uvicorn server without logging: its log may quote requests.
 
-    It calls `stop` on the event loop before it waits for open connections to end.
+    On the event loop it calls `start` once it takes connections, and `stop` before it
+    waits for open ones to end.
     """
     import uvicorn
 
@@ -114,6 +120,7 @@ def make_server(
             timeout_keep_alive=15,
             timeout_graceful_shutdown=GRACE,
         ),
+        start,
         stop,
     )
 

@@ -15,7 +15,8 @@ from fastvlm_mlx.generation.byte_matcher import allowed_bytes, byte_matcher, tak
 from fastvlm_mlx.generation.string_completion import StringCompletions, preferred
 
 MAX_NODES = 20_000  # of a search: a second or less
-SECONDS = 2.0  # of a search, should each node take long
+# Of a search, should each node take long: this thread's own, on a busy machine too.
+SECONDS = 2.0
 _ALIKE = 4  # states that look alike and are all followed, in a string without words
 _FEW = 40  # allowed bytes that are all tried; of more, some
 _TRIED = 3
@@ -108,12 +109,12 @@ class JSONState:
 
         None if there is none, or none that can be found in reasonable time.
         """
-        latest = time.monotonic() + SECONDS
+        latest = time.thread_time() + SECONDS
         order = itertools.count()
         queue = [(0, 0, next(order), b"", self._matcher, self._place)]
         alike: dict[tuple[Any, ...], int] = {}
         for _ in range(MAX_NODES):
-            if not queue or time.monotonic() > latest:
+            if not queue or time.thread_time() > latest:
                 return None
             _, _, _, text, matcher, place = heapq.heappop(queue)
             if matcher.is_accepting():

@@ -44,13 +44,13 @@ class StringCompletions:
         """What completes the string `begun` (its JSON, quote included), the shortest.
 
         One text for each subschema that allows what has begun; none if that takes until
-        `time.monotonic()` is `latest`.
+        `time.thread_time()` is `latest`.
         """
         if begun in self._known:
             return self._known[begun]
         found: set[bytes] = set()
         for part in range(len(self._parts)):
-            if time.monotonic() > latest:
+            if time.thread_time() > latest:
                 return []
             text = self._complete(part, begun)
             if text:

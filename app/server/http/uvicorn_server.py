@@ -10,15 +10,28 @@ GRACE = 1  # seconds that open connections have to take what is sent to them
 
 
 class Server(uvicorn.Server):
-    """Runs `stop` on the event loop as the first step of its end.
+    """Runs `start` once it takes connections, and `stop` as the first step of its end.
+
+    Both are called on the event loop.
 
     Signals are `stop_signals.StopSignals`' concern: uvicorn's own handlers would drop
     everything at the second one, and raise the first one again in the end.
     """
 
-    def __init__(self, config: uvicorn.Config, stop: Callable[[], None] | None = None):
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        start: Callable[[], None] | None = None,
+        stop: Callable[[], None] | None = None,
+    ):
         super().__init__(config)
+        self._start = start
         self._stop = stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None):
+        await super().startup(sockets)
+        if self._start is not None:
+            self._start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None):
         if self._stop is not None:

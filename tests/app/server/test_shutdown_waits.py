@@ -126,3 +126,20 @@ def test_nohup_is_respected():
         assert served.waiting() == 0
         served.end(signal.SIGINT)
         assert served.process.returncode == 0
+
+
+def test_the_address_is_shown_once_requests_are_taken():
+    """Who connects at the sight of it is told of an end that comes soon after."""
+    before = (
+        "import os, uvicorn\n"
+        "startup = uvicorn.Server.startup\n"
+        "async def slow(*args, **options):\n"
+        "    await startup(*args, **options)\n"
+        "    os.write(2, b'started\\n')\n"
+        "uvicorn.Server.startup = slow\n"
+    )
+    with started(before) as program:
+        assert program.process.stderr is not None
+        assert program.process.stderr.readline() == "started\n"
+        assert " is served at http://" in program.process.stderr.readline()
+        assert program.end(signal.SIGTERM) < SECONDS
