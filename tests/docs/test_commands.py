@@ -116,8 +116,12 @@ def parse_module(module: str, arguments: list[str]) -> None:
     with (
         mock.patch.object(sys, "argv", [module, *arguments]),
         mock.patch.object(ArgumentParser, "parse_args", parse_args),
+        mock.patch.dict(sys.modules),
         pytest.raises(Parsed),
     ):
+        # Another test may have imported it, of which runpy warns.
+        sys.modules.pop(f"{module}.__main__", None)
+        sys.modules.pop(module, None)
         runpy.run_module(module, run_name="__main__")
 
 

@@ -148,7 +148,7 @@ def test_numbers_of_many_digits(server: RunningServer, digits: int):
             assert reply.status == 400, (field, reply.body[:200])
             message = reply.json()["error"]["message"]
             assert field in message or "too many digits" in message
-        options = b'{"model":"tiny","prompt":"Hi","options":{"%s":%s}}'
+        options = b'{"model":"tiny","prompt":"Hi","options":{"num_predict":1,"%s":%s}}'
         reply = server.send("/api/generate", options % (field.encode(), number))
         assert reply.status in (200, 400), (field, reply.body[:200])
 
