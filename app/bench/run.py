@@ -18,6 +18,7 @@ from fastvlm_mlx.app import machine, terminal
 from fastvlm_mlx.app.bench import plot, roofline
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.read_input import read_input
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.config import ModelConfig
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 FORMAT = "fastvlm-mlx-bench 1"
 ENCODERS = ("mlx", "coreml-all", "coreml-ane", "coreml-gpu", "coreml-cpu")
 COLD_RUNS = 3
+_LARGEST = 64 << 20  # bytes of a report, with what stands above it
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def read(path: Path) -> dict[str, Any]:
         OptionError: the file holds no such report.
     """
     try:
-        lines = path.expanduser().read_text(encoding="utf-8").strip().splitlines()
+        data = read_input(path.expanduser(), _LARGEST)
+        lines = data.decode().strip().splitlines() if len(data) <= _LARGEST else []
         report = json.loads(lines[-1])
         if report["format"] == FORMAT:
             return report

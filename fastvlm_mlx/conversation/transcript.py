@@ -17,6 +17,7 @@ from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.conversation.history import Turn
 from fastvlm_mlx.errors import FastVLMError, ImageError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
+from fastvlm_mlx.files.read_input import read_input
 from fastvlm_mlx.processing.image_options import ImageOptions
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT = "fastvlm-mlx conversation"
 VERSION = 1
+_LARGEST = 1 << 30  # bytes; images without a path are in it
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,10 @@ def read(path: str | Path, model: "FastVLMModel") -> Transcript:
         ImageError: an image is missing or has changed.
     """
     try:
-        values = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        data = read_input(Path(path).expanduser(), _LARGEST)
+        if len(data) > _LARGEST:
+            raise ValueError(f"more than {_LARGEST >> 20} MB")
+        values = json.loads(data.decode())
         if values["format"] != FORMAT:
             raise ValueError("of another format")
         if values["version"] != VERSION:

@@ -15,9 +15,11 @@ from typing import Any
 
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from fastvlm_mlx.files.installation import install_command
+from fastvlm_mlx.files.read_input import read_input
 
 SECONDS = 3  # of processor time, for the process above
 MEMORY = 2 << 30  # bytes of address space, for the process above
+_LARGEST = 16 << 20  # bytes of a schema's file
 
 # One form of white space, so that a model cannot spend its tokens on it.
 _SPACING = {
@@ -75,8 +77,13 @@ def read_schema(path: str | Path) -> Any:
         OptionError: it is not a JSON schema that can be followed.
         OSError: the file cannot be read.
     """
+    data = read_input(Path(path), _LARGEST)
+    if len(data) > _LARGEST:
+        raise OptionError(
+            f"{path}: more than {_LARGEST >> 20} MB; give a smaller JSON schema"
+        )
     try:
-        schema = json.loads(Path(path).read_bytes())
+        schema = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise OptionError(f"{path}: not JSON ({error}); give a JSON schema") from None
     check_schema(schema)
