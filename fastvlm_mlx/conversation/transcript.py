@@ -18,6 +18,7 @@ from fastvlm_mlx.conversation.history import Turn
 from fastvlm_mlx.errors import FastVLMError, ImageError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
 from fastvlm_mlx.files.read_input import read_input
+from fastvlm_mlx.files.user_path import expand_user
 from fastvlm_mlx.processing.image_options import ImageOptions
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def write(path: str | Path, transcript: Transcript):
     path = Path(path)
     text = json.dumps(_values(transcript), ensure_ascii=False, indent=1)
     try:
-        path = path.expanduser()
+        path = expand_user(path)
         path.parent.stat()
         if path.is_file() and not _is_saved(path):
             raise ValueError("exists and is no saved conversation")
@@ -85,7 +86,7 @@ def read(path: str | Path, model: "FastVLMModel") -> Transcript:
         ImageError: an image is missing or has changed.
     """
     try:
-        data = read_input(Path(path).expanduser(), _LARGEST)
+        data = read_input(expand_user(path), _LARGEST)
         if len(data) > _LARGEST:
             raise ValueError(f"more than {_LARGEST >> 20} MB")
         values = json.loads(data.decode())
@@ -153,7 +154,7 @@ def _image(attachment: Attachment) -> dict[str, str]:
     if attachment.path is not None:
         path = attachment.path
         # So that it is found from another working directory.
-        path = path if "://" in path[:16] else str(Path(path).expanduser().absolute())
+        path = path if "://" in path[:16] else str(expand_user(path).absolute())
         return {"path": path, "hash": attachment.digest}
     assert attachment.image is not None
     png = io.BytesIO()

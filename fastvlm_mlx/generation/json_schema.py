@@ -16,6 +16,7 @@ from typing import Any
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from fastvlm_mlx.files.installation import install_command
 from fastvlm_mlx.files.read_input import read_input
+from fastvlm_mlx.files.user_path import expand_user
 
 SECONDS = 3  # of processor time, for the process above
 MEMORY = 2 << 30  # bytes of address space, for the process above
@@ -74,10 +75,15 @@ def read_schema(path: str | Path) -> Any:
     """The JSON schema in the file `path`.
 
     Raises:
-        OptionError: it is not a JSON schema that can be followed.
-        OSError: the file cannot be read.
+        OptionError: it cannot be read, or is no JSON schema that can be followed.
     """
-    data = read_input(Path(path), _LARGEST)
+    try:
+        data = read_input(expand_user(path), _LARGEST)
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise OptionError(
+            f"{path}: {reason}; give a file that holds a JSON schema"
+        ) from error
     if len(data) > _LARGEST:
         raise OptionError(
             f"{path}: more than {_LARGEST >> 20} MB; give a smaller JSON schema"

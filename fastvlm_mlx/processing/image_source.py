@@ -11,6 +11,7 @@ from PIL import Image
 
 from fastvlm_mlx.errors import ImageError
 from fastvlm_mlx.files.read_input import read_input
+from fastvlm_mlx.files.user_path import expand_user
 
 MAX_BYTES = 256 << 20  # from a URL, a pipe or standard input
 URL_TIMEOUT = 20.0  # seconds of silence
@@ -45,7 +46,7 @@ def _printable(text: str) -> str:
 def read_path(source: str | Path, name: str) -> Path | bytes:
     """The path itself for Pillow to read at leisure, or the bytes of a pipe."""
     try:
-        path = Path(source).expanduser()
+        path = expand_user(source)
         if path.is_file():
             path.open("rb").close()
             return path

@@ -69,7 +69,7 @@ def test_a_pipe_and_its_limit(pipe: Path):
 def test_nobody_writes(pipe: Path):
     with pytest.raises(ImageError, match="pipe: nobody writes to this pipe; "):
         image_source.read_path(pipe, str(pipe))
-    with pytest.raises(OSError, match="nobody writes to this pipe"):
+    with pytest.raises(OptionError, match="pipe: nobody writes to this pipe; give a"):
         json_schema.read_schema(pipe)
     with pytest.raises(OptionError, match="pipe: nobody writes to this pipe; "):
         bench.read(pipe)
