@@ -18,6 +18,8 @@ from fastvlm_mlx.app import machine, terminal
 from fastvlm_mlx.app.bench import plot, roofline
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.read_input import read_input
+from fastvlm_mlx.files.user_path import expand_user
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.config import ModelConfig
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 FORMAT = "fastvlm-mlx-bench 1"
 ENCODERS = ("mlx", "coreml-all", "coreml-ane", "coreml-gpu", "coreml-cpu")
 COLD_RUNS = 3
+_LARGEST = 64 << 20  # bytes of a report, with what stands above it
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def run(request: Request) -> None:
     report = gather(request)
     print(json.dumps(report) if request.as_json else table.table(report))
     if request.plot is not None:
-        plot.draw(report, request.plot.expanduser())
+        plot.draw(report, expand_user(request.plot))
 
 
 def compare(before: Path, after: Path, *, as_json: bool) -> None:
@@ -74,7 +77,8 @@ def read(path: Path) -> dict[str, Any]:
         OptionError: the file holds no such report.
     """
     try:
-        lines = path.expanduser().read_text(encoding="utf-8").strip().splitlines()
+        data = read_input(expand_user(path), _LARGEST)
+        lines = data.decode().strip().splitlines() if len(data) <= _LARGEST else []
         report = json.loads(lines[-1])
         if report["format"] == FORMAT:
             return report
@@ -102,7 +106,7 @@ def _check(request: Request) -> None:
     for resolution in request.resolutions:
         check_resolution(resolution)
     if request.plot is not None:
-        plot.check(request.plot.expanduser())
+        plot.check(expand_user(request.plot))
 
 
 def gather(request: Request) -> dict[str, Any]:

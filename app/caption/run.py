@@ -60,7 +60,7 @@ def run(request: Request) -> int:
     It is 1 if an image failed, or was left out of what was asked for.
     """
     check(request)
-    schema = read_schema(request.schema.expanduser()) if request.schema else None
+    schema = read_schema(request.schema) if request.schema else None
     left_out: list[str] = []
     images = find(request.paths, recursive=request.recursive, warn=left_out.append)
     for warning in left_out:

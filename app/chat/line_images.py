@@ -10,8 +10,9 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from fastvlm_mlx.files.user_path import expand_user
 
 # What a path starts with that is no word of a sentence.
 _WHOLE_PATH = re.compile(r"/|~[\w.-]*/|\.{1,2}/|file://", re.IGNORECASE)
@@ -88,7 +89,7 @@ def are_images(text: str) -> bool:
 def exists(name: str) -> bool:
     """Whether this names a file; whatever was typed, this never raises."""
     try:
-        return Path(name).expanduser().is_file()
+        return expand_user(name).is_file()
     except (OSError, ValueError, RuntimeError):
         return False
 
@@ -152,6 +153,6 @@ def _path(name: str) -> str:
             # Undecodable bytes are kept, as everywhere in Python's paths.
             return unquote(parts.path, errors="surrogateescape")
     try:
-        return str(Path(name).expanduser()) if name[:1] == "~" else name
+        return str(expand_user(name)) if name[:1] == "~" else name
     except RuntimeError:  # an unknown ~user
         return name

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.chat import line_editor, line_images, stats
 from fastvlm_mlx.errors import ContextError, OptionError
+from fastvlm_mlx.files.user_path import expand_user
 from fastvlm_mlx.generation import constrained
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def one_file(command: str, rest: str) -> Path:
     if not rest:
         raise OptionError(f"{command} takes one file; for example {command} talk.json")
     names = line_images.names(rest)
-    return Path(names[0] if len(names) == 1 else rest).expanduser()
+    return expand_user(names[0] if len(names) == 1 else rest)
 
 
 def report(error: Exception):

@@ -15,6 +15,7 @@ from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.chat import stats
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.app.session import ConversationOptions, UsageError, open_model
+from fastvlm_mlx.files.user_path import expand_user
 from fastvlm_mlx.generation.constrained import json_constraint
 from fastvlm_mlx.generation.json_schema import read_schema
 
@@ -151,7 +152,7 @@ def check_images(names: Sequence[str]) -> None:
 def is_readable(name: str) -> bool:
     """Whether a path may be an image; a pipe (`<(...)`) may, and is not touched."""
     try:
-        path = Path(name).expanduser()
+        path = expand_user(name)
         return path.exists() and not path.is_dir()
     except (OSError, ValueError, RuntimeError):
         return False

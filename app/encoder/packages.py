@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.errors import FastVLMError, OptionError
+from fastvlm_mlx.files.user_path import expand_user
 
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
@@ -27,7 +28,7 @@ def check(encoder: str, compute_units: str | None) -> bool:
             )
         # Whether coremltools is there is asked once a package is found.
         return encoder == "auto" and sys.platform == "darwin"
-    if encoder != "coreml" and not Path(encoder).expanduser().is_dir():
+    if encoder != "coreml" and not expand_user(encoder).is_dir():
         raise OptionError(
             f"--encoder {encoder}: use auto, mlx, coreml or an .mlpackage"
         )
@@ -41,7 +42,7 @@ def use(model: "FastVLM", name: str, encoder: str, compute_units: str | None) ->
     """Makes `model` encode with the package; `coreml` finds or makes its own."""
     from fastvlm_mlx import coreml_encoder
 
-    chosen = own_package(name) if encoder == "coreml" else Path(encoder).expanduser()
+    chosen = own_package(name) if encoder == "coreml" else expand_user(encoder)
     coreml_encoder.attach(model, chosen, compute_units or "all")
 
 

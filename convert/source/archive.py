@@ -18,6 +18,7 @@ from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.cache_dir import cache_dir
 from fastvlm_mlx.files.disk_space import check_free_space, format_size
 from fastvlm_mlx.files.temporary_names import temporary_folder
+from fastvlm_mlx.files.user_path import expand_user
 from fastvlm_mlx.hub.snapshot import files_read
 
 MAX_BYTES = 64 * 10**9  # the largest FastVLM, 7B in float32, is 31 GB
@@ -48,7 +49,7 @@ def unpack_archive(
     Raises:
         CheckpointError: not a sound archive of one checkpoint, or the disk is full.
     """
-    path = Path(path).expanduser()
+    path = expand_user(path)
     with _archive_errors(path):
         archive = zipfile.ZipFile(_check_file(path))
     with archive:

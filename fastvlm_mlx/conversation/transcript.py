@@ -17,6 +17,8 @@ from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.conversation.history import Turn
 from fastvlm_mlx.errors import FastVLMError, ImageError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
+from fastvlm_mlx.files.read_input import read_input
+from fastvlm_mlx.files.user_path import expand_user
 from fastvlm_mlx.processing.image_options import ImageOptions
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = "fastvlm-mlx conversation"
 VERSION = 1
+_LARGEST = 1 << 30  # bytes; images without a path are in it
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def write(path: str | Path, transcript: Transcript):
     path = Path(path)
     text = json.dumps(_values(transcript), ensure_ascii=False, indent=1)
     try:
-        path = path.expanduser()
+        path = expand_user(path)
         path.parent.stat()
         if path.is_file() and not _is_saved(path):
             raise ValueError("exists and is no saved conversation")
@@ -83,7 +86,10 @@ def read(path: str | Path, model: "FastVLMModel") -> Transcript:
         ImageError: an image is missing or has changed.
     """
     try:
-        values = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        data = read_input(expand_user(path), _LARGEST)
+        if len(data) > _LARGEST:
+            raise ValueError(f"more than {_LARGEST >> 20} MB")
+        values = json.loads(data.decode())
         if values["format"] != FORMAT:
             raise ValueError("of another format")
         if values["version"] != VERSION:
@@ -148,7 +154,7 @@ def _image(attachment: Attachment) -> dict[str, str]:
     if attachment.path is not None:
         path = attachment.path
         # So that it is found from another working directory.
-        path = path if "://" in path[:16] else str(Path(path).expanduser().absolute())
+        path = path if "://" in path[:16] else str(expand_user(path).absolute())
         return {"path": path, "hash": attachment.digest}
     assert attachment.image is not None
     png = io.BytesIO()

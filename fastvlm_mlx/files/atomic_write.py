@@ -29,6 +29,7 @@ from fastvlm_mlx.files.temporary_names import (
     signals_unwind,
     sync,
 )
+from fastvlm_mlx.files.user_path import expand_user
 from fastvlm_mlx.files.write_failure import write_failure
 
 
@@ -85,7 +86,7 @@ def _staged(
 ) -> Iterator[Path]:
     place = resolve_output(out)
     if source is not None:
-        check_apart(out, place, Path(source).expanduser().resolve(), folder)
+        check_apart(out, place, expand_user(source).resolve(), folder)
     partial, free = None, 0
     made = make_parents(out, place.parent)
     try:

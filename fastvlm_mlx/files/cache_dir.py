@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
+from fastvlm_mlx.files.user_path import expand_user
+
 
 def cache_dir() -> Path:
     """Where conversions are kept: `FASTVLM_CACHE`, or ~/.cache/fastvlm-mlx."""
     chosen = os.environ.get("FASTVLM_CACHE") or "~/.cache/fastvlm-mlx"
-    return Path(chosen).expanduser().absolute()
+    return expand_user(chosen).absolute()
 
 
 def is_in_cache(place: Path) -> bool:

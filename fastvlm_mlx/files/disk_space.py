@@ -5,11 +5,12 @@ from pathlib import Path
 
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.cache_dir import cache_dir, is_in_cache, way_out
+from fastvlm_mlx.files.user_path import expand_user
 
 
 def free_space(folder: str | Path) -> int:
     """Free bytes on the disk of `folder`, which need not exist yet."""
-    place = Path(folder).expanduser().absolute()
+    place = expand_user(folder).absolute()
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
@@ -23,7 +24,7 @@ def check_free_space(folder: str | Path, needed: int) -> None:
     """
     free = free_space(folder)
     if needed > free:
-        cached = is_in_cache(Path(folder).expanduser().absolute())
+        cached = is_in_cache(expand_user(folder).absolute())
         other = way_out(cache_dir(), full=True) if cached else "choose another place"
         raise OptionError(
             f"{folder}: {format_size(needed)} needed, {format_size(free)} free; "

@@ -9,6 +9,7 @@ from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.cache_dir import way_out
 from fastvlm_mlx.files.own_output import OutputKind, find_foreign
 from fastvlm_mlx.files.temporary_names import partial_name, reason_of, remove_stale
+from fastvlm_mlx.files.user_path import expand_user
 
 
 def check_output(
@@ -108,7 +109,7 @@ def check_replaceable(
         is_, wanted = ("folder", "file") if is_folder else ("file", "folder")
         raise OptionError(f"{out}: is a {is_}, not a {wanted}; name another output")
     # `--overwrite ~` must not delete the home folder.
-    for keep in (Path.home(), working_folder()):
+    for keep in (expand_user("~"), working_folder()):
         if folder and keep is not None and keep.resolve().is_relative_to(place):
             raise OptionError(f"{out}: holds {keep}; name another output")
     if os.path.ismount(place):

@@ -11,8 +11,14 @@ from fastvlm_mlx.files.cache_dir import cache_dir
 # What file managers leave in any folder that was looked at.
 _IGNORED = re.compile(r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini|\.directory")
 
-# Folders of the cache whose entries this program names and makes.
-_OF_CACHE = ("coreml", "converted")
+# What this program makes in folders of the cache, also while it is set aside. By name:
+# the cache may be put where the user has folders called so.
+_OF_CACHE = {
+    "converted": re.compile(r".+@\w{12}-v\d+.*"),
+    "coreml": re.compile(
+        r"\.?([0-9a-f]{16}|.+-[0-9a-f]{12}\.mlpackage)(\.replaced-.+)?"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,10 @@ def find_foreign(folder: Path, kind: OutputKind | None) -> str | None:
 
 def _is_cached(folder: Path) -> bool:
     cache = cache_dir().resolve()
-    return folder.parent in [cache / name for name in _OF_CACHE]
+    return any(
+        folder.parent == cache / name and ours.fullmatch(folder.name)
+        for name, ours in _OF_CACHE.items()
+    )
 
 
 def _look(top: Path, folder: Path, kind: OutputKind | None) -> tuple[bool, str | None]:

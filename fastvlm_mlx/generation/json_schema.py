@@ -15,9 +15,12 @@ from typing import Any
 
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from fastvlm_mlx.files.installation import install_command
+from fastvlm_mlx.files.read_input import read_input
+from fastvlm_mlx.files.user_path import expand_user
 
 SECONDS = 3  # of processor time, for the process above
 MEMORY = 2 << 30  # bytes of address space, for the process above
+_LARGEST = 16 << 20  # bytes of a schema's file
 
 # One form of white space, so that a model cannot spend its tokens on it.
 _SPACING = {
@@ -72,11 +75,21 @@ def read_schema(path: str | Path) -> Any:
     """The JSON schema in the file `path`.
 
     Raises:
-        OptionError: it is not a JSON schema that can be followed.
-        OSError: the file cannot be read.
+        OptionError: it cannot be read, or is no JSON schema that can be followed.
     """
     try:
-        schema = json.loads(Path(path).read_bytes())
+        data = read_input(expand_user(path), _LARGEST)
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise OptionError(
+            f"{path}: {reason}; give a file that holds a JSON schema"
+        ) from error
+    if len(data) > _LARGEST:
+        raise OptionError(
+            f"{path}: more than {_LARGEST >> 20} MB; give a smaller JSON schema"
+        )
+    try:
+        schema = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise OptionError(f"{path}: not JSON ({error}); give a JSON schema") from None
     check_schema(schema)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.cache_dir import cache_dir
+from fastvlm_mlx.files.user_path import expand_user
 from fastvlm_mlx.hub.conversion_record import recorded_fault
 from fastvlm_mlx.hub.snapshot import files_read, snapshot
 
@@ -29,7 +30,7 @@ def converted_dir(source: str | Path) -> Path:
     Raises:
         CheckpointError: `source` does not exist.
     """
-    place = Path(source).expanduser().resolve()
+    place = expand_user(source).resolve()
     if found := _SNAPSHOT.search(place.as_posix()):
         name, state = found["repo"], found["commit"][:12]
     elif place.exists():

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastvlm_mlx.errors import CheckpointError, DownloadError
+from fastvlm_mlx.files.user_path import expand_user
 from fastvlm_mlx.hub.download import download, hub_answers, to_stderr
 from fastvlm_mlx.hub.environment import endpoint, offline_variable
 from fastvlm_mlx.hub.local_cache import cached
@@ -105,7 +106,7 @@ def _demo() -> Path:
 
 def _existing(text: str) -> Path | None:
     try:
-        path = Path(text).expanduser()
+        path = expand_user(text)
         # A folder that merely happens to be called `demo` does not hide the model.
         if text.lower() in {"demo", *ALIASES}:
             return path if (path / "config.json").is_file() else None

@@ -5,12 +5,13 @@ ImageError, one line with that name, the fault and the way out.
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
 from fastvlm_mlx.errors import ImageError
+from fastvlm_mlx.files.read_input import read_input
+from fastvlm_mlx.files.user_path import expand_user
 
 MAX_BYTES = 256 << 20  # from a URL, a pipe or standard input
 URL_TIMEOUT = 20.0  # seconds of silence
@@ -45,14 +46,13 @@ def _printable(text: str) -> str:
 def read_path(source: str | Path, name: str) -> Path | bytes:
     """The path itself for Pillow to read at leisure, or the bytes of a pipe."""
     try:
-        path = Path(source).expanduser()
+        path = expand_user(source)
         if path.is_file():
             path.open("rb").close()
             return path
         if path.is_dir():
             raise ImageError(f"{name}: is a folder; give an image in it")
-        with path.open("rb") as file:
-            return _read_all(file.read, name)
+        return _within_limit(read_input(path, MAX_BYTES), name)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file; check the path") from None
     except (OSError, ValueError, RuntimeError) as error:
@@ -65,20 +65,17 @@ def read_stdin(name: str) -> bytes:
     try:
         if stream is None or stream.isatty():
             raise ImageError(f"{name}: nothing is piped in; try `cat IMAGE | ...`")
-        return _read_all(stream.read, name)
+        return _within_limit(stream.read(MAX_BYTES + 1), name)
     except (OSError, ValueError) as error:
         raise ImageError(f"{name}: {one_line(error)}; pipe an image") from error
 
 
-def _read_all(read: Callable[[int], bytes], name: str) -> bytes:
-    data = bytearray()
-    while chunk := read(1 << 16):
-        data += chunk
-        if len(data) > MAX_BYTES:
-            raise ImageError(
-                f"{name}: more than {MAX_BYTES >> 20} MB; save a smaller image"
-            )
-    return bytes(data)
+def _within_limit(data: bytes, name: str) -> bytes:
+    if len(data) > MAX_BYTES:
+        raise ImageError(
+            f"{name}: more than {MAX_BYTES >> 20} MB; save a smaller image"
+        )
+    return data
 
 
 def read_url(url: str, name: str) -> bytes:

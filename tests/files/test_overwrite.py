@@ -132,16 +132,32 @@ def test_it_is_looked_at_again_before_it_is_replaced(tmp_path: Path):
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_the_cache_holds_nothing_of_the_users(tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "converted/owner--m@0123456789ab-v1",
+        "converted/m-01234567@0123456789ab-v12",
+        "coreml/0123456789abcdef",
+        "coreml/m@0123456789ab-v1-0123456789ab.mlpackage",
+    ],
+)
+def test_what_the_cache_makes_is_replaced(tmp_path: Path, monkeypatch, name: str):
     monkeypatch.setenv("FASTVLM_CACHE", str(tmp_path))
-    out = tmp_path / "converted" / "m@0-v1"
+    out = tmp_path / name
     out.mkdir(parents=True)
     (out / "half").write_text("cut")
     with staged_folder(out, overwrite=True, kind=KIND) as partial:
         (partial / "weights").write_text("new")
     assert tree(out) == {"weights": b"new"}
-    other = tmp_path / "mine"
-    other.mkdir()
+
+
+@pytest.mark.parametrize(
+    "name", ["mine", "converted/photos", "coreml/app", "coreml/app.mlpackage"]
+)
+def test_the_cache_may_be_among_the_users_folders(tmp_path: Path, monkeypatch, name):
+    monkeypatch.setenv("FASTVLM_CACHE", str(tmp_path))
+    other = tmp_path / name
+    other.mkdir(parents=True)
     (other / "half").write_text("cut")
     with pytest.raises(OptionError, match="holds half"):
         check_output(other, overwrite=True, kind=KIND)
