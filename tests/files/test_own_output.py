@@ -94,7 +94,13 @@ def test_of_no_kind(tmp_path: Path):
 
 def test_folders_of_the_cache(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("FASTVLM_CACHE", str(tmp_path))
-    for name in ("converted/a", "coreml/b"):
+    model, package = "converted/a@0123456789ab-v1", f"coreml/{'0' * 16}"
+    for name in (
+        model,
+        f"{model}.replaced-1",
+        package,
+        f"coreml/a-{'0' * 12}.mlpackage",
+    ):
         assert find_foreign(fill(tmp_path / name, "anything").resolve(), KIND) is None
-    for name in ("other/a", "converted/a/deep", "a"):
+    for name in ("other/a", f"{model}/deep", "a", "converted/photos", "coreml/b"):
         assert find_foreign(fill(tmp_path / name, "anything").resolve(), KIND)
