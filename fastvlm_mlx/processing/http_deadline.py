@@ -41,7 +41,8 @@ class Deadline:
         Raises:
             TimeoutError: the deadline has passed; `function` goes on in its thread.
         """
-        if not _LOOKUPS.acquire(timeout=self.left):
+        lookups = _LOOKUPS
+        if not lookups.acquire(timeout=self.left):
             raise TimeoutError("too many names are being looked up")
         results: queue.SimpleQueue[tuple[T | None, BaseException | None]]
         results = queue.SimpleQueue()
@@ -52,7 +53,7 @@ class Deadline:
             except BaseException as error:
                 results.put((None, error))
             finally:
-                _LOOKUPS.release()
+                lookups.release()
 
         threading.Thread(target=work, name="name lookup", daemon=True).start()
         try:
