@@ -27,6 +27,8 @@ from typing import Any
 from tests.support.mutation_operators import Mutant, sample
 from tests.support.paths import ROOT
 
+NO_OUTPUT = subprocess.DEVNULL
+
 
 class Copies:
     """Copies of the tree, one for each process that runs tests."""
@@ -78,8 +80,11 @@ def tests_of(path: str, settings: dict[str, list[str]]) -> list[str]:
     return sorted(files, key=lambda file: stem not in Path(file).stem)
 
 
-def passes(copy: Path, tests: list[str], limit: float) -> bool:
-    """Whether all `tests` pass in `copy` within `limit` seconds."""
+def passes(copy: Path, tests: list[str], limit: float, output: int = NO_OUTPUT) -> bool:
+    """Whether all `tests` pass in `copy` within `limit` seconds.
+
+    pytest's report goes to the file descriptor `output`.
+    """
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
     process = subprocess.Popen(
         [*command, *tests],
@@ -87,8 +92,8 @@ def passes(copy: Path, tests: list[str], limit: float) -> bool:
         # No stale bytecode: two changes of one file can fall into one second.
         env=os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
         start_new_session=True,
     )
     try:
@@ -148,9 +153,11 @@ def main() -> int:
         copies = Copies(Path(folder), options.processes)
         every = sorted({file for files in tests.values() for file in files})
         with copies.one() as copy:
-            if not passes(copy, every, 3600):
-                print("a test fails without any change:", *every)
-                return 1
+            with tempfile.TemporaryFile("w+") as report:
+                if not passes(copy, every, 3600, report.fileno()):
+                    report.seek(0)
+                    print("a test fails without any change:", report.read()[-8000:])
+                    return 1
         # A change can make a loop endless.
         limit = 60 + 2 * (time.monotonic() - begun)
         print(f"{len(mutants)} mutants; the tests pass without them")
