@@ -18,7 +18,11 @@ from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.fastvlm import FastVLM
 from tests.mac import variants
 
-pytestmark = pytest.mark.mac  # minutes of coremltools' passes
+pytestmark = [
+    pytest.mark.mac,  # minutes of coremltools' passes
+    # coremltools leaves its temporary folders to the garbage collector.
+    pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning"),
+]
 
 Form = dict[str, tuple[str, int]]
 

@@ -67,7 +67,9 @@ def test_the_heads_that_have_a_fused_attention(metallib: bytes):
         int(size) for size in re.findall(rb"steel_attention_\w*?_bd(\d+)_", metallib)
     }
     print("fused attention for heads of", sorted(found))
-    assert found == {*FUSED_HEADS}
+    # The build for macOS 26 has one for heads of 512 too.
+    assert {*FUSED_HEADS} <= found
+    assert min(FUSED_HEADS) == min(found)
 
 
 def test_depthwise_convolutions_have_a_kernel(metallib: bytes):
