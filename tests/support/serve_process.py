@@ -59,7 +59,10 @@ class Program:
 
 
 # A busy machine takes longer than the limit on checking a schema in a subprocess.
+# Under nohup SIGHUP is ignored, and a child inherits that.
 MAIN = (
+    "import signal\n"
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     "from fastvlm_mlx.app.server.engine import schema_check\n"
     "async def check(self, schema, field):\n"
     "    pass\n"
