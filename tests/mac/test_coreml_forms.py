@@ -52,6 +52,20 @@ def forms(package: Package, prefix: str) -> dict[str, Form]:
     return found
 
 
+def of_opset(tools, package: Path, ios: int):
+    """A package as coremltools' model of the opset of iOS 16 or 18."""
+    weights = package / "Data" / "com.apple.CoreML" / "weights"
+    spec = tools.utils.load_spec(str(package))
+    if ios == 18:
+        spec.specificationVersion = 9
+        function = spec.mlProgram.functions["main"]
+        blocks = function.block_specializations
+        blocks["CoreML8"].CopyFrom(blocks[function.opset])
+        del blocks[function.opset]
+        function.opset = "CoreML8"
+    return tools.models.MLModel(spec, weights_dir=str(weights), skip_model_load=True)
+
+
 @pytest.mark.parametrize("compression", ["int8", "int8-block", "palette8", "palette6"])
 def test_compressed_weights_have_coremltools_form(
     tools, model, compression, tmp_path: Path
@@ -59,12 +73,10 @@ def test_compressed_weights_have_coremltools_form(
     ours = forms(
         mlpackage.read(variants.write(model, compression, tmp_path)), "constexpr_"
     )
-    plain = "two_sizes" if compression == "int8-block" else "float16"
     import coremltools.optimize.coreml as optimize
 
-    source = tools.models.MLModel(
-        str(variants.write(model, plain, tmp_path)), skip_model_load=True
-    )
+    plain = variants.write(model, "float16", tmp_path)
+    source = of_opset(tools, plain, 18 if compression == "int8-block" else 16)
     if compression.startswith("palette"):
         bits = int(compression[-1])
         config = optimize.OpPalettizerConfig(mode="uniform", nbits=bits)
