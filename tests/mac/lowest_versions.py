@@ -6,7 +6,6 @@ pip keeps an old mlx-lm that satisfies pyproject.toml, so its lower bounds must 
 uv installs them into an environment of its own; the test tools are today's.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,21 +19,23 @@ TESTS = ("tests/conversation", "tests/generation", "tests/model", "tests/test_lo
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         uv = [sys.executable, "-m", "uv"]
-        environment = {**os.environ, "VIRTUAL_ENV": folder}
-        subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, folder])
+        python = Path(folder, "bin", "python")
+        subprocess.run(
+            [*uv, "venv", "--quiet", "--python", sys.executable, folder], check=True
+        )
+        # `python -m uv` would install into the environment that it is run from.
+        into = ["--python", str(python)]
         for arguments in (
             ["--resolution", "lowest-direct", "--editable", ".[cpu,serve]"],
             ["pytest", "hypothesis", "jsonschema"],
         ):
             subprocess.run(
-                [*uv, "pip", "install", "--quiet", *arguments],
+                [*uv, "pip", "install", "--quiet", *into, *arguments],
                 cwd=ROOT,
-                env=environment,
                 check=True,
             )
-        python = Path(folder, "bin", "python")
-        subprocess.run([*uv, "pip", "list", "--quiet"], env=environment)
-        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS]
+        subprocess.run([*uv, "pip", "list", *into], check=True)
+        command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS]
         return subprocess.run(command, cwd=ROOT).returncode
 
 
