@@ -1,4 +1,4 @@
-"""Runs the tests of conversations and caches with the lowest versions allowed.
+"""Runs the tests of what needs a library with the lowest versions allowed.
 
     python -m tests.mac.lowest_versions
 
@@ -13,7 +13,19 @@ from pathlib import Path
 
 from tests.support.paths import ROOT
 
-TESTS = ("tests/conversation", "tests/generation", "tests/model", "tests/test_load.py")
+TESTS = (
+    "tests/conversation",  # mlx, mlx-lm
+    "tests/generation/test_batch.py",
+    "tests/generation/test_constrained.py",  # llguidance
+    "tests/model",
+    "tests/processing",  # pillow, numpy, tokenizers, idna
+    "tests/hub",  # huggingface_hub
+    "tests/app/chat",  # typer, rich
+    "tests/app/server/test_client_requests.py",  # pydantic, starlette, uvicorn
+    "tests/convert/coreml/test_mil_encoder.py",  # coremltools
+    "tests/test_load.py",
+)
+TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema", "openai", "ollama")
 
 
 def main() -> int:
@@ -27,7 +39,7 @@ def main() -> int:
         into = ["--python", str(python)]
         for arguments in (
             ["--resolution", "lowest-direct", "--editable", ".[cpu,serve]"],
-            ["pytest", "hypothesis", "jsonschema"],
+            TOOLS,
         ):
             subprocess.run(
                 [*uv, "pip", "install", "--quiet", *into, *arguments],
@@ -35,7 +47,8 @@ def main() -> int:
                 check=True,
             )
         subprocess.run([*uv, "pip", "list", *into], check=True)
-        command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS]
+        command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        command += ["--numprocesses", "2", "--dist", "loadfile", *TESTS]
         return subprocess.run(command, cwd=ROOT).returncode
 
 
