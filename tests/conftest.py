@@ -1,6 +1,7 @@
 """What tests share: the reference data, the program, small models."""
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 # A shell that starts the tests in the background has Ctrl-C ignored, and children
 # inherit that; some tests interrupt theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# float32 means float32: an M5 and CUDA would round products to TF32's 10 bits. MLX reads
+# this when it is imported.
+os.environ["MLX_ENABLE_TF32"] = "0"
 
 REFERENCES = Path(__file__).parent / "references"
 
