@@ -101,6 +101,8 @@ def prepare(image: Image.Image) -> str:
         return f"{_kind(tags)}, which is not opened; {_WAY_OUT}"
     if raw and (
         subsampled
+        or photometric == 6
+        and _SUBSAMPLING in tags  # Pillow before 13 calls full colour cut
         or planar
         and (len(image.getbands()) == 1 or _first(tags, _BITS, 1) != 8)
     ):
