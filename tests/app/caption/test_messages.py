@@ -37,11 +37,13 @@ def test_the_summary(capsys):
         "2 images to go; run the same command to go on",
     ]
     assert summary(capsys, 3, 1, 5) == [
-        "3 images captioned in 2.0 s (2.0 images/s), 1 failed:",
+        "3 images captioned in 2.0 s (1.5 images/s), 1 failed:",
         "error: 0.png: bad",
         "1 image to go; run the same command to go on",
     ]
-    assert summary(capsys, 0, 0, 1)[0] == "0 images captioned in 2.0 s (0.0 images/s)"
+    # No rate: nothing was captioned.
+    assert summary(capsys, 0, 0, 1)[0] == "0 images captioned in 2.0 s"
+    assert summary(capsys, 0, 2, 2)[0] == "0 images captioned in 2.0 s, 2 failed:"
 
 
 @pytest.mark.parametrize("failures", [10, 11, 13])
