@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from threading import Event
 from typing import Any, Protocol
 
-from fastvlm_mlx.errors import FastVLMError
+from fastvlm_mlx.errors import FastVLMError, quoted
 from fastvlm_mlx.files import installation
 
 CANCELLED = 130
@@ -117,10 +117,15 @@ def describe(error: BaseException) -> str:
             f" {installation.pip_install('mlx[cpu]')}, or mlx[cuda13] for an NVIDIA GPU"
         )
     elif isinstance(error, ImportError):
-        text = f"cannot import {error.name or 'a module'}: {error}; reinstall with pip"
+        text = (
+            f"cannot import {error.name or 'a module'}: {quoted(error)};"
+            " reinstall with pip"
+        )
     else:
         kind = type(error).__name__
-        text = f"unexpected {kind}: {error} (FASTVLM_DEBUG=1 shows the traceback)"
+        text = (
+            f"unexpected {kind}: {quoted(error)} (FASTVLM_DEBUG=1 shows the traceback)"
+        )
     return " ".join(text.split())
 
 
@@ -140,7 +145,7 @@ def _mismatch(problem: Mapping[str, Any]) -> str:
     # typer passes pydantic's wording on, which does not name what was typed.
     words = problem["msg"].removeprefix("Value error, ")
     rule = words.removeprefix("Input ").split(", unable")[0]
-    return rule if rule == words else f"{problem['input']!r} {rule}"
+    return rule if rule == words else f"{problem['input']!r:.200} {rule}"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

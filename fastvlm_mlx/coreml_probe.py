@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from fastvlm_mlx.coreml_encoder import CoreMLEncoder
-from fastvlm_mlx.errors import FastVLMError, OptionError
+from fastvlm_mlx.errors import FastVLMError, OptionError, quoted
 
 SECONDS = 120.0  # after which a probe is ended
 COMMAND = (sys.executable, "-m", "fastvlm_mlx.coreml_probe")
@@ -133,8 +133,7 @@ def main(arguments: list[str]) -> None:
     except FastVLMError as fault:
         sys.exit(f"error: {fault}")
     except Exception as fault:
-        reason = " ".join(str(fault).split()) or type(fault).__name__
-        sys.exit(f"error: {reason}")
+        sys.exit(f"error: {quoted(fault)}")
     np.save(features, found.features)
     timings = {
         "load_seconds": found.load_seconds,

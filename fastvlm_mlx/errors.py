@@ -11,6 +11,8 @@ Every message is one line: the thing, its value, the way out. The command line p
 it and exits with 1.
 """
 
+# Of what a message quotes.
+_LONGEST_QUOTE = 200
 # Longer than any path; a corrupt file can put megabytes into a message.
 _LONGEST = 10_000
 
@@ -48,3 +50,14 @@ class ImageError(FastVLMError):
 
 class OptionError(FastVLMError, ValueError):
     """An option has a value that cannot be honoured."""
+
+
+def quoted(fault: object) -> str:
+    """What a library's `fault` says, to be quoted: one line of at most 200 letters.
+
+    Libraries quote the file that they fail on, however long its lines are.
+    """
+    text = " ".join(str(fault).split()) or type(fault).__name__
+    if len(text) <= _LONGEST_QUOTE:
+        return text
+    return f"{text[: _LONGEST_QUOTE - 50]}...{text[-47:]}"

@@ -194,7 +194,7 @@ def load(
         OptionError: an unknown `dtype`.
     """
     if dtype is not None and dtype not in DTYPES:
-        raise OptionError(f"dtype {dtype!r}: unknown; use {', '.join(DTYPES)}")
+        raise OptionError(f"dtype {dtype!r:.200}: unknown; use {', '.join(DTYPES)}")
     openblas.bind()
     folder = converted(path_or_hf_repo, on_progress=on_progress)
     config = ModelConfig.from_dict(read_json(folder / "config.json"))

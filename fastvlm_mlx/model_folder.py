@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from fastvlm_mlx.errors import CheckpointError, OptionError
-from fastvlm_mlx.files.cache_dir import cache_dir
+from fastvlm_mlx.files.cache_dir import cache_dir, is_homeless
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.files.progress import Progress
 from fastvlm_mlx.files.safetensors_header import check_file
@@ -80,6 +80,8 @@ def _convert(
     # Here, not above: a converted model needs none of the converter.
     from fastvlm_mlx.convert import to_mlx
 
+    if is_homeless(out):
+        raise _unwritable(name, "this user has no home folder")
     try:
         to_mlx.convert(source, out, first_wins=True, on_progress=on_progress)
     except OptionError as fault:  # of the output, as no other option is set
@@ -90,6 +92,8 @@ def _convert(
 
 
 def _check_cache(name: str | Path) -> None:
+    if is_homeless(cache_dir()):
+        raise _unwritable(name, "this user has no home folder")
     try:
         (cache_dir() / "converted").mkdir(parents=True, exist_ok=True)
     except OSError as fault:

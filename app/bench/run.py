@@ -52,6 +52,8 @@ def run(request: Request) -> None:
     """Measures, then prints a table or one line of JSON; draws a chart if asked."""
     from fastvlm_mlx.app.bench import table
 
+    if request.plot is None:
+        terminal.check_stdout()
     _check(request)
     report = gather(request)
     print(json.dumps(report) if request.as_json else table.table(report))
@@ -63,6 +65,7 @@ def compare(before: Path, after: Path, *, as_json: bool) -> None:
     """Print how the second of two reports compares with the first."""
     from fastvlm_mlx.app.bench import table
 
+    terminal.check_stdout()
     old, new = read(before), read(after)
     ratios = table.ratios(old, new)
     if not ratios:

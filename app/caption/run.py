@@ -221,8 +221,9 @@ def format_rate(images: int, seconds: float) -> str:
 
 def _summarize(captions: int, failures: list[str], todo: int, seconds: float):
     done = captions + len(failures)
-    rate = format_rate(done, seconds)
-    text = f"{_count(captions)} captioned in {seconds:.1f} s ({rate})"
+    text = f"{_count(captions)} captioned in {seconds:.1f} s"
+    if captions:  # failures are quick, and no measure of anything
+        text += f" ({format_rate(captions, seconds)})"
     if failures:
         text += f", {len(failures)} failed:"
     terminal.note(text)

@@ -3,6 +3,7 @@
 The answer goes to stdout; the prompt is readline's, the rest goes to stderr.
 """
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -189,7 +190,8 @@ class Repl:
     def save(self, rest: str) -> None:
         """`/save FILE`: the conversation as JSON."""
         path = one_file("/save", rest)
-        if path.exists() and path.resolve() not in self.own_files:
+        # Not `path.exists()`, which raises for a name that is too long.
+        if os.path.exists(path) and path.resolve() not in self.own_files:
             raise OptionError(f"{path} exists; choose another name or remove it first")
         self.conversation.save(path)
         self.own_files.add(path.resolve())
@@ -214,7 +216,12 @@ def one_file(command: str, rest: str) -> Path:
     if not rest:
         raise OptionError(f"{command} takes one file; for example {command} talk.json")
     names = line_images.names(rest)
-    return expand_user(names[0] if len(names) == 1 else rest)
+    name = names[0] if len(names) == 1 else rest
+    if name.endswith("/"):  # which a Path would forget
+        raise OptionError(
+            f"{name}: names a folder; {command} takes a file, such as {name}talk.json"
+        )
+    return expand_user(name)
 
 
 def report(error: Exception):

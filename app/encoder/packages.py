@@ -28,9 +28,11 @@ def check(encoder: str, compute_units: str | None) -> bool:
             )
         # Whether coremltools is there is asked once a package is found.
         return encoder == "auto" and sys.platform == "darwin"
-    if encoder != "coreml" and not expand_user(encoder).is_dir():
+    # Not the working folder, which an empty path is.
+    named = bool(encoder) and expand_user(encoder).is_dir()
+    if encoder != "coreml" and not named:
         raise OptionError(
-            f"--encoder {encoder}: use auto, mlx, coreml or an .mlpackage"
+            f"--encoder {encoder or repr('')}: use auto, mlx, coreml or an .mlpackage"
         )
     from fastvlm_mlx import coreml_encoder
 

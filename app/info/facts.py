@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_mlx.app import machine
+from fastvlm_mlx.app import machine, terminal
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.config import ModelConfig
@@ -22,6 +22,7 @@ def run(model: str, *, as_json: bool, refresh: bool = False) -> None:
     """Print what is known about a model."""
     from fastvlm_mlx.app.info.table import table
 
+    terminal.check_stdout()
     facts = gather(model, refresh=refresh)
     print(json.dumps(facts, indent=2) if as_json else table(facts))
 

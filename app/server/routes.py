@@ -37,6 +37,7 @@ from fastvlm_mlx.app.server.http.access import (
     SecurityHeadersMiddleware,
 )
 from fastvlm_mlx.app.server.http.errors import APIError, busy, one_line
+from fastvlm_mlx.app.server.http.request_target import RequestTargetMiddleware
 from fastvlm_mlx.app.server.http.shutdown import OpenRequests, ShutdownMiddleware
 
 MAX_FETCHES = 4  # at once
@@ -205,6 +206,7 @@ def build(
     # From the outside in. Not Starlette's `middleware`: its own error handling, which
     # sends a plain 500, would be outside these.
     stack = (
+        Middleware(RequestTargetMiddleware),
         Middleware(
             RequestLogMiddleware,
             paths={route.path for route in routes},

@@ -72,7 +72,7 @@ def evaluate(
         OptionError: an unknown mode, or an input is missing or misshapen.
     """
     if mode not in MODES:
-        raise OptionError(f"mode {mode!r}: unknown; use {', '.join(MODES)}")
+        raise OptionError(f"mode {mode!r:.200}: unknown; use {', '.join(MODES)}")
     values: dict[str, Any] = {}
     for each in function.inputs:
         given = inputs.get(each.name)

@@ -191,7 +191,7 @@ def _value(named: Any) -> Value:
 
 def _operation(operation: Any, root: Path) -> Operation:
     if not operation.outputs:
-        raise ValueError(f"an operation {operation.type!r} has no output")
+        raise ValueError(f"an operation {operation.type!r:.200} has no output")
     inputs: dict[str, list[str | np.ndarray]] = {
         name: [
             each.name

@@ -57,11 +57,11 @@ def package_file(folder: Path, name: str, largest: int) -> Path:
     """
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
-        raise ValueError(f"{name!r} is not the name of a file in it")
+        raise ValueError(f"{name!r:.200} is not the name of a file in it")
     path = folder / name
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{name!r} is not a regular file")
+        raise ValueError(f"{name!r:.200} is not a regular file")
     if found.st_size > largest:
-        raise ValueError(f"{name!r} has {found.st_size} bytes, {largest} at most")
+        raise ValueError(f"{name!r:.200} has {found.st_size} bytes, {largest} at most")
     return path

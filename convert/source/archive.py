@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from fastvlm_mlx.errors import CheckpointError, OptionError
+from fastvlm_mlx.errors import CheckpointError, OptionError, quoted
 from fastvlm_mlx.files.cache_dir import cache_dir
 from fastvlm_mlx.files.disk_space import check_free_space, format_size
 from fastvlm_mlx.files.temporary_names import temporary_folder
@@ -105,7 +105,9 @@ def _check_entries(
     for entry in listed:
         name = entry.filename
         if fault := _fault(entry):
-            raise CheckpointError(f"{path}: entry {name!r} {fault}; do not trust it")
+            raise CheckpointError(
+                f"{path}: entry {name!r:.200} {fault}; do not trust it"
+            )
         if entry.flag_bits & 1:
             raise CheckpointError(f"{path}: is encrypted; unpack it, pass the folder")
         if entry.is_dir():
@@ -113,7 +115,7 @@ def _check_entries(
         # Names that differ in case only are one file on most Macs.
         if name.casefold() in seen:
             raise CheckpointError(
-                f"{path}: entry {name!r} comes twice; do not trust it"
+                f"{path}: entry {name!r:.200} comes twice; do not trust it"
             )
         seen.add(name.casefold())
         files[name] = entry
@@ -121,7 +123,7 @@ def _check_entries(
         for parent in PurePosixPath(name.casefold()).parents:
             if str(parent) in seen:
                 raise CheckpointError(
-                    f"{path}: entry {name!r} lies in a file; do not trust it"
+                    f"{path}: entry {name!r:.200} lies in a file; do not trust it"
                 )
     return {n: e for n, e in files.items() if not _is_junk(n)}
 
@@ -245,7 +247,7 @@ def _archive_errors(path: Path) -> Iterator[None]:
         yield
     except NotImplementedError as error:  # a compression Python lacks
         raise CheckpointError(
-            f"{path}: packed in a way not known here ({error}); "
+            f"{path}: packed in a way not known here ({quoted(error)}); "
             "unpack it, pass the folder"
         ) from error
     except _DAMAGE as error:

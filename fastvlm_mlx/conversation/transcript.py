@@ -52,9 +52,11 @@ def write(path: str | Path, transcript: Transcript):
     Raises:
         FastVLMError: the file cannot be written, or is somebody else's.
     """
-    path = Path(path)
+    named, path = str(path), Path(path)
     text = json.dumps(_values(transcript), ensure_ascii=False, indent=1)
     try:
+        if named.endswith("/"):
+            raise ValueError("names a folder")
         path = expand_user(path)
         path.parent.stat()
         if path.is_file() and not _is_saved(path):

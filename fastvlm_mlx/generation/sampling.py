@@ -57,10 +57,12 @@ class Sampling:
         try:
             object.__setattr__(self, "stop", tuple(stop))
         except TypeError:
-            raise OptionError(f"stop {stop!r}: give texts, such as ['END']") from None
+            raise OptionError(
+                f"stop {stop!r:.200}: give texts, such as ['END']"
+            ) from None
         if not all(isinstance(text, str) and text for text in self.stop):
             raise OptionError(
-                f"stop {list(self.stop)!r}: give texts that are not empty"
+                f"stop {list(self.stop)!r:.200}: give texts that are not empty"
             )
         self._check("temperature", float, 0, math.inf, "0 is greedy, 0.7 is lively")
         self._check("top_p", float, 0, 1, "1 is off")
@@ -74,7 +76,9 @@ class Sampling:
         if self.seed is not None:
             self._check("seed", int, 0, 2**32 - 1, "any whole number there will do")
         if not isinstance(self.ignore_eos, bool):
-            raise OptionError(f"ignore_eos {self.ignore_eos!r}: must be True or False")
+            raise OptionError(
+                f"ignore_eos {self.ignore_eos!r:.200}: must be True or False"
+            )
 
     @property
     def is_greedy(self) -> bool:

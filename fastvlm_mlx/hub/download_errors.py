@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Iterator
 
-from fastvlm_mlx.errors import DownloadError
+from fastvlm_mlx.errors import DownloadError, quoted
 from fastvlm_mlx.hub.environment import cache_variable, proxies
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP)
@@ -59,7 +59,7 @@ def explain(error: BaseException, label: str, endpoint: str) -> DownloadError:
         why = "your token has a letter no token has; run `hf auth login`"
     else:
         first = (str(error) or type(error).__name__).strip().splitlines()[0]
-        why = f"download failed ({first}); run it again"
+        why = f"download failed ({quoted(first)}); run it again"
     return DownloadError(f"{label}: {why}")
 
 

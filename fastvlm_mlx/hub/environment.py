@@ -5,7 +5,7 @@ import re
 from urllib.parse import urlsplit
 
 from fastvlm_mlx.errors import DownloadError
-from fastvlm_mlx.files.cache_dir import hub_cache_dir
+from fastvlm_mlx.files.cache_dir import hub_cache_dir, is_homeless
 
 _HUB = "https://huggingface.co"
 _TRUE = {"1", "ON", "YES", "TRUE"}
@@ -74,6 +74,11 @@ def check_environment() -> None:
     """
     endpoint()
     store = hub_cache_dir()
+    if is_homeless(store):
+        raise DownloadError(
+            f"{store}: downloads cannot be kept there, as this user has no home folder;"
+            f" set {cache_variable()} to a folder with room that can be written"
+        )
     there = next(place for place in (store, *store.parents) if place.exists())
     if not there.is_dir():
         raise DownloadError(

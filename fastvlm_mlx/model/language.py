@@ -18,7 +18,7 @@ import mlx.nn as nn
 
 from fastvlm_mlx.cpu.mlx_lm_patch import use_cpu_kernels
 from fastvlm_mlx.device import check_not_forked
-from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.errors import CheckpointError, quoted
 from fastvlm_mlx.model.text_config import TextConfig
 
 _lock = RLock()
@@ -74,7 +74,8 @@ def build(config: TextConfig) -> nn.Module:
         ValueError,
     ) as fault:
         raise CheckpointError(
-            f"config.json: mlx-lm cannot build this {config.model_type} ({fault})"
+            f"config.json: mlx-lm cannot build this {config.model_type}"
+            f" ({quoted(fault)})"
         ) from fault
 
 

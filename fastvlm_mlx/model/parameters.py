@@ -7,7 +7,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from fastvlm_mlx.device import device_dtype, on_cpu, on_gpu, without_bfloat16
-from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.errors import CheckpointError, quoted
 from fastvlm_mlx.model.ffn_biases import fold_ffn_biases
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.weights.quantization import (
@@ -84,8 +84,9 @@ def assign(
     try:
         model.load_weights(list(cast(tensors, dtype).items()), strict=True)
     except ValueError as fault:
+        first = str(fault).splitlines()[0]
         raise CheckpointError(
-            f"the weights do not fit config.json ({str(fault).splitlines()[0]});"
+            f"the weights do not fit config.json ({quoted(first)});"
             " convert the checkpoint again"
         ) from fault
     if on_gpu() and model.vision_tower is not None:

@@ -95,7 +95,7 @@ def encode_turn(
     """
     if template not in CHAT_TEMPLATES:
         raise OptionError(
-            f"template {template!r}: choose one of {', '.join(CHAT_TEMPLATES)}"
+            f"template {template!r:.200}: choose one of {', '.join(CHAT_TEMPLATES)}"
         )
     style = CHAT_TEMPLATES[template]
     system = style.system if system is None else system

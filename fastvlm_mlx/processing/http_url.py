@@ -11,6 +11,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import idna
 
+from fastvlm_mlx.errors import quoted
+
 PORTS = {"http": 80, "https": 443}
 _SAFE = "%/:?#[]@!$&'()*+,;=~|"  # not quoted in a request target
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -89,7 +91,7 @@ def ascii_host(host: str) -> str:
         try:
             host = idna.encode(host, uts46=True).decode("ascii")
         except UnicodeError as error:  # idna's own errors among them
-            raise ValueError(f"a host name that is none ({error})") from None
+            raise ValueError(f"a host name that is none ({quoted(error)})") from None
     host = host.lower().removesuffix(".")
     if len(host) > 253 or not _NAME.fullmatch(host):
         raise ValueError("a host name that is none")

@@ -26,14 +26,15 @@ from fastvlm_mlx.processing.image_source import (
     read_stdin,
     read_url,
 )
+from fastvlm_mlx.processing.libtiff_messages import quiet_libtiff
 
 MAX_PIXELS = 200_000_000  # the largest phone cameras; 800 MB once decoded
 MAX_SIDE = 65_535  # JPEG's own limit; keeps the padded square within reach
 
 Source = Image.Image | str | Path | bytes | BinaryIO | np.ndarray
 
-# The warning filters and Pillow's pixel limit belong to the whole process: one image
-# at a time may change and restore them.
+# The warning filters, Pillow's pixel limit and libtiff's messages belong to the whole
+# process: one image at a time may change and restore them.
 _PILLOW = threading.Lock()
 
 
@@ -125,7 +126,7 @@ def _pillow(name: str, file: BinaryIO | None = None) -> Iterator[None]:
 
     `file`, if there is one, says what it is that Pillow does not know.
     """
-    with _PILLOW, warnings.catch_warnings():
+    with _PILLOW, warnings.catch_warnings(), quiet_libtiff():
         warnings.simplefilter("ignore")
         theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS
         try:

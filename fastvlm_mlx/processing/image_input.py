@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fastvlm_mlx.errors import ImageError
+from fastvlm_mlx.errors import ImageError, quoted
 
 
 def plain(source: Any) -> Any:
@@ -35,7 +35,9 @@ def _read(file: Any) -> bytes:
     try:
         data = file.read()
     except (OSError, ValueError) as error:
-        raise ImageError(f"{name}: cannot be read ({error}); open it again") from error
+        raise ImageError(
+            f"{name}: cannot be read ({quoted(error)}); open it again"
+        ) from error
     if not isinstance(data, bytes):
         raise ImageError(f"{name}: not opened as binary; use open(PATH, 'rb')")
     if not data:

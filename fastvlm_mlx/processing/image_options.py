@@ -66,7 +66,9 @@ def check_resolution(resolution: int) -> int:
         OptionError: it is not a multiple of 64 up to MAX_RESOLUTION.
     """
     if isinstance(resolution, bool) or not isinstance(resolution, int):
-        raise OptionError(f"resolution {resolution!r}: give a whole number of pixels")
+        raise OptionError(
+            f"resolution {resolution!r:.200}: give a whole number of pixels"
+        )
     if resolution % 64 or not 64 <= resolution <= MAX_RESOLUTION:
         near = min(max(64, round(resolution / 64) * 64), MAX_RESOLUTION)
         raise OptionError(
@@ -83,7 +85,7 @@ def check_fit(fit: str) -> str:
         OptionError: it is not one of FITS.
     """
     if fit not in FITS:
-        raise OptionError(f"fit {fit!r}: choose one of {', '.join(FITS)}")
+        raise OptionError(f"fit {fit!r:.200}: choose one of {', '.join(FITS)}")
     return fit
 
 
@@ -108,5 +110,5 @@ def parse_tiles(text: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"\s*(\d{1,4})\s*[xX\u00d7]\s*(\d{1,4})\s*", text)
     if match is None:
-        raise OptionError(f"tiles {text!r}: give rows x columns, such as 2x3")
+        raise OptionError(f"tiles {text!r:.200}: give rows x columns, such as 2x3")
     return check_tiles(int(match[1]), int(match[2]))

@@ -133,7 +133,7 @@ def select_grid(
         best = None
     if best is None:
         raise OptionError(
-            f"image_grid_pinpoints {pinpoints!r}: give pairs of pixels "
+            f"image_grid_pinpoints {pinpoints!r:.200}: give pairs of pixels "
             "such as [[512, 512], [1024, 512]]"
         )
     return best

@@ -99,12 +99,25 @@ def describe(file: BinaryIO) -> str:
         return _VECTOR.format("a Windows metafile (EMF)")
     if head[128:132] == b"DICM":
         return _OTHER.format("a DICOM image")
+    if _is_targa(head):
+        return _OTHER.format("a Targa image (TGA)")
     for start, fault in _STARTS.items():
         if head.startswith(start):
             return fault
     if _PORTABLE.match(head):
         return _OTHER.format("a portable anymap (PNM) or a damaged one")
     return _of_text(head)
+
+
+def _is_targa(head: bytes) -> bool:
+    """By its fields, as it has no mark of its own; one begins as cursors do."""
+    if len(head) < 18 or head[1] > 1 or head[2] not in (1, 2, 3, 9, 10, 11):
+        return False
+    # Without a palette there is none of its size; a cursor has the number of images.
+    plain = head[1] == 1 or not any(head[3:8])
+    sides = int.from_bytes(head[12:14], "little"), int.from_bytes(head[14:16], "little")
+    depths = (1, 8, 15, 16, 24, 32)
+    return plain and all(sides) and head[16] in depths and head[17] < 0x40
 
 
 def _of_brands(head: bytes) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.errors import CheckpointError, quoted
 from fastvlm_mlx.files.json_file import read_json, read_text
 from fastvlm_mlx.files.model_file import check_model_file, unreadable
 from fastvlm_mlx.processing.token_ids import check_vocabulary, read_stop_ids
@@ -210,7 +210,7 @@ def read(folder: Path, vocab_size: int | None = None) -> tokenizers.Tokenizer:
     # The library raises bare Exception for damaged files.
     except Exception as error:
         raise CheckpointError(
-            f"{damaged}: damaged ({' '.join(str(error).split())}); download it again"
+            f"{damaged}: damaged ({quoted(error)}); download it again"
         ) from error
     return _qwen2(bpe, folder)
 
@@ -235,8 +235,8 @@ def _qwen2(bpe: models.BPE, folder: Path) -> tokenizers.Tokenizer:
         # The library numbers added tokens itself, from the end of the vocabulary.
         if tokenizer.token_to_id(token.content) != id:
             raise CheckpointError(
-                f"{folder}: the id {id} of {token.content} does not follow vocab.json; "
-                "copy tokenizer.json from the original model"
+                f"{folder}: the id {id} of {token.content:.60} does not follow"
+                " vocab.json; copy tokenizer.json from the original model"
             )
     return tokenizer
 

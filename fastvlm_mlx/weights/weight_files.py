@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import mlx.core as mx
 
-from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.errors import CheckpointError, quoted
 from fastvlm_mlx.files.installation import install_command
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.files.model_file import check_regular
@@ -141,7 +141,7 @@ def load_tensors(file: Path) -> Tensors:
     try:
         loaded = mx.load(_for_mlx(file), format="safetensors")
     except (RuntimeError, ValueError, OSError) as fault:
-        reason = str(fault).splitlines()[0].removeprefix("[load_safetensors] ")
+        reason = quoted(fault).removeprefix("[load_safetensors] ")
         raise CheckpointError(
             f"{file}: damaged or incomplete ({reason}); download it again"
         ) from fault

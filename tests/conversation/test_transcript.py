@@ -242,12 +242,17 @@ def test_saving_replaces_conversations_only(model, tmp_path, monkeypatch):
         (tmp_path / "pipe", "is a device, a pipe or a socket"),
         ("/dev/null", "is a device, a pipe or a socket"),
         ("-", "cannot be written to standard output"),
+        (tmp_path / ("long" * 75), "File name too long"),
     ):
         with pytest.raises(FastVLMError) as caught:
             conversation.save(path)
         assert str(caught.value) == (
             f"{path}: the conversation cannot be saved ({reason}); give another path"
         )
+    with pytest.raises(
+        FastVLMError, match=r"/home: .* \(names a folder\); give another"
+    ):
+        conversation.save(f"{tmp_path}/home/")
     assert (tmp_path / "photo.png").read_bytes() == b"\x89PNG"
     assert (tmp_path / "mine.json").read_text() == '{"format": "mine"}'
     assert sorted(os.listdir(tmp_path)) == sorted(

@@ -87,6 +87,13 @@ def test_files(made):
     )
 
 
+def test_an_existing_folder_stays(made, reference):
+    before = (made.out / "config.json").stat().st_ino
+    with pytest.raises(OptionError, match=": exists already; name another output or"):
+        to_ios.export(reference / "llava-mini", made.out)
+    assert (made.out / "config.json").stat().st_ino == before
+
+
 def test_config_decodes(made):
     config = read(made, "config.json")
     for key, kind in REQUIRED.items():

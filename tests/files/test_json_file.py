@@ -51,6 +51,7 @@ def test_damaged_files(tmp_path: Path, data: bytes, line: str):
 
 
 def test_a_file_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert json_file._LARGEST == 2**30  # what is read into memory at most, in bytes
     monkeypatch.setattr(json_file, "_LARGEST", 8)
     (tmp_path / "a.json").write_text('{"a":1}')
     assert read_json(tmp_path / "a.json") == {"a": 1}

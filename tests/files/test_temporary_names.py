@@ -133,3 +133,19 @@ def test_a_name_that_is_not_unicode(tmp_path: Path):
     with staged_folder(tmp_path / name):
         pass
     assert os.listdir(os.fsencode(tmp_path)) == [b"caf\xe9"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("n" * 180, "n" * 180),
+        ("n" * 181, "n" * 180 + "~"),
+        ("n" * 240, "n" * 180 + "~"),
+        ("é" * 127, "é" * 90 + "~"),
+        ("n" + "é" * 120, "n" + "é" * 89 + "~"),
+    ],
+)
+def test_a_long_name_keeps_what_fits_of_its_start(name: str, kept: str):
+    stem = temporary_names.stem(name)
+    assert stem[: len(kept) + 1] == f".{kept}"
+    assert len(stem) == 1 + len(kept) + (8 if kept.endswith("~") else 0)

@@ -27,6 +27,18 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        if self.path.startswith("/status/"):
+            self.send_response(int(self.path[8:]), "a reason")
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"body")
+            return
+        if self.path == "/cut":
+            self.send_response(200)
+            self.send_header("Content-Length", "9")
+            self.end_headers()
+            self.wfile.write(b"half")
+            return
         body = f"{self.path} {self.headers.get('proxy-authorization')}".encode()
         self.send_response(200)
         if self.path == "/packed-twice":
@@ -110,3 +122,41 @@ def test_codings_may_come_in_several_headers(port: int):
     policy = FetchPolicy(99, 5, 5)
     url = f"http://127.0.0.1:{port}/packed-twice"
     assert http_client.fetch(url, policy) == b"/packed-twice None"
+
+
+@pytest.mark.parametrize("status", [200, 203])
+def test_statuses_that_bring_the_content(port: int, status: int):
+    policy = FetchPolicy(99, 5, 5)
+    url = f"http://127.0.0.1:{port}/status/{status}"
+    assert http_client.fetch(url, policy) == b"body"
+
+
+@pytest.mark.parametrize("status", [201, 202, 205, 206, 300, 304, 404, 503])
+def test_other_statuses(port: int, status: int):
+    with pytest.raises(http_errors.BadStatus) as caught:
+        http_client.fetch(
+            f"http://127.0.0.1:{port}/status/{status}", FetchPolicy(9, 5, 5)
+        )
+    error = caught.value
+    assert (error.host, error.status, error.reason) == ("127.0.0.1", status, "a reason")
+
+
+def test_a_body_that_is_cut(port: int):
+    with pytest.raises(http_errors.Incomplete) as caught:
+        http_client.fetch(f"http://127.0.0.1:{port}/cut", FetchPolicy(9, 5, 5))
+    error = caught.value
+    assert (error.host, error.received, error.announced) == ("127.0.0.1", 4, 9)
+
+
+def test_addresses_that_are_none(port: int):
+    policy = FetchPolicy(99, 5, 5)
+    with pytest.raises(http_errors.BadURL, match="^not http or https") as caught:
+        http_client.fetch("ftp://images.invalid/a", policy)
+    assert (caught.value.host, caught.value.redirect) == ("", None)
+    with pytest.raises(http_errors.BadURL, match="^not http or https") as caught:
+        http_client.fetch(
+            f"http://127.0.0.1:{port}/redirectftp://images.invalid/", policy
+        )
+    redirect = caught.value.redirect
+    assert redirect is not None and redirect.status == 302
+    assert caught.value.host == redirect.host == "127.0.0.1"

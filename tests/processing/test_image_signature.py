@@ -89,6 +89,7 @@ def test_an_avif_that_pillow_cannot_open(monkeypatch):
         ("DDS", "a DirectDraw surface (DDS)"),
         ("PPM", "a portable anymap (PNM) or a damaged one"),
         ("PCX", "a PCX image"),
+        ("TGA", "a Targa image (TGA)"),
     ],
 )
 def test_formats_that_only_a_server_refuses(format, kind):
@@ -124,3 +125,41 @@ def test_stubs_of_pillow_are_named():
     fault = refused(data, f"image of {len(data)} bytes")
     assert fault == "HDF5 is not opened; save it as PNG"
     assert Image.MAX_IMAGE_PIXELS is not None
+
+
+def targa(kind: int, depth: int, *, palette: int = 0, order: int = 0) -> bytes:
+    size = struct.pack("<HHB", 0, 256 * palette, 24 * palette)
+    frame = struct.pack("<HHHHBB", 0, 0, 5, 4, depth, order)
+    return bytes([0, palette, kind]) + size + frame + bytes(200)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(targa(2, 15), targa(2, 24), targa(2, 32, order=0x28), targa(3, 8)),
+        *(targa(1, 8, palette=1), targa(9, 8, palette=1), targa(10, 24), targa(11, 8)),
+        *(targa(2, 24)[:18], b"\x05" + targa(2, 16)[1:]),
+    ],
+)
+def test_targa_images(data):
+    with pytest.raises(ImageError, match=r": a Targa image \(TGA\), which is not"):
+        size_of(data, FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"\0\0\2\0\1\0\x20\x20\0\0\1\0\1\0\x18\0\x18\0" + bytes(99), "a cursor"),
+        (b"\0\0\1\0\1\0\x20\x20\0\0\1\0\1\0\x18\0\x18\0" + bytes(99), "an icon"),
+        (targa(2, 24)[:17], "a cursor"),
+        (targa(2, 24)[:12] + b"\0\0" + targa(2, 24)[14:], "a cursor"),
+        (targa(2, 24)[:14] + b"\0\0" + targa(2, 24)[16:], "a cursor"),
+        (targa(2, 23), "a cursor"),
+        (targa(2, 24, order=0x40), "a cursor"),
+        (targa(4, 24), "not an image"),
+        (targa(2, 24, palette=2), "not an image"),
+    ],
+)
+def test_what_is_no_targa_image(data, kind):
+    with pytest.raises(ImageError, match=f": {kind}"):
+        size_of(data, FORMATS)

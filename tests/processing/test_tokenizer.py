@@ -190,6 +190,18 @@ def test_damaged_folders(tmp_path: Path, files: dict[str, str], message: str):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("field", ["version", "truncation"])
+def test_a_long_text_in_a_damaged_file_is_not_quoted_whole(tmp_path: Path, field: str):
+    values = json.loads((MINI / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values | {field: "x " * 5000}))
+    with pytest.raises(CheckpointError) as caught:
+        Tokenizer(tmp_path)
+    message = str(caught.value)
+    start = f"{tmp_path}/tokenizer.json: damaged ("
+    assert message.startswith(start) and message.endswith("); download it again")
+    assert 100 < len(message) - len(start) < 230
+
+
 # Llama
 
 

@@ -20,6 +20,11 @@ from tests.support import page_browser  # noqa: E402
 from tests.support.mock_model import make_image  # noqa: E402
 from tests.support.page_browser import Script, resize  # noqa: E402
 
+SHOWN = """
+    return [...document.querySelectorAll(arguments[0])]
+      .map((each) => each.checkVisibility() ? each.innerText.trim() : "");
+"""
+
 
 class Page:
     """What a person does with the page, and what they see."""
@@ -43,8 +48,8 @@ class Page:
         return self[name].get_attribute("textContent")
 
     def all(self, selector: str) -> list[str]:
-        found = self.browser.find_elements(By.CSS_SELECTOR, selector)
-        return [each.text for each in found]
+        # In one go: the page may draw them anew at any time.
+        return self.run(SHOWN, selector)
 
     def run(self, code: str, *arguments: object) -> Any:
         return self.browser.execute_script(code, *arguments)

@@ -9,6 +9,7 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.weights import weight_files as weight_file_names
 from fastvlm_mlx.weights.weight_files import (
     INDEX,
     load_all_tensors,
@@ -66,6 +67,18 @@ def test_a_missing_shard_without_an_index(tmp_path: Path, missing: int):
     assert refused(tmp_path) == (
         f"{tmp_path}: shard {missing} of 3 is missing; download it too"
     )
+
+
+def test_the_last_of_very_many_shards():
+    files = [Path(f"model-{n:06}-of-100000.safetensors") for n in range(1, 10**5)]
+    with pytest.raises(CheckpointError, match=": shard 100000 of 100000 is missing"):
+        weight_file_names._check_shards(files)
+    weight_file_names._check_shards([*files, Path("m-100000-of-100000.safetensors")])
+
+
+def test_a_name_that_claims_any_number_of_shards():
+    with pytest.raises(CheckpointError, match=f": shard 1 of {10**15} is missing"):
+        weight_file_names._check_shards([Path(f"model-2-of-{10**15}.safetensors")])
 
 
 @pytest.mark.parametrize(

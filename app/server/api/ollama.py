@@ -52,12 +52,11 @@ async def generation_request(
         lambda: [_message(request, at, message) for at, message in enumerate(sent)]
     )
     system, turns = merge_turns(messages, limits)
-    form = _response_format(request.format)
     return GenerationRequest(
         messages=turns,
         system=system,
-        sampling=_sampling(request.options or schema.Options.model_validate({}), form),
-        response_format=form,
+        sampling=_sampling(request.options or schema.Options.model_validate({})),
+        response_format=_response_format(request.format),
         names=_NAMES,
     )
 
@@ -88,17 +87,14 @@ def _message(
     return Message(message.role, message.content or "", images, fields)
 
 
-def _sampling(
-    options: schema.Options, response_format: ResponseFormat | None
-) -> dict[str, Any]:
+def _sampling(options: schema.Options) -> dict[str, Any]:
     values = {
         "temperature": options.temperature,
         "top_p": options.top_p,
         "top_k": options.top_k,
         "min_p": options.min_p,
         "repetition_penalty": options.repeat_penalty,
-        # What ends within a text would not be JSON.
-        "stop": None if response_format else options.stop,
+        "stop": options.stop,
     }
     if options.num_predict is not None:
         # Without a limit the answer may fill the context.

@@ -32,6 +32,8 @@ async def generation_request(
     """
     for name, allowed in schema.UNSUPPORTED.items():
         value = getattr(request, name)
+        if name in schema.CHOICES and getattr(request, schema.CHOICES[name]) == "none":
+            continue  # they are not to be called
         if value is not None and not _is_one_of(value, allowed):
             only = " or ".join(json.dumps(one) for one in (*allowed, None))
             raise APIError(
@@ -93,8 +95,7 @@ def _sampling(request: schema.ChatRequest) -> dict[str, Any]:
         "min_p": request.min_p,
         "repetition_penalty": request.repetition_penalty,
         "seed": None if request.seed is None else request.seed % 2**32,
-        # What ends within a text would not be JSON.
-        "stop": None if _response_format(request) else request.stop,
+        "stop": request.stop,
     }
     return sampling_options(values)
 

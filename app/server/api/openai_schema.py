@@ -217,3 +217,5 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
 }
+# What may hold anything if the field that chooses among it says "none".
+CHOICES = {"tools": "tool_choice", "functions": "function_call"}

@@ -1,5 +1,7 @@
 """What `caption` says at its end, of old lines, and of options that cannot be."""
 
+import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -7,7 +9,7 @@ import pytest
 
 from fastvlm_mlx.app import session
 from fastvlm_mlx.app.caption import resume, run
-from fastvlm_mlx.app.caption.records import JSONLines
+from fastvlm_mlx.app.caption.records import JSONLines, Record
 from fastvlm_mlx.errors import FastVLMError
 
 
@@ -37,11 +39,13 @@ def test_the_summary(capsys):
         "2 images to go; run the same command to go on",
     ]
     assert summary(capsys, 3, 1, 5) == [
-        "3 images captioned in 2.0 s (2.0 images/s), 1 failed:",
+        "3 images captioned in 2.0 s (1.5 images/s), 1 failed:",
         "error: 0.png: bad",
         "1 image to go; run the same command to go on",
     ]
-    assert summary(capsys, 0, 0, 1)[0] == "0 images captioned in 2.0 s (0.0 images/s)"
+    # No rate: nothing was captioned.
+    assert summary(capsys, 0, 0, 1)[0] == "0 images captioned in 2.0 s"
+    assert summary(capsys, 0, 2, 2)[0] == "0 images captioned in 2.0 s, 2 failed:"
 
 
 @pytest.mark.parametrize("failures", [10, 11, 13])
@@ -114,3 +118,33 @@ def test_records_follow_the_images():
     assert [each.caption for each in found] == [None, "A", None]
     assert [each.error for each in found] == ["0: bad", None, "no whole JSON"]
     assert found[1].finish_reason == "stop" and found[1].model == "m"
+
+
+def test_progress_says_how_many_images_a_second(monkeypatch):
+    """Of the time since the start, whatever the clock said then."""
+    clock, shown = iter([1000.0, 1002.0, 1004.0, 1004.0]), []
+
+    @contextmanager
+    def progress(what, **options):
+        yield lambda done, total, note="": shown.append((done, total, note))
+
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(run.terminal, "progress", progress)
+    monkeypatch.setattr(run.terminal, "note", lambda text: shown.append(text))
+    monkeypatch.setattr(run, "batches", lambda names, opened, size: [["a"], ["b"]])
+    monkeypatch.setattr(run, "records", lambda c, batch, label: [named(batch[0])])
+    output = cast(Any, SimpleNamespace(on_terminal=False, write=lambda record: None))
+
+    def named(name: str) -> Record:
+        return Record(
+            name, model="m", prompt="p", error="b: bad" if name == "b" else None
+        )
+
+    assert run._run(cast(Any, None), ["a", "b"], output, request(), {}) is True
+    assert shown == [
+        (0, 2, ""),
+        (1, 2, "2.0 s/image"),
+        (2, 2, "2.0 s/image"),
+        "1 image captioned in 4.0 s (4.0 s/image), 1 failed:",
+        "error: b: bad",
+    ]

@@ -10,10 +10,11 @@ import sys
 import threading
 import types
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from fastvlm_mlx.app.caption import output, stream
+from fastvlm_mlx.app.caption import output, stream, writing
 from fastvlm_mlx.app.caption.output import File
 from fastvlm_mlx.app.caption.records import JSONLines, Record
 from fastvlm_mlx.errors import OptionError
@@ -247,3 +248,21 @@ def test_a_file_that_goes_away_while_it_is_written(tmp_path):
     with pytest.raises(OptionError, match="was deleted or replaced meanwhile; run"):
         file.write(captioned("b.png"))
     file.close()
+
+
+def test_a_full_pipe_is_waited_for(monkeypatch):
+    """Not asked again and again, which would take a whole processor."""
+    takes, done = iter([2, None, 0, None, 3]), bytearray()
+    waited: list[tuple[list[object], ...]] = []
+
+    class Pipe:
+        def write(self, data: memoryview) -> int | None:
+            taken = next(takes)
+            done.extend(data[: taken or 0])
+            return taken
+
+    pipe = Pipe()
+    monkeypatch.setattr(writing.select, "select", lambda *sets: waited.append(sets))
+    writing.write_all(cast(Any, pipe), b"abcde")
+    assert done == b"abcde" and next(takes, "all") == "all"
+    assert waited == [([], [pipe], [])] * 2

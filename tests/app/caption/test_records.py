@@ -100,6 +100,16 @@ def test_a_damaged_line_is_an_error_of_one_line(form, line, tmp_path):
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    "line",
+    [b"[]", b'"image"', b"5", b"null", b"{}", b'{"image": 5}', b'{"image": null}'],
+)
+def test_json_that_is_no_line_of_captions(line):
+    with pytest.raises(ValueError, match="^no image$"):
+        JSONLines().decode(line)
+    assert JSONLines().decode(b'{"image": ""}') == {"image": ""}
+
+
 def test_captions_after_a_lost_quote_are_not_cut_off(tmp_path):
     """All of them look like one line that a crash has cut: they are refused instead."""
     form, path = CSV(), tmp_path / "a.csv"

@@ -172,6 +172,12 @@ def test_save_reset_and_load(terminal, tmp_path):
     assert "cat.png exists; choose" in say(terminal, f"/save {image}")
     assert image.read_text() == "precious"
     assert say(terminal, "/save").startswith("error: /save takes one file")
+    for command in ("/save", "/load"):
+        assert say(terminal, f"{command} {tmp_path}/home/") == (
+            f"error: {tmp_path}/home/: names a folder; {command} takes a file,"
+            f" such as {tmp_path}/home/talk.json"
+        )
+    assert sorted(os.listdir(tmp_path)) == ["cat.png", "talk.json"]
     spaced = tmp_path / "a b.json"
     assert say(terminal, f"/save {spaced}") == f"saved {spaced}"
     assert say(terminal, f"/load '{spaced}'") == f"loaded {spaced}"

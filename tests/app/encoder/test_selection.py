@@ -241,5 +241,29 @@ def test_auto_asks_for_coremltools_only_where_a_package_is(monkeypatch):
     packages.use_faster(Model(0.0, 0.0), "x", None)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_what_asks_for_core_ml(platform: str, tmp_path: Path, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setattr(coreml_encoder, "require_macos", lambda: asked.append("mac"))
+    assert packages.check("mlx", None) is False
+    assert packages.check("auto", None) is (platform == "darwin")
+    assert asked == []
+    assert packages.check("coreml", None) is True
+    assert packages.check("coreml", "cpu") is True
+    assert packages.check(str(tmp_path), "all") is True
+    assert asked == ["mac"] * 3
+    for encoder in ("auto", "mlx"):
+        with pytest.raises(OptionError, match="--compute-units cpu: needs --encoder"):
+            packages.check(encoder, "cpu")
+    for encoder in ("CoreML", str(tmp_path / "none"), ""):
+        with pytest.raises(OptionError) as caught:
+            packages.check(encoder, None)
+        assert str(caught.value) == (
+            f"--encoder {encoder or repr('')}: use auto, mlx, coreml or an .mlpackage"
+        )
+    assert asked == ["mac"] * 3
+
+
 def test_ties_go_to_mlx():
     assert Choice(1.0, 1.0).encoder == "mlx"

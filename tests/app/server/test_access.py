@@ -92,6 +92,9 @@ HOSTS = {
     "[::1]:8080": "[::1]",
     "[0:0:0:0:0:0:0:1]:1": "[::1]",
     "a_b.example-c.de": "a_b.example-c.de",
+    "Localhost.:80": "localhost",
+    "a.b.": "a.b",
+    "a..": "a.",
 }
 
 
@@ -115,7 +118,15 @@ def test_hosts(host: str):
         *("127.0.0.1:80@evil.com", "evil.com@localhost", "localhost:80:80"),
         *("localhost:::", "localhost:-1", "localhost:99999", "localhost:" + "9" * 5000),
         *("localhost ", " localhost", "localhost/", "localhost?a", "localhost#", ""),
-        *(":80", "localhost,evil.com", "[localhost]", "[::1%lo]", "localhost\x00"),
+        *(
+            ".",
+            ".:80",
+            ":80",
+            "localhost,evil.com",
+            "[localhost]",
+            "[::1%lo]",
+            "localhost\x00",
+        ),
         *("local\u0131host", "localhost:\u0661", "http://localhost", "[1.2.3.4]"),
     ],
 )

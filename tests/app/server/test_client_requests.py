@@ -154,6 +154,19 @@ def test_fields_that_change_nothing(server: RunningServer, field: str):
         assert said(server.ask(**asked)) == wanted, value
 
 
+def test_tools_that_are_not_to_be_called(server: RunningServer):
+    wanted = said(server.ask())
+    tool = {"type": "function", "function": {"name": "look"}}
+    assert said(server.ask(tools=[tool], tool_choice="none")) == wanted
+    assert said(server.ask(functions=[{"name": "a"}], function_call="none")) == wanted
+    for fields in (
+        {"tools": [tool], "function_call": "none"},
+        {"functions": [{"name": "look"}], "tool_choice": "none"},
+        {"tools": [tool], "tool_choice": None},
+    ):
+        assert server.ask(**fields).status == 400, fields
+
+
 def test_all_fields_of_the_openai_package_as_null(server: RunningServer):
     completions = pytest.importorskip("openai.types.chat.completion_create_params")
     fields = set(completions.CompletionCreateParamsBase.__annotations__)

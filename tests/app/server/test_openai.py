@@ -224,6 +224,13 @@ def test_openai_errors_have_openais_shape(server, gpt):
             tools=[{"type": "function", "function": {"name": "f"}}],
         )
     assert caught.value.code == "unsupported_value" and caught.value.param == "tools"
+    with pytest.raises(openai.BadRequestError, match="'tools'"):
+        gpt.create(
+            model="tiny",
+            messages=[{"role": "user", "content": "Hello"}],
+            tools=[{"type": "function", "function": {"name": "f"}}],
+            tool_choice="auto",
+        )
     with pytest.raises(openai.BadRequestError, match="Unrecognized request argument"):
         gpt.create(
             model="tiny",

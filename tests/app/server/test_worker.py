@@ -164,3 +164,31 @@ def test_the_queue_has_an_end():
         assert caught.value.status == 503 and caught.value.retry
 
     with_worker(test, waiting=2)
+
+
+def test_memory_is_returned_once_when_nobody_asks(monkeypatch):
+    """Not while requests come, and once until the next one."""
+    released: list[float] = []
+    waits: list[float | None] = []
+    worker = Worker(lambda: cast(Any, None))
+
+    class Change(threading.Condition):
+        """Nobody asks for two waits, then something stirs, then there is a request."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            if len(waits) == 4:
+                worker._queue.append(cast(Any, "request"))
+            return len(waits) in (1, 3, 4)
+
+    engine = cast(Any, SlowEngine())
+    monkeypatch.setattr(engine, "release_memory", lambda: released.append(len(waits)))
+    worker._change = Change()
+    worker._current = cast(Any, "earlier")
+    assert worker._next(engine) == "request" == worker._current
+    idle = waits[0]
+    assert idle in (5.0, 120.0) and waits == [idle, idle, None, None]
+    assert released == [2]  # not when it was only stirred, as the first time
+    assert not worker._queue
+    worker._closed = True
+    assert worker._next(engine) is None and worker._current is None

@@ -94,6 +94,30 @@ def test_normalizations():
     np.testing.assert_allclose(given, wanted * gamma[:, None, None], atol=1e-5)
 
 
+def test_the_epsilon_that_mil_takes_if_none_is_given():
+    x = normal(1, 6, 2, 2, scale=3e-3)  # of a variance near the epsilon, 1e-5
+    given = run("layer_norm", x=x, axes=[1])
+    centred = x - x.mean(1, keepdims=True)
+    variance = (centred**2).mean(1, keepdims=True)
+    wanted = centred / np.sqrt(variance + 1e-5)
+    np.testing.assert_allclose(given, wanted, atol=1e-5)
+    assert np.abs(wanted).max() > 0.5
+
+
+def test_an_offset_of_blocks():
+    data = RANDOM.integers(-9, 9, (2, 4)).astype(np.int8)
+    scale = np.array([[0.5, 2], [1, 3]], np.float32)
+    offset = np.array([[1, 2], [3, 4]], np.int8)
+    given = run(
+        "constexpr_blockwise_shift_scale", data=data, scale=scale, offset=offset
+    )
+    wide = np.repeat(scale, 2, 1)
+    wanted = (data.astype(np.float32) - np.repeat(offset, 2, 1)) * wide
+    np.testing.assert_array_equal(given, wanted)
+    given = run("constexpr_blockwise_shift_scale", data=data, scale=scale)
+    np.testing.assert_array_equal(given, data * wide)
+
+
 def test_attention_forms_agree():
     q, k, v = (normal(1, 8, 1, 5) for _ in range(3))
     weights = run("softmax", x=np.einsum("bchq,bchk->bkhq", q, k), axis=1)

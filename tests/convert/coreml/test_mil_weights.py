@@ -1,5 +1,7 @@
 """Compressed weights: error, bit packing and warnings."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -98,3 +100,33 @@ def test_weights_that_float16_cannot_hold_are_named():
         "stem_weight: 1 of 16 weights overflow float16 (largest 1e+06); use float32",
         "tiny: 100 of 100 weights vanish in float16",
     ]
+
+
+@pytest.mark.parametrize(
+    ("compression", "shape", "scales"),
+    [
+        ("int8-block", (48, 64, 1, 1), (48, 2, 1, 1)),
+        ("int8-block", (33, 32, 1, 1), (33, 1, 1, 1)),
+        ("int8-block", (64, 48, 1, 1), (64, 1, 1, 1)),  # blocks would not tile it
+        ("int8", (48, 64, 1, 1), (48, 1, 1, 1)),
+    ],
+)
+def test_blocks_tile_the_input_channels(compression, shape, scales):
+    weights = Weights("float16", compression, modern=True)
+    made: list[dict[str, np.ndarray]] = []
+    weights.builder = SimpleNamespace(
+        constexpr_blockwise_shift_scale=lambda **values: made.append(values)
+    )
+    weights.pointwise(RANDOM.standard_normal(shape), "fc")
+    (values,) = made
+    assert values["data"].shape == shape and values["scale"].shape == scales
+
+
+def test_other_forms_do_not_mind_the_channels():
+    for compression in (None, "palette6"):
+        weights = Weights("float16", compression, modern=False)
+        weights.builder = SimpleNamespace(
+            const=lambda **values: "plain", constexpr_lut_to_dense=lambda **v: "palette"
+        )
+        made = weights.pointwise(RANDOM.standard_normal((4, 5, 1, 1)), "fc")
+        assert made == ("palette" if compression else "plain")
