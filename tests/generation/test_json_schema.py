@@ -1,5 +1,7 @@
 """What llguidance says of a schema: faults are raised, warnings are not."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -43,3 +45,21 @@ def test_faults_and_warnings(monkeypatch, said: str, fault: str | None):
             f"schema: cannot be followed ({fault}); simplify it"
         )
     assert asked == [('{"a": 1}', json_schema.limits())]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS does not limit memory")
+@pytest.mark.parametrize(("megabytes", "status"), [(2048, 0), (8, 1)])
+def test_the_process_that_checks_has_limited_memory(megabytes: int, status: int):
+    code = (
+        "from fastvlm_mlx.generation import json_schema\n"
+        f"json_schema.MEMORY = {megabytes} << 20\n"
+        "json_schema.main()\n"
+        "bytes(64 << 20)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        input='{"type": "string"}',
+        text=True,
+        capture_output=True,
+    )
+    assert (run.returncode != 0) is (status != 0), run.stderr

@@ -218,6 +218,17 @@ def test_standard_input(monkeypatch):
     assert refused("-", "standard input").startswith("nothing is piped in")
 
 
+def test_standard_input_of_just_the_limit(monkeypatch):
+    data = encoded(noise(4, 4), "PNG")
+    for limit in (len(data), len(data) - 1):
+        monkeypatch.setattr(image_source, "MAX_BYTES", limit)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        if limit == len(data):
+            assert open_image("-").size == (4, 4)
+        else:
+            assert refused("-", "standard input").startswith("more than")
+
+
 def test_standard_input_is_a_terminal(monkeypatch):
     leader, follower = os.openpty()
     with open(follower, "rb", buffering=0) as raw, open(leader, "wb", buffering=0):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from fastvlm_mlx.processing import image_pixels
 from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.tiff_kind import Samples
 from tests.support.small_images import encoded
 
 # What a camera stores as [[1, 2, 3], [4, 5, 6]], upright; from the EXIF standard's
@@ -127,6 +128,7 @@ def test_memory_is_at_most_three_times_the_decoded_image(mode, tmp_path):
     code = """if True:
         import resource, sys
         from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.tiff_kind import Samples
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         open_image(sys.argv[2])
@@ -142,3 +144,11 @@ def test_memory_is_at_most_three_times_the_decoded_image(mode, tmp_path):
     used = int(done.stdout) / (SIDE * SIDE * 3)
     print(f"{used:.2f} times")
     assert used < 3
+
+
+@pytest.mark.parametrize(
+    ("low", "wanted"), [(-16385, (-32768, 32767)), (-16384, (-16384, 7))]
+)
+def test_signed_integers_that_use_half_of_the_range(low: int, wanted):
+    image = Image.fromarray(np.array([[low, 7]], np.int32))
+    assert image_pixels._range(image, Samples(16, signed=True)) == wanted
