@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # inherit that; some tests interrupt theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# float32 means float32: an M5 and CUDA would round products to TF32's 10 bits. MLX reads
+# float32 means float32: an M5 and CUDA would round products to TF32. MLX reads
 # this when it is imported.
 os.environ["MLX_ENABLE_TF32"] = "0"
 
