@@ -124,11 +124,11 @@ class CoreMLEncoder:
         """Encodes images one by one.
 
         Shapes:
-            pixels: (N, R, R, 3), floats in 0..1; returns (N, tokens, width)
+            pixels: (N, R, R, 3), uint8 or floats in 0..1; returns (N, tokens, width)
         Raises:
             OptionError: the package has no function for the resolution R.
         """
-        arrays = np.asarray(pixels, np.float32)
+        arrays = np.asarray(pixels)
         model = self._model(arrays.shape[1])
         out = [model.predict(self._inputs(each))[self.output] for each in arrays]
         return mx.array(np.concatenate(out))
@@ -150,8 +150,12 @@ class CoreMLEncoder:
         if self.image_input:
             from PIL import Image
 
-            return {"images": Image.fromarray(np.rint(pixels * 255).astype(np.uint8))}
-        return {"images": np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])}
+            if pixels.dtype != np.uint8:
+                pixels = np.rint(pixels * 255).astype(np.uint8)
+            return {"images": Image.fromarray(pixels)}
+        scale = np.float32(255 if pixels.dtype == np.uint8 else 1)
+        pixels = pixels.transpose(2, 0, 1)[None].astype(np.float32) / scale
+        return {"images": np.ascontiguousarray(pixels)}
 
 
 def _side(feature: Any) -> int:

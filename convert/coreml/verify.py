@@ -121,7 +121,7 @@ class Reference:
         count = max(1, PIXEL_BUDGET // resolution**2)
         options = ImageOptions.of(self.model.config, resolution=resolution)
         images = [preprocess(image, options) for image in self.images[:count]]
-        return np.concatenate(images)
+        return np.concatenate(images).astype(np.float32) / np.float32(255)
 
     def outputs(
         self, resolution: int, projected: bool

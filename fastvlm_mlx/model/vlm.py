@@ -51,7 +51,7 @@ class Encoder(Protocol):
     projected: bool
 
     def __call__(self, pixels: Any) -> mx.array:
-        """(N, R, R, 3) floats in 0..1 to (N, tokens, width)."""
+        """(N, R, R, 3), uint8 or floats in 0..1, to (N, tokens, width)."""
         ...
 
 
@@ -90,7 +90,7 @@ class FastVLMModel(nn.Module):
         """Visual embeddings, not yet evaluated; only this thread can evaluate them.
 
         Shapes:
-            pixels: (N, R, R, 3), floats in 0..1, R a multiple of the stride (64)
+            pixels: (N, R, R, 3), uint8 or floats in 0..1; R: a multiple of 64
             returns (N, (R / 64)^2, hidden)
         Raises:
             CheckpointError: the model has no vision encoder or no projector.
@@ -101,7 +101,7 @@ class FastVLMModel(nn.Module):
         """The output of `encoder` or of the vision tower, for `project`.
 
         Shapes:
-            pixels: (N, R, R, 3), floats in 0..1
+            pixels: (N, R, R, 3), uint8 or floats in 0..1
             returns (N, (R / 64)^2, width)
         Raises:
             CheckpointError: the model has neither.
@@ -133,6 +133,8 @@ class FastVLMModel(nn.Module):
     def _tower_features(self, pixels: mx.array) -> mx.array:
         assert self.vision_tower is not None
         dtype = self.vision_tower.stem.conv.weight.dtype
+        if pixels.dtype == mx.uint8:
+            pixels = pixels.astype(mx.float32) / 255
         return self.vision_tower(pixels.astype(dtype))
 
     def project(self, features: mx.array) -> mx.array:

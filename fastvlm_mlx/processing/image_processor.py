@@ -1,4 +1,4 @@
-"""Image preprocessing: fit to a square, cut into tiles, scale to 0..1.
+"""Image preprocessing: fit to a square, cut into tiles.
 
 The checkpoints were trained on images padded to a black square and resized with
 Pillow's bicubic filter; `resize_to_square(..., "pad")` gives the same bytes.
@@ -30,7 +30,8 @@ def preprocess(
     `image_grid_pinpoints`, from which the tiles follow where `options` has none.
 
     Shapes:
-        returns (1 + tiles, resolution, resolution, 3), float32 in 0..1
+        returns (1 + tiles, resolution, resolution, 3), uint8: a quarter of what floats
+        take to hash and to bring to a GPU, which scales them
     Raises:
         OptionError: `pinpoints` is malformed.
     """
@@ -47,7 +48,7 @@ def preprocess(
         squares = tile_image(image, size, rows, columns, options.fit, overview)
     else:
         squares = [resize_to_square(image, size, options.fit)]
-    return np.stack(squares).astype(np.float32) / np.float32(255)
+    return np.stack(squares)
 
 
 def resize_to_square(image: Image.Image, size: int, fit: str = "pad") -> np.ndarray:

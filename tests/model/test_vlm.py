@@ -1,6 +1,7 @@
 """FastVLMModel called with ids and images, as training code does."""
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from fastvlm_mlx.errors import OptionError
@@ -22,6 +23,13 @@ def test_each_image_stands_where_its_id_is(model):
             mx.zeros((1, 7), mx.int32), input_embeddings=model.embed(pieces)
         )
         assert mx.allclose(given[row], wanted[0], rtol=1e-3, atol=1e-3)
+
+
+def test_bytes_are_scaled_to_the_same_floats(model):
+    pixels = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(1, 64, 64, 3) % 256
+    scaled = pixels.astype(np.float32) / np.float32(255)
+    given = model.encode_pixels(pixels.astype(np.uint8))
+    assert mx.array_equal(given, model.encode_pixels(scaled))
 
 
 def test_ids_alone(model):

@@ -88,7 +88,9 @@ def test_a_package_takes_the_encoders_place(mac, package: Path, reference: Path)
     given = model.encode_pixels(pixels)
     assert isinstance(given, mx.array)
     assert_allclose(np.array(given), wanted, atol=0.05)
-    model.encode_pixels(pixels[:, :64, :64])
+    small = (pixels[:, :64, :64] * 255).astype(np.uint8)
+    floats = model.encode_pixels(small / np.float32(255))
+    assert mx.array_equal(model.encode_pixels(small), floats)
     assert mac == ["compile", "load image_128 CPU_AND_NE", "load image_64 CPU_AND_NE"]
     coreml_encoder.attach(model, package)
     assert mac.count("compile") == 1  # kept in the cache
