@@ -1,9 +1,10 @@
 """The commands in README.md and docs/*.md run as printed, or at least parse.
 
-A page's commands run one after the other in one temporary folder, which holds copies of
-`examples/`, a folder `photos` and the adapters `flags` and `receipts`; `0.5b` comes from
-a stand-in hub that serves a small checkpoint. What runs for minutes, changes the machine or needs a Mac is listed in
-`PARSED_ONLY` with its reason: those are parsed by the program's own parser.
+A page's commands run one after the other in one temporary folder, which holds copies
+of `examples/`, a folder `photos` and the adapters `flags` and `receipts`. `0.5b` comes
+from a stand-in hub that serves a small checkpoint. What runs for minutes, changes the
+machine or needs a Mac is listed in `PARSED_ONLY` with its reason: those are parsed by
+the program's own parser.
 """
 
 import os
