@@ -9,12 +9,11 @@ from pathlib import Path
 
 import anyio
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from fastvlm_mlx.app.server.api import (
     ollama,
@@ -26,9 +25,20 @@ from fastvlm_mlx.app.server.api import (
 from fastvlm_mlx.app.server.api.endpoints import ENDPOINTS
 from fastvlm_mlx.app.server.api.response import AnswerResponse, ResponseFormatter
 from fastvlm_mlx.app.server.engine.fetch import Fetcher
-from fastvlm_mlx.app.server.engine.request import GenerationRequest, Message
+from fastvlm_mlx.app.server.engine.request import (
+    GenerationRequest,
+    Message,
+    ModelInfo,
+    names_model,
+)
 from fastvlm_mlx.app.server.engine.schema_check import SchemaChecker
 from fastvlm_mlx.app.server.engine.worker import Worker
+from fastvlm_mlx.app.server.error_responses import (
+    error_response,
+    on_api_error,
+    on_disconnect,
+    on_unknown_route,
+)
 from fastvlm_mlx.app.server.http import body
 from fastvlm_mlx.app.server.http.access import (
     AccessMiddleware,
@@ -36,7 +46,7 @@ from fastvlm_mlx.app.server.http.access import (
     RequestLogMiddleware,
     SecurityHeadersMiddleware,
 )
-from fastvlm_mlx.app.server.http.errors import APIError, busy, one_line
+from fastvlm_mlx.app.server.http.errors import APIError, one_line
 from fastvlm_mlx.app.server.http.request_target import RequestTargetMiddleware
 from fastvlm_mlx.app.server.http.shutdown import OpenRequests, ShutdownMiddleware
 
@@ -71,7 +81,7 @@ class Routes:
 
     async def completions(self, request: Request) -> ASGIApp:
         chat = await body.parse(request, openai_schema.ChatRequest, self._limits)
-        self._check_model(chat.model)
+        model = self._find_model(chat.model)
         generation_request = await openai.generation_request(chat, self._limits)
         options = chat.stream_options or openai_schema.StreamOptions()
         if chat.stream_options is not None and not chat.stream:
@@ -82,6 +92,7 @@ class Routes:
                 param="stream_options",
             )
         formatter = openai.Formatter(chat.model, bool(options.include_usage))
+        generation_request = replace(generation_request, model=model.name)
         return await self._answer(generation_request, formatter, bool(chat.stream))
 
     async def chat(self, request: Request) -> ASGIApp:
@@ -97,11 +108,12 @@ class Routes:
         request: ollama_schema.ChatRequest | ollama_schema.GenerateRequest,
         formatter: ollama.Formatter,
     ) -> ASGIApp:
-        self._check_model(request.model)
+        model = self._find_model(request.model)
         generation_request = await ollama.generation_request(request, self._limits)
         if generation_request is None:
             unload = ollama.is_zero(request.keep_alive)
             return JSONResponse(formatter.loaded(unload=unload))
+        generation_request = replace(generation_request, model=model.name)
         stream = request.stream is not False
         return await self._answer(generation_request, formatter, stream)
 
@@ -133,34 +145,43 @@ class Routes:
             images.append(image)
         return replace(message, images=tuple(images))
 
-    def _check_model(self, name: str):
-        """Raises APIError if `name` is another model's."""
-        own = self._worker.model_info.name
-        if not names_model(name, own):
-            raise APIError(
-                404,
-                f"The model '{one_line(name)}' does not exist; this server has '{own}'"
-                " (or 'default')",
-                code="model_not_found",
-                param="model",
-            )
+    def _find_model(self, name: str) -> ModelInfo:
+        """The model that a client's `name` stands for.
+
+        Raises:
+            APIError: There is none of that name.
+        """
+        models = self._worker.models
+        for model in models:
+            if names_model(name, model.name):
+                return model
+        if names_model(name, "default"):
+            return models[0]
+        own = ", ".join(f"'{model.name}'" for model in models)
+        raise APIError(
+            404,
+            f"The model '{one_line(name)}' does not exist; this server has {own}"
+            " (or 'default')",
+            code="model_not_found",
+            param="model",
+        )
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse(openai.models(self._worker.model_info, self._created))
+        return JSONResponse(openai.models(self._worker.models, self._created))
 
     async def model(self, request: Request) -> Response:
-        self._check_model(request.path_params["name"])
-        return JSONResponse(openai.model(self._worker.model_info, self._created))
+        model = self._find_model(request.path_params["name"])
+        return JSONResponse(openai.model(model, self._created))
 
     async def tags(self, request: Request) -> Response:
-        return JSONResponse(ollama.tags(self._worker.model_info, self._started))
+        return JSONResponse(ollama.tags(self._worker.models, self._started))
 
     async def show(self, request: Request) -> Response:
         show = await body.parse(request, ollama_schema.ShowRequest, self._limits)
         if show.model is None and show.name is None:
             raise APIError(400, "Missing required parameter: 'model'", param="model")
-        self._check_model(show.model or show.name or "")
-        return JSONResponse(ollama.show(self._worker.model_info, self._started))
+        model = self._find_model(show.model or show.name or "")
+        return JSONResponse(ollama.show(model, self._started))
 
     async def version(self, request: Request) -> Response:
         return JSONResponse({"version": ollama.VERSION})
@@ -197,10 +218,10 @@ def build(
         routes=routes,
         lifespan=lifespan,
         exception_handlers={
-            APIError: _on_api_error,
-            ClientDisconnect: _on_disconnect,
-            404: _on_unknown_route,
-            405: _on_unknown_route,
+            APIError: on_api_error,
+            ClientDisconnect: on_disconnect,
+            404: on_unknown_route,
+            405: on_unknown_route,
         },
     )
     # From the outside in. Not Starlette's `middleware`: its own error handling, which
@@ -243,58 +264,3 @@ def page_routes() -> list[Route]:
     routes = [Route(f"/{file.name}", serve(file), methods=["GET"]) for file in files]
     index = folder / "index.html"
     return [Route("/", serve(index), methods=["GET"]), *routes] if files else routes
-
-
-def error_response(error: APIError, path: str) -> JSONResponse:
-    """`error` in the format of the protocol that `path` belongs to."""
-    error_body = ollama.error_body if path.startswith("/api/") else openai.error_body
-    return JSONResponse(error_body(error), error.status, headers=error.headers)
-
-
-async def overloaded(scope: Scope, receive: Receive, send: Send):
-    """An application that answers 503 to everything: too many connections are open."""
-    error = busy("too many connections are open; close some, or try again")
-    response = error_response(error, scope["path"])
-    response.headers["connection"] = "close"
-    await SecurityHeadersMiddleware(response)(scope, receive, send)
-
-
-def malformed() -> bytes:
-    """The body of the response to what is not HTTP/1.1, whose path is not known."""
-    error = APIError(400, "the request is not valid HTTP/1.1", code="invalid_http")
-    return bytes(error_response(error, "").body)
-
-
-async def _on_api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, APIError)
-    return error_response(error, request.url.path)
-
-
-async def _on_unknown_route(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    path = one_line(request.url.path)
-    allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
-    if error.status_code == 405:
-        methods = allowed.replace(", ", " or ")
-        fault, code = f"{path}: send {methods}", "method_not_allowed"
-    else:
-        # Not quoted: it may be anything.
-        fault = "this path is not known; /openapi.json lists those that are"
-        code = "not_found"
-    response = error_response(APIError(error.status_code, fault, code=code), path)
-    if allowed:
-        response.headers["allow"] = allowed
-    return response
-
-
-async def _on_disconnect(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)  # nobody receives it
-
-
-def names_model(name: str, own: str) -> bool:
-    """Whether a client's `name` is the model's `own`, or "default", in any case."""
-    # Ollama's clients add the tag.
-    wanted, known = (
-        text.strip().lower().removesuffix(":latest") for text in (name, own)
-    )
-    return wanted in (known, "default")

@@ -14,10 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send  # noqa: E402
 
 from fastvlm_mlx.app.server.api.endpoints import ENDPOINTS  # noqa: E402
 from fastvlm_mlx.app.server.api.openapi import describe  # noqa: E402
+from fastvlm_mlx.app.server.error_responses import error_response  # noqa: E402
 from fastvlm_mlx.app.server.http import access  # noqa: E402
 from fastvlm_mlx.app.server.http.errors import APIError  # noqa: E402
 from fastvlm_mlx.app.server.http.host import host_name  # noqa: E402
-from fastvlm_mlx.app.server.routes import Routes, error_response  # noqa: E402
+from fastvlm_mlx.app.server.routes import Routes  # noqa: E402
 from tests.support.paths import ROOT  # noqa: E402
 
 

@@ -12,9 +12,9 @@ pytest.importorskip("starlette")
 from starlette.responses import PlainTextResponse  # noqa: E402
 from starlette.types import ASGIApp, Message, Receive, Scope, Send  # noqa: E402
 
+from fastvlm_mlx.app.server.error_responses import error_response  # noqa: E402
 from fastvlm_mlx.app.server.http import access  # noqa: E402
 from fastvlm_mlx.app.server.http.errors import APIError  # noqa: E402
-from fastvlm_mlx.app.server.routes import error_response  # noqa: E402
 
 MAX_DRAIN = 9
 RIGHT = {"host": "localhost", "authorization": "Bearer t"}
