@@ -48,4 +48,8 @@ def read_bytes(path: Path) -> bytes:
 
 def is_text(value: str) -> bool:
     """Whether a text can be written as UTF-8: `surrogateescape` marks what was not."""
-    return not any("\ud800" <= character <= "\udfff" for character in value)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

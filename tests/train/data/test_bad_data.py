@@ -230,7 +230,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "foreign": (_heic, "(1 image cannot be opened; save it as JPEG: "),
     "two files": (
         _two_files,
-        "data files (train.jsonl, valid.jsonl); name one",
+        "data files (train.jsonl, valid.jsonl); name one, s",
     ),
     "both": (_both, "holds data.jsonl and also 1 image with a .txt; name the data"),
     "latin-1": (_latin, "a.txt:2: not UTF-8; save the file as UTF-8"),
