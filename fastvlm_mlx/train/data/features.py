@@ -31,7 +31,7 @@ from fastvlm_mlx.train.data.feature_files import (
     read_features,
     write_features,
 )
-from fastvlm_mlx.train.data.image_identity import file_hash
+from fastvlm_mlx.train.data.image_identity import content_hash
 from fastvlm_mlx.train.data.samples import Image, Sample
 
 _VERSION = 1  # of the files
@@ -203,9 +203,7 @@ class FeatureStore:
 
     def _path(self, image: Image) -> Path:
         if image not in self._digests:
-            # What lies behind an address is not fetched to be compared.
-            content = f"address {image}".encode() if isinstance(image, str) else image
-            self._digests[image] = file_hash(content)
+            self._digests[image] = content_hash(image)
         digest = self._digests[image]
         return self.folder / digest[:2] / f"{digest}.safetensors"
 

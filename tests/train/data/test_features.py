@@ -85,6 +85,10 @@ def test_each_image_once(
     assert again.prepare(data) == 0 and encoded == [1] * 4
     np.testing.assert_array_equal(again.read(copy), store.read(folder / "a.png"))
     assert len(files(store)) == 4
+    # A file may be named by a text as well, and is known by what is in it.
+    assert again.prepare(samples(str(folder / "a.png"))) == 0
+    make_image(9).save(folder / "a.png")
+    assert FeatureStore(tmp_path / "kept", model).prepare(data) == 1
 
 
 def test_other_encoders_and_options_have_their_own(model: MockModel, tmp_path: Path):
