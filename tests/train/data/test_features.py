@@ -246,6 +246,25 @@ def test_beyond_float16(model: MockModel, folder: Path, tmp_path: Path, monkeypa
     assert mx.isfinite(make_batch(rows, store, 1).features).all()
 
 
+def test_bfloat16(folder: Path, tmp_path: Path):
+    model = MockModel()
+    first = FeatureStore(tmp_path / "kept", model)
+    model.set_dtype(mx.bfloat16)
+    store = FeatureStore(tmp_path / "kept", model)
+    whole = FeatureStore(tmp_path / "kept", model, dtype=mx.bfloat16)
+    assert len({first.folder, store.folder, whole.folder}) == 3
+    for each in (store, whole):
+        each.prepare(samples(folder / "a.png"))
+        assert each.read(folder / "a.png").dtype == each.dtype
+    # float16 holds all that bfloat16 does, but for numbers below its smallest.
+    np.testing.assert_allclose(
+        store.read(folder / "a.png").astype(mx.float32),
+        whole.read(folder / "a.png").astype(mx.float32),
+        rtol=0,
+        atol=2.0**-25,
+    )
+
+
 def test_processes_share_the_work(
     model: MockModel, folder: Path, tmp_path: Path, encoded: list[int]
 ):
