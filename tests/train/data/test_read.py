@@ -210,9 +210,9 @@ def test_a_folder_with_texts(folder: Path):
     ]
     assert samples[0].origin == str(folder / "a.txt")
     assert report.notes == (
-        f"1 image without a .txt beside it: {folder / 'c.png'}",
-        f"1 image cannot be opened; save it as JPEG: {folder / 'e.heic'}",
-        f"1 .txt file beside no image: {folder / 'readme.txt'}",
+        f"1 image has no .txt: {folder / 'c.png'}",
+        f"1 image is of a kind that is not opened: {folder / 'e.heic'}",
+        f"1 .txt file is beside no image: {folder / 'readme.txt'}",
     )
 
 
