@@ -1,0 +1,1 @@
+"""Training: samples of images and answers to an adapter of a model."""
