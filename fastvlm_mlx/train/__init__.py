@@ -1,0 +1,1 @@
+"""Training: a loaded model learns from images with answers."""
