@@ -1,1 +1,1 @@
-"""Training: a loaded model learns from images with answers."""
+"""Training: samples of images and answers to an adapter of a model."""
