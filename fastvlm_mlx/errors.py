@@ -3,6 +3,7 @@
 FastVLMError
  |- CheckpointError    a model folder, file or archive cannot be read
  |- ContextError       a conversation no longer fits the model's context
+ |- DataError          data to train on is missing, malformed or too long
  |- DownloadError      the hub did not answer or refused
  |- ImageError         an image cannot be opened or is too large
  `- OptionError        an option has a value that cannot be honoured
@@ -36,6 +37,10 @@ class CheckpointError(FastVLMError):
 
 class ContextError(FastVLMError):
     """A prompt and its images do not fit into the model's context."""
+
+
+class DataError(FastVLMError):
+    """Data to train on is missing, malformed, or does not fit the model."""
 
 
 class DownloadError(FastVLMError):

@@ -111,6 +111,17 @@ def encode_turn(
     return _encode(tokenizer, parts)
 
 
+def end_token(tokenizer: Tokenizer, template: str = "qwen2") -> int:
+    """The id that ends an answer: the control token that `turn_end` begins with.
+
+    Raises:
+        CheckpointError: the tokenizer lacks it.
+    """
+    style = CHAT_TEMPLATES[template]
+    (token,) = (t for t in style.control if style.turn_end.startswith(t))
+    return _control_id(tokenizer, token)
+
+
 @dataclass(frozen=True)
 class _Control:
     token: str

@@ -1,1 +1,1 @@
-"""Training and adapters."""
+"""Training: samples of images and answers to an adapter of a model."""
