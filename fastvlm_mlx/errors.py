@@ -6,7 +6,8 @@ FastVLMError
  |- DataError          data to train on is missing, malformed or too long
  |- DownloadError      the hub did not answer or refused
  |- ImageError         an image cannot be opened or is too large
- `- OptionError        an option has a value that cannot be honoured
+ |- OptionError        an option has a value that cannot be honoured
+ `- TrainingError      a training run cannot go on
 
 Every message is one line: the thing, its value, the way out. The command line prints
 it and exits with 1.
@@ -53,3 +54,7 @@ class ImageError(FastVLMError):
 
 class OptionError(FastVLMError, ValueError):
     """An option has a value that cannot be honoured."""
+
+
+class TrainingError(FastVLMError):
+    """A training run cannot go on, as when its loss is no number."""

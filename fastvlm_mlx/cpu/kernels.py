@@ -4,7 +4,8 @@ MLX's CPU backend is slow, and `mx.compile` there emits plain SSE2. The compiled
 library is kept in the cache folder, one per source and processor. Without a compiler,
 or for arrays that are not float32, `model/ops.py` uses MLX's own operations.
 
-These functions are not lazy: they evaluate their inputs and return finished arrays.
+These functions are not lazy: they evaluate their inputs and return finished arrays,
+which have no gradients. `switched_off` keeps them out of what is differentiated.
 """
 
 import ctypes
@@ -13,6 +14,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +39,19 @@ _FLAGS = (
 # The kernel sizes that are compiled, and from how many numbers in one array on.
 KERNEL_SIZES = (3, 7)
 WORTH_COMPILING = 2**22
+
+_off: ContextVar[bool] = ContextVar("kernels switched off", default=False)
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Inside the block, and in its thread alone, `usable` says no: training needs
+    gradients."""
+    token = _off.set(True)
+    try:
+        yield
+    finally:
+        _off.reset(token)
 
 
 @cache
@@ -94,6 +111,7 @@ def usable(*arrays: mx.array) -> bool:
     """
     return (
         sys.platform == "linux"
+        and not _off.get()
         and device.on_cpu()
         and all(array.dtype == mx.float32 for array in arrays)
         and (arrays[0].size >= WORTH_COMPILING or _path().is_file())
