@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastvlm_mlx.conversation.conversation import Conversation
     from fastvlm_mlx.conversation.history import Turn
     from fastvlm_mlx.errors import (
+        AdapterError,
         CheckpointError,
         ContextError,
         DownloadError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from fastvlm_mlx.processing.image_options import ImageOptions
 
 _HOMES = {
+    "AdapterError": "errors",
     "Attachment": "conversation.attachment",
     "CheckpointError": "errors",
     "Chunk": "generation.stream",
@@ -57,6 +59,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdapterError",
     "Attachment",
     "CheckpointError",
     "Chunk",

@@ -1,6 +1,7 @@
 """The errors that this package raises on purpose.
 
 FastVLMError
+ |- AdapterError       an adapter cannot be read, written or put on this model
  |- CheckpointError    a model folder, file or archive cannot be read
  |- ContextError       a conversation no longer fits the model's context
  |- DataError          data to train on is missing, malformed or too long
@@ -30,6 +31,10 @@ class FastVLMError(Exception):
         if len(line) > _LONGEST:
             line = f"{line[: _LONGEST - 300]} ... {line[-300:]}"
         super().__init__(line)
+
+
+class AdapterError(FastVLMError):
+    """An adapter is missing, damaged, of another model or of an unknown form."""
 
 
 class CheckpointError(FastVLMError):

@@ -1,13 +1,14 @@
 """The language model: mlx-lm's Qwen2 or Llama.
 
 mlx-lm's package `__init__` imports transformers, which takes seconds and which we do
-not use. Its model files do not need it, so they are imported below an empty parent
-package and then removed from `sys.modules`: a later `import mlx_lm` gets the whole
+not use. Its model files do not need it, so they are imported below empty parent
+packages and then removed from `sys.modules`: a later `import mlx_lm` gets the whole
 package.
 """
 
 import importlib
 import importlib.util
+import os
 import sys
 from threading import RLock
 from types import ModuleType
@@ -32,7 +33,7 @@ def mlx_lm_module(name: str) -> ModuleType:
         if full not in _ours and "mlx_lm" in sys.modules:
             return importlib.import_module(full)
         if full not in _ours:
-            sys.modules.update(_ours or {"mlx_lm": _bare_parent()})
+            sys.modules.update(_ours or _bare_packages())
             try:
                 importlib.import_module(full)
             finally:
@@ -41,14 +42,16 @@ def mlx_lm_module(name: str) -> ModuleType:
         return _ours[full]
 
 
-def _bare_parent() -> ModuleType:
+def _bare_packages() -> dict[str, ModuleType]:
+    """`mlx_lm` and `mlx_lm.tuner`, empty: both `__init__`s import transformers."""
     spec = importlib.util.find_spec("mlx_lm")
     if spec is None or spec.submodule_search_locations is None:
         raise ModuleNotFoundError("No module named 'mlx_lm'; pip install mlx-lm")
-    parent = ModuleType("mlx_lm")
+    parent, tuner = ModuleType("mlx_lm"), ModuleType("mlx_lm.tuner")
     parent.__path__ = list(spec.submodule_search_locations)
     parent.__spec__ = spec
-    return parent
+    tuner.__path__ = [os.path.join(path, "tuner") for path in parent.__path__]
+    return {parent.__name__: parent, tuner.__name__: tuner}
 
 
 def build(config: TextConfig) -> nn.Module:

@@ -25,7 +25,7 @@ def test_our_mlx_lm_uses_the_cpu_kernels():
 def test_mlx_lm_is_missing(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="pip install mlx-lm"):
-        language._bare_parent()
+        language._bare_packages()
 
 
 def test_the_order_of_the_files_keys_is_not_shown():
