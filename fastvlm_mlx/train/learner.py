@@ -59,6 +59,12 @@ class Learner:
         self._loss = compiled(self._held_out_loss)
         self._updated = compiled(self._update)
 
+    @property
+    def highest_rate(self) -> float:
+        """The language model's highest learning rate, or the connector's where it
+        learns alone."""
+        return self.options.lr if self._learning else self.options.projector_lr
+
     def no_moments(self) -> Moments:
         """AdamW's moments before the first step."""
         return {

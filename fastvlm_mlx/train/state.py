@@ -155,22 +155,32 @@ class StateFiles:
                 " room or choose another folder, then resume"
             ) from error
 
-    def cut_log(self, step: int) -> None:
-        """Removes what the log says of steps after `step`, which come again."""
-        path, kept = self.folder / LOG, []
+    def cut_log(self, facts: Facts) -> None:
+        """Removes what the log says of what comes again after the state of `facts`."""
+        path = self.folder / LOG
         if not path.exists():
             return
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (KeyError, TypeError, ValueError):  # cut by a kill
-                continue
-        with staged_file(path, overwrite=True) as partial:
-            partial.write_text("".join(kept), encoding="utf-8")
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        kept = "".join(f"{line}\n" for line in lines if _is_past(line, facts))
+        if kept:
+            with staged_file(path, overwrite=True) as partial:
+                partial.write_text(kept, encoding="utf-8")
+        else:
+            path.unlink()
 
     def _run(self) -> str:
         return json.dumps(self.run, sort_keys=True)
+
+
+def _is_past(line: str, facts: Facts) -> bool:
+    try:
+        record = json.loads(line)
+        past = record["step"] <= facts.step
+        if record["event"] == "EpochEnded":
+            past = record["epoch"] < len(facts.held_out_losses)
+        return past
+    except (KeyError, TypeError, ValueError):  # cut by a kill
+        return False
 
 
 def _short(value: Any) -> str:
