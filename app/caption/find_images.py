@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from fastvlm_mlx.app import terminal
-from fastvlm_mlx.app.caption.image_suffixes import foreign_suffixes, opened_suffixes
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.processing.image_source import name_of
+from fastvlm_mlx.processing.image_suffixes import foreign_suffixes, opened_suffixes
 
 LISTED = 10  # images named in one line
 

@@ -35,7 +35,7 @@ def naive(sample: Sample, image_tokens: Sequence[int]) -> tuple[list[int], list[
             ids += [IMAGE] * waiting.pop(0)
         ids += tokenizer.encode(part, add_special_tokens=False).ids
     head = tokenizer.encode("<|im_start|>assistant\n", add_special_tokens=False).ids
-    end = tokenizer.token_to_id("<|im_end|>")
+    (end,) = tokenizer.encode("<|im_end|>", add_special_tokens=False).ids
     labels = [IGNORE] * len(ids)
     for at in range(len(ids)):
         if ids[at : at + len(head)] == head:

@@ -5,6 +5,10 @@ from fastvlm_mlx.errors import DataError
 SHOWN = 3  # faults that are told in full
 
 
+class BadRow(Exception):
+    """What is wrong with a row, in a few words; whoever reads the file adds where."""
+
+
 class Faults(list[str]):
     """One text a fault, "file:line: what is wrong"."""
 

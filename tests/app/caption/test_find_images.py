@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from fastvlm_mlx.app.caption.find_images import find, without_caption
-from fastvlm_mlx.app.caption.image_suffixes import foreign_suffixes, opened_suffixes
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.processing.image_suffixes import foreign_suffixes, opened_suffixes
 from tests.support.caption_lines import lines, names
 from tests.support.mock_model import make_image
 
