@@ -166,7 +166,8 @@ def attach(
     """Makes `model` encode images with `package` instead of its MLX encoder.
 
     Raises:
-        OptionError: not on macOS, or unknown units.
+        OptionError: not on macOS, or unknown units; or the package has a projector
+            and the model's adapter another.
         CheckpointError: the model has no projector and the package neither.
     """
     encoder = CoreMLEncoder(package, compute_units)
@@ -175,7 +176,11 @@ def attach(
             f"{package}: gives features, and this model has no projector;"
             " export the package with --projector"
         )
-
+    if encoder.projected and model.projector_is_tuned:
+        raise OptionError(
+            f"{package}: has the model's own projector in it, and the adapter another;"
+            " export a package without --projector"
+        )
     model.encoder = encoder
     return encoder
 

@@ -3,12 +3,12 @@
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from threading import Event
-from typing import cast
 
 import mlx.core as mx
-import numpy as np
 
-from fastvlm_mlx.conversation.attachment import ImageSources, as_list
+from fastvlm_mlx.adapters.apply import attach
+from fastvlm_mlx.adapters.files import read_adapter
+from fastvlm_mlx.conversation.attachment import ImageSources, stacked_pixels
 from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.cpu import openblas
 from fastvlm_mlx.device import DTYPES
@@ -21,9 +21,8 @@ from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.parameters import assign, check_tensors
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.model_folder import converted
-from fastvlm_mlx.processing.image_file import Source, open_image
+from fastvlm_mlx.processing.image_file import Source
 from fastvlm_mlx.processing.image_options import ImageOptions
-from fastvlm_mlx.processing.image_processor import preprocess
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from fastvlm_mlx.weights.weight_files import load_all_tensors, reading
 
@@ -50,12 +49,8 @@ class FastVLM(FastVLMModel):
             OptionError: an option cannot be honoured.
         """
         options = ImageOptions.of(self.config, fit, resolution, tiles)
-        sources = cast(Sequence[Source], as_list(images))
-        if not sources:
-            raise OptionError("images: an empty list; give at least one image")
-        pinpoints = self.config.grid_pinpoints
-        pixels = [preprocess(open_image(each), options, pinpoints) for each in sources]
-        mx.async_eval(embeddings := self.encode_pixels(np.concatenate(pixels)))
+        pixels = stacked_pixels(images, options, self.config.grid_pinpoints)
+        mx.async_eval(embeddings := self.encode_pixels(pixels))
         return embeddings
 
     def conversation(
@@ -179,6 +174,7 @@ def load(
     path_or_hf_repo: str | Path,
     *,
     dtype: str | None = None,
+    adapter: str | Path | None = None,
     on_progress: Progress | None = None,
 ) -> FastVLM:
     """Loads a model, converting it once into the cache if it is not ours yet.
@@ -187,14 +183,16 @@ def load(
         path_or_hf_repo: `demo`, `0.5b`, `1.5b`, `7b`, a hub id, a folder, a `.zip` or a
             weight file, in any known layout.
         dtype: float32, float16 or bfloat16; the device's own by default.
+        adapter: the folder of an adapter, in mlx-lm's or PEFT's format.
         on_progress: called with (bytes done, bytes in all) while converting.
     Raises:
+        AdapterError: the adapter is missing, damaged or of another model.
         CheckpointError: the checkpoint is unknown, damaged or incomplete.
-        DownloadError: it could not be fetched.
-        OptionError: an unknown `dtype`.
+        DownloadError, OptionError: it could not be fetched; an unknown `dtype`.
     """
     if dtype is not None and dtype not in DTYPES:
         raise OptionError(f"dtype {dtype!r}: unknown; use {', '.join(DTYPES)}")
+    tuning = None if adapter is None else read_adapter(adapter)
     openblas.bind()
     folder = converted(path_or_hf_repo, on_progress=on_progress)
     config = ModelConfig.from_dict(read_json(folder / "config.json"))
@@ -209,6 +207,8 @@ def load(
     # since MLX 0.31.2 only the one that described an array can start computing it.
     with reading(folder):
         mx.eval(model.parameters())
+    if tuning is not None:
+        attach(model, tuning)
     return model
 
 

@@ -6,14 +6,16 @@ dtype changes them by rounding, 4 bits by a tenth of their spread, another model
 altogether.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import mlx.core as mx
 
 from fastvlm_mlx.errors import AdapterError
+from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.vlm import FastVLMModel
+from fastvlm_mlx.weights.weight_files import Tensors
 
 _SIZES = (
     "model_type",
@@ -54,25 +56,26 @@ class BaseRecord:
         Raises:
             AdapterError: the model has no language model.
         """
-        text = model.config.text
-        if text is None:
-            raise AdapterError(
-                "this checkpoint has no language model, which adapters change; give a"
-                " whole FastVLM checkpoint"
-            )
+        if model.language_model is None:
+            raise no_language_model()
         layers = model.language_model.layers
-        chosen = range(0, len(layers), -(-len(layers) // _SAMPLED_LAYERS))
-        rows = [_first_row(layers[index].self_attn.o_proj) for index in chosen]
-        sample: Any = mx.concatenate(
-            [row[:_SAMPLED_WEIGHTS].astype(mx.float32) for row in rows]
-        ).tolist()
-        return cls(
-            str(model.config.source.get("name") or "a model without a name"),
-            {name: getattr(text, name) for name in _SIZES},
-            # Digits enough for 16 bits.
-            tuple(float(f"{value:.5g}") for value in sample),
-            model.config.quantization is not None,
+        return _record(
+            model.config, lambda index: _first_row(layers[index].self_attn.o_proj)
         )
+
+    @classmethod
+    def of_tensors(cls, tensors: Tensors, config: ModelConfig) -> "BaseRecord":
+        """As `of`, of the tensors of a model folder in floating point.
+
+        Raises:
+            AdapterError: there is no language model.
+        """
+
+        def first_row(index: int) -> mx.array:
+            name = f"language_model.model.layers.{index}.self_attn.o_proj.weight"
+            return tensors[name][0]
+
+        return _record(config, first_row)
 
     def to_dict(self) -> dict[str, Any]:
         """The form of `adapter_config.json`."""
@@ -99,16 +102,15 @@ class BaseRecord:
                 " adapter's own file"
             ) from fault
 
-    def check_fits(self, model: FastVLMModel, adapter: object) -> None:
-        """Refuses a `model` that is not the one of this record.
+    def check_fits(self, other: "BaseRecord", adapter: object) -> None:
+        """Refuses a model that is not the one of this record.
 
         Args:
-            model: what the adapter shall be put on.
+            other: the record of what the adapter shall be put on.
             adapter: its folder, for the message.
         Raises:
             AdapterError: names both models and what differs.
         """
-        other = BaseRecord.of(model)
         for name, size in self.sizes.items():
             if other.sizes.get(name, size) != size:
                 raise AdapterError(
@@ -126,6 +128,31 @@ class BaseRecord:
                 f"{adapter}: is an adapter of {self.name}, whose weights differ from"
                 f" those of this {other.name}; give the model it was trained on"
             )
+
+
+def no_language_model() -> AdapterError:
+    """The error for a checkpoint that lacks what adapters change."""
+    return AdapterError(
+        "this checkpoint has no language model, which adapters change; give a whole"
+        " FastVLM checkpoint"
+    )
+
+
+def _record(config: ModelConfig, first_row: Callable[[int], mx.array]) -> BaseRecord:
+    text = config.text
+    if text is None:
+        raise no_language_model()
+    count = text.num_hidden_layers
+    chosen = range(0, count, -(-count // _SAMPLED_LAYERS))
+    rows = [first_row(index)[:_SAMPLED_WEIGHTS] for index in chosen]
+    sample: Any = mx.concatenate([row.astype(mx.float32) for row in rows]).tolist()
+    return BaseRecord(
+        str(config.source.get("name") or "a model without a name"),
+        {name: getattr(text, name) for name in _SIZES},
+        # Digits enough for 16 bits.
+        tuple(float(f"{value:.5g}") for value in sample),
+        config.quantization is not None,
+    )
 
 
 def _first_row(layer: Any) -> mx.array:

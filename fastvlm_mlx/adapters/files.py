@@ -9,7 +9,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,12 @@ def read_adapter(folder: str | Path) -> Adapter:
     place = expand_user(folder)
     _check_folder(folder, place)
     config = read_json(place / CONFIG)
-    spec = _named(place, AdapterSpec.from_config, config)
-    ours = config.get(OUR_KEY)
-    stated = ours.get("base") if isinstance(ours, dict) else None
-    base = _named(place, BaseRecord.from_dict, stated)
+    with naming(place):
+        spec = AdapterSpec.from_config(config)
+        ours = config.get(OUR_KEY)
+        base = BaseRecord.from_dict(
+            ours.get("base") if isinstance(ours, dict) else None
+        )
     tensors = _read_tensors(place, WEIGHTS)
     projector = _read_tensors(place, PROJECTOR) if spec.projector else None
     return Adapter(spec, tensors, projector, base, place)
@@ -176,11 +179,14 @@ def _read_tensors(folder: Path, name: str) -> Tensors:
     return tensors
 
 
-def _named(folder: Path, read: Any, config: Any) -> Any:
-    """`read(config)`, whose errors then name the folder."""
+@contextmanager
+def naming(folder: Path | None) -> Iterator[None]:
+    """Errors about an adapter that are raised within name its folder."""
     try:
-        return read(config)
+        yield
     except AdapterError as error:
+        if folder is None or str(error).startswith(f"{folder}:"):
+            raise
         raise AdapterError(f"{folder}: {error}") from error
 
 

@@ -4,14 +4,17 @@ The layers are mlx-lm's own, so their arithmetic and the names of their tensors 
 those of every other program that reads this format.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from fastvlm_mlx.adapters.base import no_language_model
 from fastvlm_mlx.adapters.spec import AdapterSpec
 from fastvlm_mlx.errors import AdapterError
+from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.language import mlx_lm_module
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.weights.weight_files import Tensors
@@ -62,32 +65,48 @@ def find_places(model: FastVLMModel, spec: AdapterSpec) -> list[tuple[Any, str]]
     Raises:
         AdapterError: as `add_layers`.
     """
-    text = model.config.text
-    if text is None or model.language_model is None:
-        raise AdapterError(
-            "this checkpoint has no language model, which adapters change; give a"
-            " whole FastVLM checkpoint"
-        )
-    if spec.num_layers > text.num_hidden_layers:
-        raise AdapterError(
-            f"the adapter changes {spec.num_layers} layers, but this model has"
-            f" {text.num_hidden_layers}; give the model it was trained on"
-        )
+    if model.language_model is None:
+        raise no_language_model()
+    changed = changed_layers(model.config, spec)
     if spec.method == "full":
-        if model.config.quantization is not None:
-            raise AdapterError(
-                "a full fine-tuning replaces float weights, and this model is"
-                " quantized; use the float checkpoint it was made from"
-            )
         return []
-    layers = model.language_model.layers
-    changed = layers if spec.num_layers < 0 else layers[-spec.num_layers :]
     places = []
-    for layer in changed:
+    for index in changed:
         for key in spec.keys:
             part, _, name = key.partition(".")
-            places.append((layer[part], name))
+            places.append((model.language_model.layers[index][part], name))
     return places
+
+
+def changed_layers(config: ModelConfig, spec: AdapterSpec) -> range:
+    """The numbers of the layers that an adapter of `spec` changes.
+
+    Raises:
+        AdapterError: as `add_layers`.
+    """
+    if config.text is None:
+        raise no_language_model()
+    count = config.text.num_hidden_layers
+    if spec.num_layers > count:
+        raise AdapterError(
+            f"the adapter changes {spec.num_layers} layers, but this model has"
+            f" {count}; give the model it was trained on"
+        )
+    if spec.method == "full" and config.quantization is not None:
+        raise AdapterError(
+            "a full fine-tuning replaces float weights, and this model is quantized;"
+            " use the float checkpoint it was made from"
+        )
+    return range(count - spec.num_layers if spec.num_layers > 0 else 0, count)
+
+
+def names_of_full(names: Iterable[str], config: ModelConfig, spec: AdapterSpec):
+    """Those of the language model's tensors that a full fine-tuning replaces."""
+    if spec.num_layers < 0:
+        return list(names)
+    changed = changed_layers(config, spec)
+    last = tuple(f"model.layers.{index}." for index in changed)
+    return [name for name in names if name.startswith(last)]
 
 
 def adapter_tensors(model: FastVLMModel, spec: AdapterSpec) -> Tensors:
@@ -103,13 +122,9 @@ def adapter_tensors(model: FastVLMModel, spec: AdapterSpec) -> Tensors:
         return {
             name: value for name, value in flat if name.rpartition(".")[2] in leaves
         }
-    if spec.num_layers < 0:
-        return dict(flat)
-    count = len(model.language_model.layers)
-    last = tuple(
-        f"model.layers.{index}." for index in range(count - spec.num_layers, count)
-    )
-    return {name: value for name, value in flat if name.startswith(last)}
+    weights = dict(flat)
+    names = names_of_full(weights, model.config, spec)
+    return {name: weights[name] for name in names}
 
 
 def set_tensors(model: FastVLMModel, spec: AdapterSpec, tensors: Tensors) -> None:

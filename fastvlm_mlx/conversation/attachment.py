@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model.vision_config import VisionConfig
 from fastvlm_mlx.processing.image_file import Source, open_image
 from fastvlm_mlx.processing.image_input import plain
@@ -111,6 +111,25 @@ def as_list(images: ImageSources) -> Sequence[ImageSource]:
     if isinstance(images, list | tuple):
         return cast(Sequence[ImageSource], images)
     return [cast(ImageSource, images)]
+
+
+def stacked_pixels(
+    images: Source | Sequence[Source],
+    options: ImageOptions,
+    pinpoints: Sequence[tuple[int, int]],
+) -> np.ndarray:
+    """The pixels of images and their tiles, (N, R, R, 3), for `encode_pixels`.
+
+    Raises:
+        ImageError: an image cannot be opened.
+        OptionError: there is none.
+    """
+    sources = cast(Sequence[Source], as_list(images))
+    if not sources:
+        raise OptionError("images: an empty list; give at least one image")
+    return np.concatenate(
+        [preprocess(open_image(each), options, pinpoints) for each in sources]
+    )
 
 
 def length(pieces: Sequence[list[int] | Attachment]) -> int:

@@ -22,9 +22,22 @@ class FeatureCache:
 
     def __init__(self, limit: int = LIMIT):
         self.limit = limit
-        self.nbytes = 0
+        self._size = 0
         self._arrays: OrderedDict[Hashable, list[mx.array]] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays in it."""
+        return self._size
+
+    def scoped(self, *, images: bool) -> "FeatureCache":
+        """A cache within this one for a model that differs in its language model.
+
+        Args:
+            images: whether the features of images are the same for both models.
+        """
+        return _ScopedCache(self, images)
 
     def get(self, key: Hashable) -> list[mx.array] | None:
         """The arrays under `key`, unless it had to make room."""
@@ -45,16 +58,16 @@ class FeatureCache:
             if key in self._arrays or size > self.limit:
                 return
             self._arrays[key] = list(arrays)
-            self.nbytes += size
-            while self.nbytes > self.limit:
+            self._size += size
+            while self._size > self.limit:
                 _, oldest = self._arrays.popitem(last=False)
-                self.nbytes -= sum(array.nbytes for array in oldest)
+                self._size -= sum(array.nbytes for array in oldest)
 
     def clear(self):
         """Removes everything."""
         with self._lock:
             self._arrays.clear()
-            self.nbytes = 0
+            self._size = 0
 
     def __len__(self) -> int:
         return len(self._arrays)
@@ -62,3 +75,33 @@ class FeatureCache:
     def __deepcopy__(self, memo: dict[int, Any]) -> "FeatureCache":
         # A copied model may get other weights; and a lock cannot be copied.
         return FeatureCache(self.limit)
+
+
+class _ScopedCache(FeatureCache):
+    """See `FeatureCache.scoped`; the limit is that of the cache around it."""
+
+    def __init__(self, around: FeatureCache, images: bool):
+        super().__init__(around.limit)
+        self._around = around
+        self._images = images
+        self._scope = object()
+
+    @property
+    def nbytes(self) -> int:
+        return self._around.nbytes
+
+    def get(self, key: Hashable) -> list[mx.array] | None:
+        return self._around.get(self._inside(key))
+
+    def put(self, key: Hashable, arrays: Sequence[mx.array]):
+        self._around.put(self._inside(key), arrays)
+
+    def clear(self):
+        self._around.clear()
+
+    def __len__(self) -> int:
+        return len(self._around)
+
+    def _inside(self, key: Hashable) -> Hashable:
+        # An image's key is its digest, a prefix's a tuple.
+        return key if self._images and isinstance(key, str) else (self._scope, key)

@@ -62,13 +62,15 @@ class FastVLMModel(nn.Module):
     `encoder` is None while the vision tower encodes images. `check_finite` has the
     first features checked for overflow, which float16 may have and bfloat16 not; the
     vision tower and the projector then become bfloat16. `llguidance_tokenizer` is made
-    on first use by `generation.constrained`, in seconds, and kept.
+    on first use by `generation.constrained`, in seconds, and kept. `projector_is_tuned`
+    says that the projector's weights are an adapter's.
     """
 
     tokenizer: "Tokenizer"
     encoder: Encoder | None
     check_finite: bool
     llguidance_tokenizer: Any
+    projector_is_tuned: bool
     vision_tower: FastViTHD | None
     projector: Projector | None
     language_model: Any
@@ -82,6 +84,7 @@ class FastVLMModel(nn.Module):
         self.check_finite = False
         self.feature_cache = FeatureCache()
         self.llguidance_tokenizer = None
+        self.projector_is_tuned = False
         self.vision_tower = FastViTHD(config.vision) if config.vision else None
         self.projector = Projector(config.projector) if config.projector else None
         self.language_model = language.build(config.text) if config.text else None

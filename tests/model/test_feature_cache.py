@@ -45,3 +45,23 @@ def test_memory_is_bounded():
     assert store.get("huge") is None and len(store) == 2
     store.clear()
     assert (len(store), store.nbytes) == (0, 0)
+
+
+def test_a_scoped_cache_shares_images_and_not_prefixes():
+    cache = FeatureCache()
+    prefix = ("digest", (1, 2))
+    for inside, shares in (
+        (cache.scoped(images=True), True),
+        (cache.scoped(images=False), False),
+    ):
+        cache.put("digest", [mx.zeros(2)])
+        cache.put(prefix, [mx.zeros(2)])
+        assert (inside.get("digest") is not None) == shares
+        assert inside.get(prefix) is None
+        inside.put(prefix, [mx.ones(3)])
+        assert inside.get(prefix)[0].size == 3  # type: ignore
+        assert cache.get(prefix)[0].size == 2  # type: ignore
+        assert inside.nbytes == cache.nbytes > 0
+        assert len(inside) == len(cache) == 3
+        inside.clear()
+        assert not len(cache)
