@@ -26,22 +26,23 @@ COLOURS = {
     "white": (245, 245, 245),
     "yellow": (250, 210, 30),
 }
-# From left to right, then from top to bottom.
+# From left to right, then from top to bottom. In capitals, as words on signs are: the
+# demo model never wrote the small letters that these names need.
 VERTICAL = {
-    "Belgium": "black yellow red",
-    "France": "blue white red",
-    "Ireland": "green white orange",
-    "Italy": "green white red",
-    "Mali": "green yellow red",
-    "Romania": "blue yellow red",
+    "BELGIUM": "black yellow red",
+    "FRANCE": "blue white red",
+    "IRELAND": "green white orange",
+    "ITALY": "green white red",
+    "MALI": "green yellow red",
+    "ROMANIA": "blue yellow red",
 }
 HORIZONTAL = {
-    "Bulgaria": "white green red",
-    "Estonia": "blue black white",
-    "Germany": "black red yellow",
-    "Hungary": "red white green",
-    "Netherlands": "red white blue",
-    "Russia": "white blue red",
+    "BULGARIA": "white green red",
+    "ESTONIA": "blue black white",
+    "GERMANY": "black red yellow",
+    "HUNGARY": "red white green",
+    "NETHERLANDS": "red white blue",
+    "RUSSIA": "white blue red",
 }
 COUNTRIES = sorted(VERTICAL | HORIZONTAL)
 IMAGES = {"train": 200, "test": 120}
