@@ -42,7 +42,8 @@ class AdapterSpec:
         scale: what their product is multiplied by, as in mlx-lm. PEFT's `lora_alpha`
             is `scale * rank`: the default stands for alpha 32 with rank 16.
         dropout: the share of inputs that training drops; nothing at inference.
-        keys: names of linear layers inside one layer of the language model.
+        keys: names of linear layers inside one layer of the language model; none where
+            the projector alone is changed.
         num_layers: how many layers are changed, counted from the last; -1 is all.
             `full` with -1 also changes the embedding and the last norm.
         projector: whether the adapter holds a projector of its own.
@@ -134,7 +135,8 @@ def check_spec(spec: AdapterSpec) -> None:
         raise _refused("scale", spec.scale, "a number")
     if not _is_number(spec.dropout) or not 0 <= spec.dropout < 1:
         raise _refused("dropout", spec.dropout, "a number from 0 to below 1")
-    if not isinstance(spec.keys, tuple) or not spec.keys:
+    # Without any, the projector alone is changed.
+    if not isinstance(spec.keys, tuple) or not (spec.keys or spec.projector):
         raise _refused("keys", spec.keys, "a list of linear layers")
     for key in spec.keys:
         if key not in ALL_KEYS:

@@ -41,7 +41,7 @@ class Processes:
         if self.count == 1:
             return arrays, facts
         data = np.frombuffer(json.dumps(facts).encode(), np.uint8).astype(np.int32)
-        length = int(self._first(mx.array(len(data))).item())
+        length = int(np.asarray(self._first(mx.array(len(data)))))
         data = np.resize(data, length)
         text = bytes(np.asarray(self._first(mx.array(data))).astype(np.uint8))
         return {n: self._first(a) for n, a in arrays.items()}, json.loads(text)

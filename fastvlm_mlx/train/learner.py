@@ -13,6 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
+import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from fastvlm_mlx import device
@@ -35,6 +36,10 @@ class Learner:
     Args:
         names: of the parameters that learn, as in `model.parameters()`.
         dropouts: of `keyed_dropouts(model)`.
+
+    Attributes:
+        start: the parameters before the first step. LoRA's factors are drawn anew, by
+            `options.seed` alone.
     """
 
     def __init__(
@@ -52,10 +57,13 @@ class Learner:
         self._learning = {
             n.removeprefix(LANGUAGE) for n in given if n.startswith(LANGUAGE)
         }
-        self.start = {name: array.astype(mx.float32) for name, array in given.items()}
+        start = {name: array.astype(mx.float32) for name, array in given.items()}
+        self.start = start | _drawn(start, options.seed)
         # On a CPU compiling means g++, for seconds and for plain SSE2.
-        compiled: Callable = mx.compile if device.on_gpu() else lambda function: function
-        self._gradients = compiled(mx.value_and_grad(self._training_loss))
+        compiled: Callable = (
+            mx.compile if device.on_gpu() else lambda function: function
+        )
+        self._gradients = compiled(self._loss_and_gradients)
         self._loss = compiled(self._held_out_loss)
         self._updated = compiled(self._update)
 
@@ -74,7 +82,7 @@ class Learner:
 
     def gradients(
         self, parameters: Arrays, batch: Batch, key: mx.array
-    ) -> tuple[mx.array, Arrays]:
+    ) -> tuple[float, Arrays]:
         """The batch's summed loss and its gradients, evaluated.
 
         Args:
@@ -83,15 +91,14 @@ class Learner:
         with kernels.switched_off():
             loss, gradients = self._gradients(parameters, key, tuple(batch))
             mx.eval(loss, gradients)
-        return loss, gradients
+        return number(loss), gradients
 
-    def loss(self, parameters: Arrays, batch: Batch) -> mx.array:
-        """The batch's summed loss, without dropout, evaluated."""
+    def loss(self, parameters: Arrays, batch: Batch) -> float:
+        """The batch's summed loss, without dropout."""
         # The kernels of the CPU may help here, but then two losses would differ by
         # more than the training did.
         with kernels.switched_off():
-            mx.eval(loss := self._loss(parameters, tuple(batch)))
-        return loss
+            return number(self._loss(parameters, tuple(batch)))
 
     def update(
         self,
@@ -100,7 +107,7 @@ class Learner:
         gradients: Arrays,
         step: int,
         factor: float,
-    ) -> tuple[Arrays, Moments, mx.array]:
+    ) -> tuple[Arrays, Moments, float]:
         """Parameters and moments after a step, and the gradients' norm; evaluated.
 
         Args:
@@ -108,11 +115,11 @@ class Learner:
             step: steps done before.
             factor: of the highest learning rates.
         """
-        updated = self._updated(
+        after, moments, norm = self._updated(
             parameters, moments, gradients, mx.array(step), mx.array(factor)
         )
-        mx.eval(updated)
-        return updated
+        mx.eval(after, moments, norm)
+        return after, moments, number(norm)
 
     def install(self, parameters: Arrays) -> None:
         """Gives the model these parameters, in its own dtypes."""
@@ -121,21 +128,28 @@ class Learner:
     def _cast(self, parameters: Arrays) -> Arrays:
         return {n: array.astype(self._dtypes[n]) for n, array in parameters.items()}
 
-    def _training_loss(
+    def _loss_and_gradients(
         self, parameters: Arrays, key: mx.array, batch: tuple[mx.array, ...]
-    ) -> mx.array:
+    ) -> tuple[mx.array, Arrays]:
+        # Checkpointed layers are computed again after the loss: these modes and keys
+        # must still hold then.
         self.model.train()
         try:
-            self.install(parameters)
             with self._keys.given(key, self._dropouts):
-                return answer_loss(
-                    self.model,
-                    Batch(*batch),
-                    learning=self._learning,
-                    checkpoint=self.options.checkpoint,
-                )
+                return mx.value_and_grad(self._training_loss)(parameters, batch)
         finally:
             self.model.eval()
+
+    def _training_loss(
+        self, parameters: Arrays, batch: tuple[mx.array, ...]
+    ) -> mx.array:
+        self.install(parameters)
+        return answer_loss(
+            self.model,
+            Batch(*batch),
+            learning=self._learning,
+            checkpoint=self.options.checkpoint,
+        )
 
     def _held_out_loss(
         self, parameters: Arrays, batch: tuple[mx.array, ...]
@@ -164,14 +178,30 @@ class Learner:
             optimizer = optim.AdamW(
                 rate, weight_decay=self.options.weight_decay, bias_correction=True
             )
-            optimizer.state = {
-                "step": step,
-                "learning_rate": rate * factor,
-                **{name: dict(moments[name]) for name in names},
-            }
+            state: dict[str, Any] = {name: dict(moments[name]) for name in names}
+            optimizer.state = state | {"step": step, "learning_rate": rate * factor}
             after |= optimizer.apply_gradients(
                 {name: clipped[name] for name in names},
                 {name: parameters[name] for name in names},
             )
-            moments_after |= {name: optimizer.state[name] for name in names}
+            stepped: Any = optimizer.state
+            moments_after.update({name: stepped[name] for name in names})
         return after, moments_after, norm
+
+
+def _drawn(parameters: Arrays, seed: int) -> Arrays:
+    """Every `lora_a` (in, rank), drawn as mlx-lm does."""
+    drawn = {}
+    names = sorted(name for name in parameters if name.endswith(".lora_a"))
+    for index, name in enumerate(names):
+        shape = parameters[name].shape
+        limit = shape[0] ** -0.5
+        random = np.random.default_rng([seed, index])
+        drawn[name] = mx.array(random.uniform(-limit, limit, shape), mx.float32)
+    return drawn
+
+
+def number(scalar: mx.array) -> float:
+    """The value of an array of one element."""
+    value: Any = scalar.item()
+    return float(value)

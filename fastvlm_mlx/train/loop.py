@@ -19,7 +19,7 @@ from fastvlm_mlx.train.data.rows import Row
 from fastvlm_mlx.train.distributed import Processes
 from fastvlm_mlx.train.events import EpochEnded, Event, Started, Stepped
 from fastvlm_mlx.train.interrupt import Interrupt
-from fastvlm_mlx.train.learner import Arrays, Learner
+from fastvlm_mlx.train.learner import Arrays, Learner, number
 from fastvlm_mlx.train.options import TrainOptions
 from fastvlm_mlx.train.schedule import Schedule
 from fastvlm_mlx.train.state import Facts, State, StateFiles
@@ -103,10 +103,10 @@ class Loop:
         begun, facts = time.monotonic(), state.facts
         epoch, at = divmod(facts.step, self.epoch_steps)
         sums, total = np.zeros(2), None
-        for number, batch in enumerate(self._next(epoch, at)):
-            key = self._key(facts.step, number)
+        for index, batch in enumerate(self._next(epoch, at)):
+            key = self._key(facts.step, index)
             loss, gradients = self.learner.gradients(state.parameters, batch, key)
-            sums += [loss.item(), float(np.asarray(batch.weights).sum())]
+            sums += [loss, number(batch.weights.sum())]
             if total is not None:
                 gradients = {n: total[n] + array for n, array in gradients.items()}
                 mx.eval(gradients)
@@ -118,7 +118,7 @@ class Loop:
         parameters, moments, norm = self.learner.update(
             state.parameters, state.moments, total, facts.step, factor
         )
-        self._check(loss / tokens, float(norm.item()), facts, factor)
+        self._check(loss / tokens, norm, facts, factor)
         after = replace(
             facts,
             step=facts.step + 1,
@@ -137,7 +137,7 @@ class Loop:
                 epoch + 1,
                 loss / tokens,
                 self.learner.highest_rate * factor,
-                float(norm.item()),
+                norm,
                 self._seconds_left(after),
                 mx.get_peak_memory(),
             )
@@ -189,7 +189,7 @@ class Loop:
             if self.interrupt.wanted:
                 break
             loss = self.learner.loss(parameters, batch)
-            sums += [loss.item(), float(np.asarray(batch.weights).sum())]
+            sums += [loss, number(batch.weights.sum())]
         (loss, tokens), _ = self._shared(sums, {})
         self._held_out_seconds = time.monotonic() - begun
         return loss / tokens
@@ -214,8 +214,8 @@ class Loop:
             ranks=self.processes.count,
         )
 
-    def _key(self, step: int, number: int) -> mx.array:
-        seeds = [self.options.seed, step, number, self.processes.rank]
+    def _key(self, step: int, index: int) -> mx.array:
+        seeds = [self.options.seed, step, index, self.processes.rank]
         return mx.array(np.random.SeedSequence(seeds).generate_state(2))
 
     def _shared(
@@ -225,7 +225,7 @@ class Loop:
         mean loss."""
         flagged = mx.array([*sums, self.interrupt.wanted], mx.float32)
         shared = self.processes.mean({"sums": flagged, "gradients": gradients})
-        loss, tokens, stop = shared["sums"].tolist()
+        loss, tokens, stop = np.asarray(shared["sums"]).tolist()
         self._stopping = stop > 0
         # Interrupted before the first batch there are none.
         tokens = tokens or 1.0
@@ -236,7 +236,9 @@ class Loop:
     def _check(self, loss: float, norm: float, facts: Facts, factor: float) -> None:
         if not math.isfinite(loss) or not math.isfinite(norm):
             rate = self.learner.highest_rate * factor
-            what = f"loss {loss}, gradients of norm {norm} at a learning rate {rate:.2g}"
+            what = (
+                f"loss {loss}, gradients of norm {norm} at a learning rate {rate:.2g}"
+            )
             raise self._diverged(f"{what}, step {facts.step + 1}", facts)
 
     def _diverged(self, what: str, facts: Facts) -> TrainingError:

@@ -7,37 +7,18 @@ an answer's token comes next.
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import mlx.core as mx
 
 from fastvlm_mlx.model import language
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.train.checkpointing import below, checkpointed, checkpointed_layers
+from fastvlm_mlx.train.data.batches import Batch
 
 # Logits of 512 positions and 151,936 tokens take 311 MB in float32, and their gradient
 # again; of more positions they are computed in pieces, and again for the gradient.
 POSITIONS = 512
-
-
-class Batch(Protocol):
-    """What `answer_loss` reads; made by `data/batches.py`.
-
-    Shapes:
-        ids: (B, L) int32, 0 where an image or padding stands
-        feature_rows: (B, L) int32, a row of `features`, or -1 for a token
-        features: (F, width), the encoder's output, before the projector
-        positions: (A,) int32, b * L + l of the states before an answer's tokens
-        targets: (A,) int32, those tokens
-        weights: (A,) float32, 0 for padding
-    """
-
-    ids: Any
-    feature_rows: Any
-    features: Any
-    positions: Any
-    targets: Any
-    weights: Any
 
 
 def answer_loss(
