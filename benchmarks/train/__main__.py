@@ -24,7 +24,6 @@ import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from benchmarks import random_checkpoint
@@ -102,7 +101,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--torch-python", default=sys.executable, metavar="PATH")
     options = parser.parse_args()
-    folder = cache_dir() / "benchmarks" / f"random-{options.size}-{options.resolution}"
+    # The same folder as `benchmarks.peers` has.
+    folder = cache_dir() / "peers" / f"{options.size}-{options.resolution}"
     random_checkpoint.make(folder, options.size, options.resolution)
     images = folder / "images"
     images.mkdir(exist_ok=True)

@@ -59,7 +59,9 @@ def steps(
     spec = adapter_spec(options)
     add_layers(model, spec)
     with keyed_dropouts(model) as dropouts:
-        learner = Learner(model, learning_names(model, options, spec), options, dropouts)
+        learner = Learner(
+            model, learning_names(model, options, spec), options, dropouts
+        )
         parameters, moments = learner.start, learner.no_moments()
         tokens = model.config.vision.tokens(model.config.image_size)
         rows = [build_row(each, model.tokenizer, [tokens]) for each in samples]
@@ -67,9 +69,7 @@ def steps(
         while True:
             begun = time.perf_counter()
             batch = make_batch(rows, features, len(rows))
-            loss, gradients = learner.gradients(
-                parameters, batch, mx.random.key(count)
-            )
+            loss, gradients = learner.gradients(parameters, batch, mx.random.key(count))
             mean = 1 / batch.weights.sum()
             gradients = {name: mean * array for name, array in gradients.items()}
             parameters, moments, _ = learner.update(
