@@ -21,7 +21,7 @@ class Faults(list[str]):
 
         Args:
             what: what they are, such as "bad rows".
-            way_out: what the user can do.
+            way_out: what the user can do with "{them}".
         Raises:
             DataError: names the first few and counts the rest.
         """
@@ -31,4 +31,5 @@ class Faults(list[str]):
         if len(self) > SHOWN:
             text += f"; and {len(self) - SHOWN} more"
         count = f"{len(self)} {what}: " if len(self) > 1 else ""
-        raise DataError(f"{count}{text}; {way_out}")
+        advice = way_out.format(them="them" if len(self) > 1 else "it")
+        raise DataError(f"{count}{text}; {advice}")

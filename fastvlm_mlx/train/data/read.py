@@ -79,7 +79,7 @@ def read_samples(
     else:
         _read_file(place, reading, image_folder)
     if strict:
-        reading.faults.check("bad rows", "correct these rows or take them out")
+        reading.faults.check("bad rows", "correct {them} or take {them} out")
     samples, duplicates = _without_duplicates(reading.samples)
     report = DataReport(
         path=str(path),

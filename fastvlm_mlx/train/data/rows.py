@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastvlm_mlx.errors import ImageError
 from fastvlm_mlx.processing.chat_template import (
     ImagePlaceholder,
     Piece,
@@ -134,13 +135,18 @@ def build_rows(
     `count_tokens` gives the positions that an image takes.
 
     Raises:
-        DataError: samples are too long; the first few are named, the rest counted.
+        DataError: samples are too long, or their images cannot be opened; the first
+            few are named, the rest counted.
         CheckpointError: the tokenizer lacks a control token.
     """
     rows: list[Row] = []
-    faults = Faults()
+    faults, unopened = Faults(), Faults()
     for sample in samples:
-        tokens = [count_tokens(image) for image in sample.images]
+        try:
+            tokens = [count_tokens(image) for image in sample.images]
+        except ImageError as error:
+            unopened.add(f"{sample.origin}: {str(error).rpartition('; ')[0]}")
+            continue
         row = build_row(sample, tokenizer, tokens, template)
         if len(row) > context_size:
             images = f", {sum(tokens)} of them of images" if tokens else ""
@@ -149,9 +155,10 @@ def build_rows(
                 f" of {context_size}"
             )
         rows.append(row)
+    unopened.check("images that cannot be used", "replace {them} or take {them} out")
     faults.check(
         "samples that are too long",
-        "shorten their texts, give them fewer images or a lower resolution, or leave"
-        " them out",
+        "shorten the text, give {them} fewer images or a lower resolution, or take"
+        " {them} out",
     )
     return rows

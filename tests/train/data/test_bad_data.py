@@ -134,7 +134,7 @@ def test_the_first_are_named_and_the_rest_counted(folder: Path):
     )
     assert refused(file) == (
         f"5 bad rows: {file}:2: p: no such file; {file}:3: q: no such file;"
-        f" {file}:4: r: no such file; and 2 more; correct these rows or take them out"
+        f" {file}:4: r: no such file; and 2 more; correct them or take them out"
     )
 
 

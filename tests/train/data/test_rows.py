@@ -91,7 +91,7 @@ def test_too_long_samples_are_named(mini: Tokenizer):
     assert message.startswith("6 samples that are too long: set.jsonl:1: ")
     assert "20 of them of images, more than the context of 90" in message
     assert "set.jsonl:3: " in message and "set.jsonl:4" not in message
-    assert "; and 3 more; shorten their texts" in message
+    assert "; and 3 more; shorten the text, give them fewer" in message
 
 
 def test_a_sample_may_fill_the_context(mini: Tokenizer):
