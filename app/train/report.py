@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastvlm_mlx.train.score import (
+from fastvlm_mlx.train.scoring import (
     SIGNIFICANT,
     Score,
     by_chance,

@@ -29,15 +29,15 @@ from fastvlm_mlx.processing.image_options import ImageOptions
 from fastvlm_mlx.train.answers import gray_features
 from fastvlm_mlx.train.data.features import FeatureStore, features_folder
 from fastvlm_mlx.train.data.read import read_samples
-from fastvlm_mlx.train.data.rows import Row, build_rows
 from fastvlm_mlx.train.data.samples import Sample
 from fastvlm_mlx.train.data.split import split
 from fastvlm_mlx.train.distributed import Processes
 from fastvlm_mlx.train.loop import TrainingSet
 from fastvlm_mlx.train.options import TrainOptions
 from fastvlm_mlx.train.run import TrainResult, train
-from fastvlm_mlx.train.score import score
+from fastvlm_mlx.train.scoring import score
 from fastvlm_mlx.train.state import LOG, STATE
+from fastvlm_mlx.train.training_set import prepare
 
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
@@ -90,10 +90,7 @@ def run(request: Request) -> int:
         model.config, request.view.fit, request.view.resolution, request.view.tiles
     )
     store = FeatureStore(features_folder(), model, view)
-    _encode(store, [*samples, *held_out], processes)
-    data = TrainingSet(
-        _rows(samples, model, store), _rows(held_out, model, store), store
-    )
+    data = _prepare(model, samples, held_out, store)
     before: list[str] = []
     exam = None
     if held_out and speaks:
@@ -171,34 +168,18 @@ def _read(request: Request, seed: int) -> tuple[list[Sample], list[Sample]]:
     return samples, held_out
 
 
-def _encode(
-    store: FeatureStore, samples: Sequence[Sample], processes: Processes
-) -> None:
+def _prepare(
+    model: "FastVLM",
+    samples: Sequence[Sample],
+    held_out: Sequence[Sample],
+    store: FeatureStore,
+) -> TrainingSet:
     begun = time.monotonic()
     with terminal.progress("encoding", count=True) as update:
-        encoded = store.prepare(
-            samples, update, rank=processes.rank, ranks=processes.count
-        )
-    if processes.rank == 0:
-        seconds = report.duration(time.monotonic() - begun)
-        images = len({image for sample in samples for image in sample.images})
-        terminal.note(
-            f"encoded {encoded} of {images} images in {seconds}; all are kept in"
-            f" {store.folder}"
-        )
-
-
-def _rows(
-    samples: Sequence[Sample], model: "FastVLM", store: FeatureStore
-) -> list[Row]:
-    config = model.config
-    return build_rows(
-        samples,
-        model.tokenizer,
-        store.count_tokens,
-        config.context_size,
-        config.template,
-    )
+        data = prepare(model, samples, held_out, store=store, on_progress=update)
+    seconds = report.duration(time.monotonic() - begun)
+    terminal.note(f"images encoded in {seconds}, and kept in {store.folder}")
+    return data
 
 
 def _write(request: Request, out: Path, result: TrainResult, name: str) -> None:
@@ -215,10 +196,9 @@ def _write(request: Request, out: Path, result: TrainResult, name: str) -> None:
     size = format_size(sum(file.stat().st_size for file in expand_user(out).iterdir()))
     kept = f", of epoch {result.best_epoch}" if result.best_epoch else ""
     terminal.note(f"adapter: {out} ({size}{kept})")
-    if licences:
+    if named := sorted(f.name for f in licences if f.name.startswith("LICENSE")):
         terminal.note(
-            f"the licence of {name} holds for its adapters too: {out}/"
-            f"{min(file.name for file in licences)}"
+            f"the licence of {name} holds for its adapters too: {out / named[0]}"
         )
     if result.fault is not None:
         terminal.note(f"note: {result.fault}")

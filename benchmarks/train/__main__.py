@@ -53,8 +53,7 @@ def measure(name: str, settings: dict[str, Any], torch_python: str) -> dict[str,
     note(f"{name} ...")
     done = subprocess.run(
         [python, "-m", f"benchmarks.train.{worker}", json.dumps(told)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     if done.returncode:

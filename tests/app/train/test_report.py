@@ -11,7 +11,7 @@ from fastvlm_mlx.app.train import curves, report
 from fastvlm_mlx.app.train.progress import Narrator
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.train.events import EpochEnded, Started, Stepped
-from fastvlm_mlx.train.score import Score, score
+from fastvlm_mlx.train.scoring import Score, score
 
 RIGHT = ["MALI", "ITALY"] * 10
 

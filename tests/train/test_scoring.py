@@ -1,11 +1,11 @@
-"""Scores of answers (`fastvlm_mlx/train/score.py`)."""
+"""Scores of answers (`fastvlm_mlx/train/scoring.py`)."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
 from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.train.score import (
+from fastvlm_mlx.train.scoring import (
     by_chance,
     chance,
     edit_distance,
