@@ -31,11 +31,12 @@ from fastvlm_mlx.train.data.feature_files import (
     read_features,
     write_features,
 )
-from fastvlm_mlx.train.data.image_identity import file_hash
+from fastvlm_mlx.train.data.image_identity import content_hash
 from fastvlm_mlx.train.data.samples import Image, Sample
 
 _VERSION = 1  # of the files
 _LARGEST_FLOAT16 = 65504.0
+_BLOCK = 4096  # bytes: what a file takes at least, its header and a part of a block
 
 # Called with (images done, images in all).
 ImageProgress = Callable[[int, int], None]
@@ -78,7 +79,8 @@ class FeatureStore:
         side = self._options.resolution
         name = hashlib.blake2b(repr(shown).encode(), digest_size=8)
         name.update(encoder_hash(model, side).encode())
-        self.folder = Path(folder) / name.hexdigest()
+        self._root = Path(folder)
+        self.folder = self._root / name.hexdigest()
         self._digests: dict[Image, str] = {}
         self._tokens: dict[Image, int] = {}
 
@@ -201,9 +203,7 @@ class FeatureStore:
 
     def _path(self, image: Image) -> Path:
         if image not in self._digests:
-            # What lies behind an address is not fetched to be compared.
-            content = f"address {image}".encode() if isinstance(image, str) else image
-            self._digests[image] = file_hash(content)
+            self._digests[image] = content_hash(image)
         digest = self._digests[image]
         return self.folder / digest[:2] / f"{digest}.safetensors"
 
@@ -238,17 +238,19 @@ class FeatureStore:
             write_features(path, features)
         except OptionError as error:
             reason = str(error).removeprefix(f"{path}: ")
-            raise OptionError(f"{self.folder}: features of images: {reason}") from error
+            raise OptionError(f"{self._root}: features of images: {reason}") from error
         self._tokens[image] = len(features)
 
     def _check_space(self, missing: Sequence[Image]) -> None:
         sizes = 0
         for image in missing:
             try:
-                sizes += self.count_tokens(image) * self.width * self.dtype.size
+                sizes += (
+                    self.count_tokens(image) * self.width * self.dtype.size + _BLOCK
+                )
             except ImageError:  # named when its turn comes
                 continue
-        check_free_space(self.folder, sizes)
+        check_free_space(self._root, sizes)
 
 
 def _fault(origin: str, reason: str) -> str:

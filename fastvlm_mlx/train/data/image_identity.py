@@ -3,24 +3,27 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
-from fastvlm_mlx.train.data.samples import Image
+from fastvlm_mlx.train.data.samples import Image, file_of
 
 _CHUNK = 1 << 20
 
 
-def file_hash(image: Path | bytes) -> str:
+def content_hash(image: Image) -> str:
     """A hash of the content of an image file: 32 hexadecimal digits.
+
+    Of an address it is the hash of the address: nothing is fetched to be compared.
 
     Raises:
         OSError: it cannot be read.
     """
     digest = hashlib.blake2b(digest_size=16)
-    if isinstance(image, bytes):
-        digest.update(image)
+    path = file_of(image)
+    if path is None:
+        text = image if isinstance(image, bytes) else f"address {image}".encode()
+        digest.update(text)
         return digest.hexdigest()
-    with image.open("rb") as file:
+    with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -43,18 +46,18 @@ def identities(images: Iterable[Image]) -> dict[Image, str]:
 def _size(image: Image) -> int | None:
     if isinstance(image, bytes):
         return len(image)
+    path = file_of(image)
     try:
-        return image.stat().st_size if isinstance(image, Path) else None
+        return None if path is None else path.stat().st_size
     except OSError:
         return None
 
 
 def _identity(image: Image, *, shared: bool) -> str:
-    if isinstance(image, str):
-        return f"address {image}"
     if isinstance(image, bytes) or shared:
         try:
-            return f"content {file_hash(image)}"
+            return f"content {content_hash(image)}"
         except OSError:
             pass
-    return f"file {image}"
+    path = file_of(image)
+    return f"address {image}" if path is None else f"file {path.absolute()}"

@@ -78,6 +78,10 @@ def _list_rows(text: str) -> Iterator[Located]:
         if text[at] == ",":
             at += 1
             skip()
+    at += 1
+    skip()
+    if at < len(text):
+        yield Located(line, None, "not JSON (the file goes on after its list)")
 
 
 def _located(line: int, values: Any) -> Located:

@@ -23,7 +23,7 @@ from fastvlm_mlx.train.data.image_reference import ImageFinder
 from fastvlm_mlx.train.data.json_rows import json_rows
 from fastvlm_mlx.train.data.located import Located, is_text, read_bytes
 from fastvlm_mlx.train.data.report import DataReport, count
-from fastvlm_mlx.train.data.samples import Sample
+from fastvlm_mlx.train.data.samples import Image, Sample
 
 QUESTION = "Describe the image."  # what `caption` asks
 
@@ -80,14 +80,15 @@ def read_samples(
         _read_file(place, reading, image_folder)
     if strict:
         reading.faults.check("bad rows", "correct {them} or take {them} out")
-    samples, duplicates = _without_duplicates(reading.samples)
+    same = identities(image for each in reading.samples for image in each.images)
+    samples = _without_duplicates(reading.samples, same)
     report = DataReport(
         path=str(path),
         samples=len(samples),
-        images=len(set(identities(i for s in samples for i in s.images).values())),
+        images=len({same[image] for each in samples for image in each.images}),
         turns=sum(len(sample.turns) for sample in samples),
         text_only=sum(not sample.images for sample in samples),
-        duplicates=duplicates,
+        duplicates=len(reading.samples) - len(samples),
         empty_answers=reading.empty_answers,
         failed=reading.failed,
         cut_off=sum(sample.origin in reading.cut_off for sample in samples),
@@ -117,7 +118,10 @@ def _read_folder(
     found = folder.look_into(place)
     if len(found.data) > 1:
         names = ", ".join(file.name for file in found.data[:4])
-        raise DataError(f"{place}: holds several data files ({names}); name one")
+        raise DataError(
+            f"{place}: holds several data files ({names}); name one, such as"
+            f" {found.data[0]}"
+        )
     if found.data and found.pairs:
         raise DataError(
             f"{place}: holds {found.data[0].name} and also"
@@ -211,11 +215,13 @@ def _sample(
     raise BadRow(f"holds {names}; give conversations, messages, or image and answer")
 
 
-def _without_duplicates(samples: Sequence[Sample]) -> tuple[list[Sample], int]:
-    same = identities(image for sample in samples for image in sample.images)
+def _without_duplicates(
+    samples: Sequence[Sample], same: Mapping[Image, str]
+) -> list[Sample]:
+    """The first of those with the same texts about the same images."""
     kept: dict[tuple[object, ...], Sample] = {}
     for sample in samples:
         images = tuple(same[image] for image in sample.images)
         key = (images, sample.turns, sample.system, sample.images_by_turn)
         kept.setdefault(key, sample)
-    return list(kept.values()), len(samples) - len(kept)
+    return list(kept.values())

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastvlm_mlx.errors import DataError
+
 # What `open_image` opens: a file, an http(s) address, or the bytes of an image file.
 Image = Path | str | bytes
 
@@ -18,6 +20,8 @@ class Sample:
         origin: where it stands, "file:line", or the name of its image.
         images_by_turn: how many images join each question, one number a turn; () lets
             all join the first.
+    Raises:
+        DataError: there are no turns, or other images than join them.
     """
 
     images: tuple[Image, ...]
@@ -25,6 +29,18 @@ class Sample:
     system: str | None = None
     origin: str = ""
     images_by_turn: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        name = self.origin or "a sample"
+        if not self.turns:
+            raise DataError(f"{name}: has no turns; give a question and its answer")
+        joining = self.joining()
+        whole = sum(joining) == len(self.images) and min(joining) >= 0
+        if len(joining) != len(self.turns) or not whole:
+            raise DataError(
+                f"{name}: images_by_turn {self.images_by_turn} for {len(self.turns)}"
+                f" turns and {len(self.images)} images; give a number for each turn"
+            )
 
     def joining(self) -> tuple[int, ...]:
         """How many images join each question, whichever way it was given."""
@@ -37,3 +53,10 @@ class Sample:
     def answers(self) -> tuple[str, ...]:
         """The answers alone, in order."""
         return tuple(answer for _, answer in self.turns)
+
+
+def file_of(image: Image) -> Path | None:
+    """The file of an image that is one; None for an address, and for bytes."""
+    if isinstance(image, bytes) or (isinstance(image, str) and "://" in image[:16]):
+        return None
+    return Path(image)

@@ -45,6 +45,16 @@ def split(
     )
 
 
+def shared_images(one: Sequence[Sample], other: Sequence[Sample]) -> int:
+    """How many images, copies counted once, are in both."""
+    same = identities(i for sample in (*one, *other) for i in sample.images)
+    first, second = (
+        {same[image] for sample in samples for image in sample.images}
+        for samples in (one, other)
+    )
+    return len(first & second)
+
+
 def _groups(samples: Sequence[Sample]) -> list[list[int]]:
     """The indices of samples that belong together, as they share images."""
     same = identities(image for sample in samples for image in sample.images)

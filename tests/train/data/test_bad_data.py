@@ -230,7 +230,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "foreign": (_heic, "(1 image cannot be opened; save it as JPEG: "),
     "two files": (
         _two_files,
-        "data files (train.jsonl, valid.jsonl); name one",
+        "data files (train.jsonl, valid.jsonl); name one, s",
     ),
     "both": (_both, "holds data.jsonl and also 1 image with a .txt; name the data"),
     "latin-1": (_latin, "a.txt:2: not UTF-8; save the file as UTF-8"),
@@ -243,6 +243,10 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "list without comma": (
         _list(f"[{GOOD}{GOOD}]"),
         "data.json:2: not JSON (the list goes on without a comma)",
+    ),
+    "after the list": (
+        _list('[{"image": "a.png", "answer": "x"}]\n\n{"image": "b.png"}'),
+        "data.json:3: not JSON (the file goes on after its list)",
     ),
     "list of texts": (_list('["a"]'), "data.json:1: holds a text, not an object"),
     "empty list": (_list("[]"), "nothing to learn from (no rows); give images with"),
@@ -261,6 +265,15 @@ def test_paths(folder: Path):
     assert "none: no such file or directory; check the path" in refused(folder / "none")
     assert "a.png: no data to learn from; give a folder" in refused(folder / "a.png")
     assert "~no-such-user: no such file" in refused(Path("~no-such-user"))
+
+
+def test_too_large_files(folder: Path, monkeypatch):
+    monkeypatch.setattr("fastvlm_mlx.train.data.located.LARGEST", 1000)
+    monkeypatch.setattr("fastvlm_mlx.train.data.located.LARGEST_STREAM", 2000)
+    (folder / "x.jsonl").write_text(GOOD * 100)
+    assert "x.jsonl: more than 1.0 kB; split it" in refused(folder / "x.jsonl")
+    assert "/dev/zero: more than 2.0 kB; split it" in refused(Path("/dev/zero"))
+    assert "/dev/null: is empty; give a file with rows" in refused(Path("/dev/null"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

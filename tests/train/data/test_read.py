@@ -2,12 +2,14 @@
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastvlm_mlx.app.caption.records import CSV, JSONLines, Record
+from fastvlm_mlx.errors import DataError
 from fastvlm_mlx.train.data.read import QUESTION, read_samples
 from fastvlm_mlx.train.data.samples import Sample
 
@@ -211,6 +213,31 @@ def test_a_folder_with_texts(folder: Path):
         f"1 image cannot be opened; save it as JPEG: {folder / 'e.heic'}",
         f"1 .txt file beside no image: {folder / 'readme.txt'}",
     )
+
+
+def test_names_that_are_not_utf_8(folder: Path):
+    name = os.fsdecode(b"caf\xe9")
+    try:
+        (folder / "a.png").rename(folder / f"{name}.png")
+    except OSError:
+        pytest.skip("the disk wants names in UTF-8")
+    (folder / f"{name}.txt").write_text("A cup.")
+    (sample,), _ = read_samples(folder)
+    assert sample.images == (folder / f"{name}.png",)
+    (folder / f"{name}.txt").unlink()
+    for form in (CSV(), JSONLines()):
+        record = Record(f"{name}.png", "demo", "What?", "A cup.", "stop")
+        file = folder / ("x.csv" if form.quoted else "x.jsonl")
+        file.write_bytes(form.header + form.encode(record))
+        assert only(file).images == (folder / f"{name}.png",)
+
+
+def test_samples_of_a_program():
+    with pytest.raises(DataError, match="a sample: has no turns; give"):
+        Sample(("a.png",), ())
+    for counts in ((1,), (1, 1), (0, 0), (2, -1)):
+        with pytest.raises(DataError, match=r"x:1: images_by_turn .*; give a number"):
+            Sample(("a.png",), (("?", "x"), ("?", "y")), None, "x:1", counts)
 
 
 @pytest.mark.parametrize("form", [CSV(), CSV("\t"), JSONLines()])

@@ -7,6 +7,7 @@ from fastvlm_mlx.errors import DataError
 from fastvlm_mlx.processing.tokenizer import Tokenizer
 from fastvlm_mlx.train.data.rows import Row, build_row, build_rows
 from fastvlm_mlx.train.data.samples import Sample
+from tests.support.mock_model import MockModel
 from tests.support.small_tokenizers import TEXTS
 from tests.support.train_data import IGNORE, IMAGE, naive
 
@@ -59,6 +60,26 @@ def test_what_generation_reads_is_what_was_learned(mini: Tokenizer):
     prompt = [i for p in first for i in (p if isinstance(p, list) else [0] * 4)]
     assert row.ids[: len(prompt)].tolist() == prompt
     assert row.positions[0] == len(prompt) - 1
+
+
+def test_the_ids_of_a_conversation(model: MockModel):
+    """What the model has read before its second answer is what the row has there."""
+    from fastvlm_mlx.conversation.attachment import Attachment
+    from fastvlm_mlx.conversation.history import History, Turn
+
+    sample = SAMPLES["later image"]
+    row = build_row(sample, model.tokenizer, [4, 4, 4], model.config.template)
+    images = [Attachment(str(n), None, str(n), tokens=4) for n in range(3)]
+    history = History(model, None)
+    for (question, answer), shown in zip(sample.turns, (1, 2), strict=True):
+        history.replay(Turn("user", question, tuple(images[:shown])))
+        history.replay(Turn("assistant", answer))
+    ids = [
+        token
+        for piece in history.pieces
+        for token in (piece if isinstance(piece, list) else [0] * 4)
+    ]
+    assert row.ids.tolist() == ids
 
 
 def test_vicuna_learns_its_own_end(vicuna: Tokenizer):

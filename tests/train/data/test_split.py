@@ -7,7 +7,7 @@ import pytest
 
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.train.data.samples import Sample
-from fastvlm_mlx.train.data.split import split
+from fastvlm_mlx.train.data.split import shared_images, split
 
 
 def sample(image: str, answer: str = "x", *others: str) -> Sample:
@@ -59,6 +59,14 @@ def test_copies_are_one_image(folder: Path):
     data += [Sample((folder / n,), (("?", n),)) for n in ("b.png", "c.png")]
     train, held_out = split(data)
     assert {s.images[0].name for s in held_out} <= {"b.png", "c.png"} and held_out  # type: ignore
+
+
+def test_shared_images(folder: Path):
+    (folder / "copy.png").write_bytes((folder / "a.png").read_bytes())
+    one = [Sample((folder / n,), (("?", n),)) for n in ("a.png", "b.png")]
+    other = [Sample((folder / n,), (("?", n),)) for n in ("copy.png", "c.png")]
+    assert shared_images(one, other) == 1 and shared_images(one, one) == 2
+    assert shared_images(one, other[1:]) == 0
 
 
 def test_one_image_cannot_be_split():
