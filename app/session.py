@@ -1,12 +1,16 @@
 """What the commands share: choosing and loading a model, options, usage errors."""
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.errors import OptionError
 
 if TYPE_CHECKING:
+    from fastvlm_mlx.adapters.files import Adapter
     from fastvlm_mlx.conversation.attachment import ImageSources
     from fastvlm_mlx.conversation.conversation import Conversation
     from fastvlm_mlx.fastvlm import FastVLM
@@ -67,17 +71,61 @@ def choose_model(name: str | None) -> str:
     return name
 
 
-def open_model(name: str | None, *, refresh: bool = False) -> tuple[str, "FastVLM"]:
+def adapter_name(folder: Path) -> str:
+    """What an adapter is called: the name of its folder."""
+    return Path(os.path.abspath(folder)).name
+
+
+def tuned_name(model: str, adapter: Path | None) -> str:
+    """The name of a model with an adapter on it, such as `demo:flags`."""
+    return model if adapter is None else f"{model}:{adapter_name(adapter)}"
+
+
+def read_adapters(folders: Iterable[Path]) -> "dict[str, Adapter]":
+    """The adapters in `folders` by their names.
+
+    Raises:
+        AdapterError: one of them cannot be read.
+        UsageError: two have one name, or one has a name that the model has.
+    """
+    from fastvlm_mlx.adapters.files import read_adapter
+
+    found: dict[str, Adapter] = {}
+    for folder in folders:
+        name = adapter_name(folder)
+        # Clients write models' names in any case, and `:latest` for the model itself.
+        if name.lower() in {"latest", *(other.lower() for other in found)}:
+            raise UsageError(
+                f"--adapter {folder}: the name {name} is taken; rename the folder"
+            )
+        found[name] = read_adapter(folder)
+    return found
+
+
+def open_model(
+    name: str | None, *, refresh: bool = False, adapter: Path | None = None
+) -> tuple[str, "FastVLM"]:
     """Loads the given model, or the default one; returns its name and the model.
 
     `refresh` looks on the hub for a newer revision first; other names have none.
+    `adapter` is put on the model, and read before anything is downloaded.
     """
     from fastvlm_mlx.fastvlm import load
 
+    tuning = None
+    if adapter is not None:
+        from fastvlm_mlx.adapters.files import read_adapter
+
+        tuning = read_adapter(adapter)
     name = choose_model(name)
     if refresh:
         from fastvlm_mlx.hub.locate import locate
 
         locate(name, refresh=True)
     with terminal.progress("converting") as update:
-        return name, load(name, on_progress=update)
+        model = load(name, on_progress=update)
+    if tuning is not None:
+        from fastvlm_mlx.adapters.apply import attach
+
+        attach(model, tuning)
+    return name, model

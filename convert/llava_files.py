@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fastvlm_mlx.adapters.files import Adapter, read_adapter
+from fastvlm_mlx.adapters.merge import merge_into
 from fastvlm_mlx.convert.outputs import CONVERTER_KEY, converter
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.json_file import read_json
@@ -34,17 +36,23 @@ CHAT_TEMPLATE = (
 )
 
 
-def read_model(source: Path | str, target: str) -> tuple[Path, ModelConfig, Tensors]:
+def read_model(
+    source: Path | str, target: str, adapter: Adapter | Path | str | None = None
+) -> tuple[Path, ModelConfig, Tensors]:
     """Converts `source` to our format if it is not, and opens it.
 
     Args:
         source: a name, hub id, folder or `.zip` in any known layout.
         target: `ios` or `mlx-vlm`, for messages.
+        adapter: one to merge into the float weights, or its folder.
     Returns:
         the converted folder, its config, and its tensors, lazy.
     Raises:
+        AdapterError: the adapter cannot be read or merged into this model.
         CheckpointError: programs that read `target` cannot run this model.
     """
+    if isinstance(adapter, str | Path):
+        adapter = read_adapter(adapter)
     folder = converted(source)
     config = ModelConfig.from_dict(read_json(folder / "config.json"))
     text = config.text
@@ -64,7 +72,10 @@ def read_model(source: Path | str, target: str) -> tuple[Path, ModelConfig, Tens
             f"{source}: export {target} supports neither head_dim nor rope_scaling,"
             " which this language model sets; use fastvlm-mlx convert"
         )
-    return folder, config, load_all_tensors(folder)
+    tensors = load_all_tensors(folder)
+    if adapter is not None:
+        tensors, config = merge_into(tensors, config, adapter)
+    return folder, config, tensors
 
 
 def check_quantization(bits: int | None, group_size: int) -> None:

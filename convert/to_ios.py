@@ -19,6 +19,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from fastvlm_mlx.adapters.files import Adapter
 from fastvlm_mlx.convert import llava_files
 from fastvlm_mlx.convert.coreml import mlpackage, verify
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
@@ -75,6 +76,7 @@ def export(
     q_bits: int | None = 8,
     q_group_size: int = 64,
     images: Sequence[Source] = (),
+    adapter: Adapter | Path | str | None = None,
     overwrite: bool = False,
 ) -> IOSReport:
     """Writes the app's model folder `out` from any FastVLM checkpoint.
@@ -87,8 +89,10 @@ def export(
             Ignored if the source is quantized already.
         q_group_size: weights that share a scale: 32, 64 or 128.
         images: compared on these; two photographs of ours by default.
+        adapter: one to merge into the float weights first, or its folder.
         overwrite: replaces `out` if it is a model folder that this program wrote.
     Raises:
+        AdapterError: the adapter cannot be read or merged into this model.
         CheckpointError: the app cannot run such a model.
         OptionError: an option cannot be honoured, or the package agrees too little
             with the MLX encoder.
@@ -103,7 +107,7 @@ def export(
         )
     import_coremltools()
     llava_files.check_quantization(q_bits, q_group_size)
-    folder, config, tensors = llava_files.read_model(source, "ios")
+    folder, config, tensors = llava_files.read_model(source, "ios", adapter)
     model = _vision_model(tensors, config)
     tensors, quantization = llava_files.quantize_language_model(
         tensors, config, None if config.quantization else q_bits, q_group_size

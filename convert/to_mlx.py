@@ -19,6 +19,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from fastvlm_mlx.adapters.files import Adapter, read_adapter
+from fastvlm_mlx.adapters.merge import merge_into
 from fastvlm_mlx.convert.fold_checkpoint import fold_checkpoint, fold_with_encoder_of
 from fastvlm_mlx.convert.outputs import MODEL_FOLDER
 from fastvlm_mlx.convert.quantization_check import Agreement, measure_agreement
@@ -80,6 +82,7 @@ def convert(
     q_bits: int | None = None,
     q_group_size: int | None = None,
     encoder_from: Path | str | None = None,
+    adapter: Adapter | Path | str | None = None,
     overwrite: bool = False,
     first_wins: bool = False,
     on_progress: Progress | None = None,
@@ -105,6 +108,7 @@ def convert(
             never quantized.
         q_group_size: weights that share a scale: 32, 64 (default) or 128.
         encoder_from: another checkpoint to take the vision encoder from.
+        adapter: one to merge into the float weights first, or its folder.
         overwrite: replaces `out` if it is a model folder that this program wrote.
         first_wins: keeps `out` as it is, without an error, if another process wrote
             it meanwhile.
@@ -112,6 +116,7 @@ def convert(
     Returns:
         sizes, and for `q_bits` the agreement with the original.
     Raises:
+        AdapterError: the adapter cannot be read or merged into this model.
         CheckpointError: the source is unknown, damaged or incomplete.
         OptionError: an option has an impossible value, or `out` exists.
     """
@@ -119,6 +124,8 @@ def convert(
     check_not_forked()
     openblas.bind()
     source, out = (Path(os.path.expanduser(path)) for path in (source, out))
+    if isinstance(adapter, str | Path):
+        adapter = read_adapter(adapter)
     with ExitStack() as stack:
         checkpoint = stack.enter_context(open_checkpoint(source, on_progress))
         if encoder_from is not None:
@@ -131,6 +138,8 @@ def convert(
             tensors, config = fold_checkpoint(checkpoint)
         # `save_tensors` frees each tensor once it is saved: keep no other reference.
         checkpoint.tensors.clear()
+        if adapter is not None:
+            tensors, config = merge_into(tensors, config, adapter)
         if config.text is not None:
             _check_tokenizer(checkpoint.folder, config.text.vocab_size)
         agreement = None

@@ -17,6 +17,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from fastvlm_mlx.adapters.files import Adapter
 from fastvlm_mlx.convert import llava_files
 from fastvlm_mlx.convert.outputs import MODEL_FOLDER
 from fastvlm_mlx.convert.save_weights import LICENCE_FILES, copy_files, save_tensors
@@ -66,6 +67,7 @@ def export(
     dtype: str = "bfloat16",
     q_bits: int | None = None,
     q_group_size: int = 64,
+    adapter: Adapter | Path | str | None = None,
     overwrite: bool = False,
 ) -> MLXVLMReport:
     """Writes `out` in mlx-community's layout from any FastVLM checkpoint.
@@ -76,8 +78,10 @@ def export(
         dtype: `float32`, `float16` or `bfloat16`, of all tensors but quantized ones.
         q_bits: 4 or 8 quantizes the language model.
         q_group_size: weights that share a scale: 32, 64 or 128.
+        adapter: one to merge into the float weights first, or its folder.
         overwrite: replaces `out` if it is a model folder that this program wrote.
     Raises:
+        AdapterError: the adapter cannot be read or merged into this model.
         CheckpointError: mlx-vlm's code cannot express the encoder.
         OptionError: an option cannot be honoured.
     """
@@ -85,7 +89,7 @@ def export(
         raise OptionError(f"--dtype {dtype}: unknown; use {', '.join(DTYPES)}")
     llava_files.check_quantization(q_bits, q_group_size)
     out = Path(os.path.expanduser(out))
-    folder, config, tensors = llava_files.read_model(source, "mlx-vlm")
+    folder, config, tensors = llava_files.read_model(source, "mlx-vlm", adapter)
     vision = config.vision
     assert vision is not None  # checked by read_model
     _check_encoder(vision)

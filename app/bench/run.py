@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_mlx.app import charts, machine, terminal
 from fastvlm_mlx.app.bench import plot, roofline
 from fastvlm_mlx.app.encoder import packages
+from fastvlm_mlx.app.session import tuned_name
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.read_input import read_input
 from fastvlm_mlx.files.user_path import expand_user
@@ -46,6 +47,7 @@ class Request:
     cold: bool
     as_json: bool
     plot: Path | None
+    adapter: Path | None = None
 
 
 def run(request: Request) -> None:
@@ -120,7 +122,7 @@ def gather(request: Request) -> dict[str, Any]:
 
     name = request.model or choose_default()[0]
     with terminal.progress("converting") as update:
-        model = load(name, on_progress=update)
+        model = load(name, adapter=request.adapter, on_progress=update)
     mx.eval(model.parameters())
     dtype = stages.dtype_of(model)
     weights = flops.weight_itemsize(model.language_model) if model.language_model else 0
@@ -149,7 +151,7 @@ def gather(request: Request) -> dict[str, Any]:
                 with packages.in_use(model, name, encoder):
                     found = stages.measure(model, case, files, step)
                 if request.cold and encoder == "mlx":
-                    _add_cold(found, name, case, next(files), step)
+                    _add_cold(found, name, request.adapter, case, next(files), step)
                     if "cold" in found:
                         missing[f"cold TTFT at {resolution} px"] = found.pop("cold")
                 results.append({"encoder": encoder, "resolution": resolution, **found})
@@ -168,7 +170,7 @@ def gather(request: Request) -> dict[str, Any]:
         )
     return {
         "format": FORMAT,
-        "model": str(name),
+        "model": tuned_name(str(name), request.adapter),
         "dtype": str(dtype).removeprefix("mlx.core."),
         "machine": machine.facts(),
         "speed": {"flops": speed.flops, "bytes": speed.bytes},
@@ -186,12 +188,17 @@ def gather(request: Request) -> dict[str, Any]:
 
 
 def _add_cold(
-    found: dict[str, Any], model: str, case: Any, file: Path, step: Callable[[], None]
+    found: dict[str, Any],
+    model: str,
+    adapter: Path | None,
+    case: Any,
+    file: Path,
+    step: Callable[[], None],
 ) -> None:
     from fastvlm_mlx.app.bench import stages
 
     for _ in range(COLD_RUNS):
-        result = stages.cold(model, case, file)
+        result = stages.cold(model, adapter, case, file)
         step()
         if isinstance(result, str):
             found["cold"] = result

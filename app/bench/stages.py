@@ -150,7 +150,9 @@ class Clock:
         self._last = now
 
 
-def cold(model: str, case: Case, file: Path) -> dict[str, float] | str:
+def cold(
+    model: str, adapter: Path | None, case: Case, file: Path
+) -> dict[str, float] | str:
     """Cold TTFT (seconds) and the peak memory (bytes) of a whole new process.
 
     A reason instead, where the process failed or its answer was empty.
@@ -159,6 +161,8 @@ def cold(model: str, case: Case, file: Path) -> dict[str, float] | str:
     command += ["-p", case.prompt, "--model", model, "--max-tokens", "8"]
     # Not `auto`, which may encode with Core ML, or time it first.
     command += ["--resolution", str(case.resolution), "--encoder", "mlx"]
+    if adapter is not None:
+        command += ["--adapter", str(adapter)]
     if case.tiles:
         command += ["--tiles", "x".join(map(str, case.tiles))]
     started = time.perf_counter()

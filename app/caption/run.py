@@ -52,6 +52,7 @@ class Request:
     options: session.ConversationOptions
     sampling: "Sampling"
     refresh: bool = False
+    adapter: Path | None = None
 
 
 def run(request: Request) -> int:
@@ -66,11 +67,12 @@ def run(request: Request) -> int:
     for warning in left_out:
         terminal.note(warning)
     name = session.choose_model(request.model)
+    tuned_name = session.tuned_name(name, request.adapter)
     output = open_output(
         request.out,
         request.form,
         images,
-        model=name,
+        model=tuned_name,
         prompt=request.prompt,
         overwrite=request.overwrite,
     )
@@ -81,7 +83,9 @@ def run(request: Request) -> int:
             terminal.note(f"{there} of {_count(len(images))} {have} already")
         if not todo:
             return 1 if left_out else 0
-        _, model = session.open_model(name, refresh=request.refresh)
+        _, model = session.open_model(
+            name, refresh=request.refresh, adapter=request.adapter
+        )
         packages.use_only(model, name)
         from fastvlm_mlx.app.caption.captioner import Captioner
         from fastvlm_mlx.processing.image_options import ImageOptions
@@ -96,7 +100,7 @@ def run(request: Request) -> int:
             schema=schema,
         )
         output.begin()
-        label = {"model": name, "prompt": request.prompt}
+        label = {"model": tuned_name, "prompt": request.prompt}
         failed = _run(captioner, todo, output, request, label)
         return 1 if failed or left_out else 0
 

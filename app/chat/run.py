@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.chat import stats
 from fastvlm_mlx.app.encoder import packages
-from fastvlm_mlx.app.session import ConversationOptions, UsageError, open_model
+from fastvlm_mlx.app.session import (
+    ConversationOptions,
+    UsageError,
+    open_model,
+    tuned_name,
+)
 from fastvlm_mlx.files.user_path import expand_user
 from fastvlm_mlx.generation.constrained import json_constraint
 from fastvlm_mlx.generation.json_schema import read_schema
@@ -39,6 +44,7 @@ class Request:
     compute_units: str | None = None
     schema: Path | None = None
     refresh: bool = False
+    adapter: Path | None = None
 
 
 def run(request: Request) -> None:
@@ -48,7 +54,9 @@ def run(request: Request) -> None:
     check_images(request.images)
     schema = read_schema(request.schema) if request.schema else None
     may_use_coreml = packages.check(request.encoder, request.compute_units)
-    name, model = open_model(request.model, refresh=request.refresh)
+    name, model = open_model(
+        request.model, refresh=request.refresh, adapter=request.adapter
+    )
     if may_use_coreml and request.encoder == "auto":
         packages.use_only(model, name)
         once = question is not None
@@ -58,12 +66,14 @@ def run(request: Request) -> None:
     if question is not None:
         if not request.images:
             hint_at_images(name, question_is_piped=request.prompt is None)
+        name = tuned_name(name, request.adapter)
         answer(request.options.conversation(model), question, request, name, schema)
         return
     from fastvlm_mlx.app.chat.repl import Repl
     from fastvlm_mlx.files.cache_dir import cache_dir
 
     conversation = request.options.conversation(model, request.images)
+    name = tuned_name(name, request.adapter)
     repl = Repl(
         conversation, name, request.sampling, show_stats=request.stats, schema=schema
     )

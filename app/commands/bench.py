@@ -10,6 +10,7 @@ from fastvlm_mlx.app.commands import options
 
 def bench(
     model: options.Model = None,
+    adapter: options.Adapter = None,
     resolutions: Annotated[
         list[int] | None,
         typer.Option(
@@ -77,6 +78,7 @@ def bench(
     run.run(
         run.Request(
             model=model,
+            adapter=adapter,
             resolutions=tuple(resolutions or ()),
             encoders=tuple(encoders or ()),
             tiles=tiles,

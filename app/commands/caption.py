@@ -35,6 +35,7 @@ def caption(
     ] = "Describe the image.",
     schema: options.Schema = None,
     model: options.Model = None,
+    adapter: options.Adapter = None,
     refresh: options.Refresh = False,
     batch: Annotated[
         int, typer.Option("--batch", help="Images to caption at the same time.")
@@ -73,6 +74,7 @@ def caption(
             prompt=prompt,
             schema=schema,
             model=model,
+            adapter=adapter,
             refresh=refresh,
             options=session.validated_options(system, fit, resolution, tiles),
             sampling=Sampling(

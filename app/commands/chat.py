@@ -18,6 +18,7 @@ def chat(
         typer.Option("--prompt", "-p", metavar="TEXT", help="The question."),
     ] = None,
     model: options.Model = None,
+    adapter: options.Adapter = None,
     refresh: options.Refresh = False,
     system: options.System = None,
     fit: options.Fit = None,
@@ -66,6 +67,7 @@ def chat(
             images=tuple(images or ()),
             prompt=prompt,
             model=model,
+            adapter=adapter,
             refresh=refresh,
             options=session.validated_options(system, fit, resolution, tiles),
             sampling=Sampling(

@@ -27,6 +27,7 @@ def convert(
             help="Take the vision encoder from this checkpoint.",
         ),
     ] = None,
+    adapter: options.MergedAdapter = None,
     overwrite: options.Overwrite = False,
     refresh: options.Refresh = False,
     # What these two did is `export` now; they only say so.
@@ -47,6 +48,7 @@ def convert(
         q_group_size=q_group_size,
         dtype=dtype,
         encoder_from=encoder_from,
+        adapter=adapter,
         overwrite=overwrite,
         refresh=refresh,
     )

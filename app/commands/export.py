@@ -132,6 +132,7 @@ def ios(
     query_chunk: QueryChunk = None,
     norm_prescale: NormPrescale = 16,
     images: Images = None,
+    adapter: options.MergedAdapter = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write the model folder that Apple's FastVLM app reads."""
@@ -151,6 +152,7 @@ def ios(
         q_bits=None if q_bits == "none" else int(q_bits),
         q_group_size=q_group_size or 64,
         images=images or (),
+        adapter=adapter,
         overwrite=overwrite,
     )
 
@@ -165,6 +167,7 @@ def mlx_vlm(
         Literal["float32", "float16", "bfloat16"],
         typer.Option("--dtype", help="Store unquantized weights in this dtype."),
     ] = "bfloat16",
+    adapter: options.MergedAdapter = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write the folder that mlx-vlm and mlx-swift-lm read."""
@@ -176,5 +179,6 @@ def mlx_vlm(
         dtype=dtype,
         q_bits=None if q_bits is None else int(q_bits),
         q_group_size=q_group_size or 64,
+        adapter=adapter,
         overwrite=overwrite,
     )

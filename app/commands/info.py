@@ -16,6 +16,7 @@ def info(
             autocompletion=options.complete_model,
         ),
     ],
+    adapter: options.Adapter = None,
     refresh: options.Refresh = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of a table.")
@@ -24,4 +25,4 @@ def info(
     """Show what a model is made of and what it needs."""
     from fastvlm_mlx.app.info import facts
 
-    facts.run(model, refresh=refresh, as_json=as_json)
+    facts.run(model, refresh=refresh, as_json=as_json, adapter=adapter)

@@ -35,6 +35,25 @@ Model = Annotated[
     ),
 ]
 
+Adapter = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapter",
+        metavar="DIR",
+        help="Put this adapter on the model.",
+        callback=expand_home,
+    ),
+]
+MergedAdapter = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapter",
+        metavar="DIR",
+        help="Merge this adapter into the weights first.",
+        callback=expand_home,
+    ),
+]
+
 Refresh = Annotated[
     bool,
     typer.Option("--refresh", help="Look on the hub for a newer revision of it first."),

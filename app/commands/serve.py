@@ -1,5 +1,6 @@
 """The signature of `fastvlm-mlx serve`; the work is in app/server/serve.py."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,15 @@ from fastvlm_mlx.app.commands import options
 
 def serve(
     model: options.Model = None,
+    adapters: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--adapter",
+            metavar="DIR",
+            help="Serve MODEL:DIR too, with this adapter; repeatable.",
+            callback=options.expand_homes,
+        ),
+    ] = None,
     refresh: options.Refresh = False,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; others need --token.")
@@ -46,6 +56,7 @@ def serve(
     serve.run(
         serve.Options(
             model=model,
+            adapters=tuple(adapters or ()),
             refresh=refresh,
             host=host,
             port=port,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fastvlm_mlx.adapters.files import read_adapter
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.session import UsageError
 from fastvlm_mlx.convert import to_mlx
@@ -33,15 +34,18 @@ def run(
     encoder_from: str | None,
     overwrite: bool,
     refresh: bool = False,
+    adapter: Path | None = None,
 ) -> None:
     """Converts with a progress bar; prints the sizes and, if quantized, the drift.
 
     Raises:
+        AdapterError: the adapter is damaged, or cannot be merged into this model.
         CheckpointError: the checkpoint is unknown, damaged or incomplete.
         OptionError: an option cannot be honoured, or `out` cannot be written.
     """
     check_output(out, overwrite=overwrite, kind=MODEL_FOLDER, source=source)
     to_mlx.check_options(dtype, q_bits, q_group_size)
+    tuning = None if adapter is None else read_adapter(adapter)
     donor = None if encoder_from is None else locate(encoder_from)
     with terminal.progress("converting") as update:
         report = to_mlx.convert(
@@ -51,6 +55,7 @@ def run(
             q_group_size=q_group_size,
             dtype=dtype,
             encoder_from=donor,
+            adapter=tuning,
             overwrite=overwrite,
             on_progress=update,
         )

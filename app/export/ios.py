@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastvlm_mlx.adapters.files import read_adapter
 from fastvlm_mlx.app.export.images import check_images
 from fastvlm_mlx.app.export.report import print_verdicts
 from fastvlm_mlx.convert import to_ios
@@ -21,13 +22,16 @@ def run(
     q_group_size: int,
     images: Sequence[Path],
     overwrite: bool,
+    adapter: Path | None = None,
 ) -> None:
     """Writes `out`; prints its size, the memory it needs and how well it agrees.
 
     Raises:
+        AdapterError: the adapter is damaged, or cannot be merged into this model.
         CheckpointError: the app cannot run such a model.
         OptionError: an option cannot be honoured, or the package drifts.
     """
+    tuning = None if adapter is None else read_adapter(adapter)
     check_output(out, overwrite=overwrite, kind=MODEL_FOLDER, source=source)
     check_images(images)
     report = to_ios.export(
@@ -37,6 +41,7 @@ def run(
         q_bits=q_bits,
         q_group_size=q_group_size,
         images=[str(path) for path in images],
+        adapter=tuning,
         overwrite=overwrite,
     )
     print(f"{report.out}: {format_size(report.bytes)} on disk")

@@ -18,20 +18,31 @@ PARTS = ("vision_tower", "projector", "language_model")
 RESOLUTIONS = (256, 512, 768, 1024, 1536, 2048)
 
 
-def run(model: str, *, as_json: bool, refresh: bool = False) -> None:
+def run(
+    model: str, *, as_json: bool, refresh: bool = False, adapter: Path | None = None
+) -> None:
     """Print what is known about a model."""
     from fastvlm_mlx.app.info.table import table
 
-    facts = gather(model, refresh=refresh)
+    facts = gather(model, refresh=refresh, adapter=adapter)
     print(json.dumps(facts, indent=2) if as_json else table(facts))
 
 
-def gather(model: str, *, refresh: bool = False) -> dict[str, Any]:
-    """Everything `info` says, as `--json` prints it; sizes in bytes."""
+def gather(
+    model: str, *, refresh: bool = False, adapter: Path | None = None
+) -> dict[str, Any]:
+    """Everything `info` says, as `--json` prints it; sizes in bytes.
+
+    Raises:
+        AdapterError: the adapter is damaged or of another model.
+    """
+    from fastvlm_mlx.adapters.files import read_adapter
+    from fastvlm_mlx.app.info.adapter import adapter_facts
     from fastvlm_mlx.convert.fold_checkpoint import fold_checkpoint
     from fastvlm_mlx.convert.source import checkpoint, layouts
     from fastvlm_mlx.hub.locate import locate
 
+    tuning = None if adapter is None else read_adapter(adapter)
     source = locate(model, refresh=refresh)
     with checkpoint.open_checkpoint(source) as read:
         tensors, config = fold_checkpoint(read)
@@ -46,6 +57,7 @@ def gather(model: str, *, refresh: bool = False) -> dict[str, Any]:
             "encoder_choice": encoder_choice(
                 source, read.layout is layouts.OWN_LAYOUT, config
             ),
+            "adapter": tuning and adapter_facts(tuning, tensors, config),
             **machine.device_and_versions(),
         }
 

@@ -20,6 +20,7 @@ def table(facts: dict[str, Any]) -> str:
         "images": f"{facts['resolution']} px, {facts['fit']}",
         "tokens": _tokens(facts["visual_tokens"]),
         "memory": _memory(facts["memory"]),
+        **({"adapter": _adapter(facts["adapter"])} if facts["adapter"] else {}),
         "device": f"{facts['device']}, {facts['memory']['dtype']}",
         "BLAS": facts["blas"],
         "versions": ", ".join(f"{k} {v}" for k, v in facts["versions"].items()),
@@ -94,6 +95,19 @@ def _memory(memory: dict[str, Any]) -> str:
     if memory["context_token"]:
         text += f", {format_size(1000 * memory['context_token'])} per 1000 tokens"
     return f"{text}; images take more while they are encoded"
+
+
+def _adapter(adapter: dict[str, Any]) -> str:
+    count, layers = _count(adapter["parameters"]), adapter["layers"]
+    text = f"{adapter['name']}: {adapter['method']}, {count} parameters"
+    if adapter["rank"]:
+        text += f", rank {adapter['rank']}, scale {adapter['scale']:g}"
+        text += f", {' '.join(adapter['keys'])} of {layers} layers"
+    if adapter["projector"]:
+        text += ", with a projector"
+    if adapter["base"] is None:
+        text += "; does not say of which model"
+    return text
 
 
 def _row(numbers: list[int]) -> str:

@@ -26,7 +26,7 @@ from fastvlm_mlx.app.server.api import (
 from fastvlm_mlx.app.server.api.endpoints import ENDPOINTS
 from fastvlm_mlx.app.server.api.response import AnswerResponse, ResponseFormatter
 from fastvlm_mlx.app.server.engine.fetch import Fetcher
-from fastvlm_mlx.app.server.engine.request import GenerationRequest, Message
+from fastvlm_mlx.app.server.engine.request import GenerationRequest, Message, ModelInfo
 from fastvlm_mlx.app.server.engine.schema_check import SchemaChecker
 from fastvlm_mlx.app.server.engine.worker import Worker
 from fastvlm_mlx.app.server.http import body
@@ -70,7 +70,7 @@ class Routes:
 
     async def completions(self, request: Request) -> ASGIApp:
         chat = await body.parse(request, openai_schema.ChatRequest, self._limits)
-        self._check_model(chat.model)
+        model = self._find_model(chat.model)
         generation_request = await openai.generation_request(chat, self._limits)
         options = chat.stream_options or openai_schema.StreamOptions()
         if chat.stream_options is not None and not chat.stream:
@@ -81,6 +81,7 @@ class Routes:
                 param="stream_options",
             )
         formatter = openai.Formatter(chat.model, bool(options.include_usage))
+        generation_request = replace(generation_request, model=model.name)
         return await self._answer(generation_request, formatter, bool(chat.stream))
 
     async def chat(self, request: Request) -> ASGIApp:
@@ -96,11 +97,12 @@ class Routes:
         request: ollama_schema.ChatRequest | ollama_schema.GenerateRequest,
         formatter: ollama.Formatter,
     ) -> ASGIApp:
-        self._check_model(request.model)
+        model = self._find_model(request.model)
         generation_request = await ollama.generation_request(request, self._limits)
         if generation_request is None:
             unload = ollama.is_zero(request.keep_alive)
             return JSONResponse(formatter.loaded(unload=unload))
+        generation_request = replace(generation_request, model=model.name)
         stream = request.stream is not False
         return await self._answer(generation_request, formatter, stream)
 
@@ -132,34 +134,43 @@ class Routes:
             images.append(image)
         return replace(message, images=tuple(images))
 
-    def _check_model(self, name: str):
-        """Raises APIError if `name` is another model's."""
-        own = self._worker.model_info.name
-        if not names_model(name, own):
-            raise APIError(
-                404,
-                f"The model '{one_line(name)}' does not exist; this server has '{own}'"
-                " (or 'default')",
-                code="model_not_found",
-                param="model",
-            )
+    def _find_model(self, name: str) -> ModelInfo:
+        """The model that a client's `name` stands for.
+
+        Raises:
+            APIError: There is none of that name.
+        """
+        models = self._worker.models
+        for model in models:
+            if names_model(name, model.name):
+                return model
+        if names_model(name, "default"):
+            return models[0]
+        own = ", ".join(f"'{model.name}'" for model in models)
+        raise APIError(
+            404,
+            f"The model '{one_line(name)}' does not exist; this server has {own}"
+            " (or 'default')",
+            code="model_not_found",
+            param="model",
+        )
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse(openai.models(self._worker.model_info, self._created))
+        return JSONResponse(openai.models(self._worker.models, self._created))
 
     async def model(self, request: Request) -> Response:
-        self._check_model(request.path_params["name"])
-        return JSONResponse(openai.model(self._worker.model_info, self._created))
+        model = self._find_model(request.path_params["name"])
+        return JSONResponse(openai.model(model, self._created))
 
     async def tags(self, request: Request) -> Response:
-        return JSONResponse(ollama.tags(self._worker.model_info, self._started))
+        return JSONResponse(ollama.tags(self._worker.models, self._started))
 
     async def show(self, request: Request) -> Response:
         show = await body.parse(request, ollama_schema.ShowRequest, self._limits)
         if show.model is None and show.name is None:
             raise APIError(400, "Missing required parameter: 'model'", param="model")
-        self._check_model(show.model or show.name or "")
-        return JSONResponse(ollama.show(self._worker.model_info, self._started))
+        model = self._find_model(show.model or show.name or "")
+        return JSONResponse(ollama.show(model, self._started))
 
     async def version(self, request: Request) -> Response:
         return JSONResponse({"version": ollama.VERSION})
@@ -290,9 +301,9 @@ async def _on_disconnect(request: Request, error: Exception) -> Response:
 
 
 def names_model(name: str, own: str) -> bool:
-    """Whether a client's `name` is the model's `own`, or "default", in any case."""
+    """Whether a client's `name` is the model's `own`, in any case."""
     # Ollama's clients add the tag.
     wanted, known = (
         text.strip().lower().removesuffix(":latest") for text in (name, own)
     )
-    return wanted in (known, "default")
+    return wanted == known

@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ class Options:
     allow_host: tuple[str, ...] = ()
     allow_url: tuple[str, ...] = ()
     refresh: bool = False
+    adapters: tuple[Path, ...] = ()
 
 
 def run(options: Options) -> None:
@@ -62,9 +63,16 @@ def run(options: Options) -> None:
     listener = listen(options.host, options.port)
     with StopSignals() as signals, listener, logged_to_stderr():
         worker = Worker(
-            lambda: load_engine(options.model, limits, refresh=options.refresh), limits
+            lambda: load_engine(
+                options.model,
+                limits,
+                refresh=options.refresh,
+                adapters=options.adapters,
+            ),
+            limits,
         )
-        name = worker.start().name
+        worker.start()
+        names = [info.name for info in worker.models]
         requests = OpenRequests()
         app = build(
             worker,
@@ -75,7 +83,10 @@ def run(options: Options) -> None:
         )
 
         def start():
-            terminal.note(f"{name} is served at {address(listener)} (Ctrl-C stops)")
+            served = (
+                f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} served"
+            )
+            terminal.note(f"{served} at {address(listener)} (Ctrl-C stops)")
 
         def stop():
             requests.close()
@@ -126,16 +137,24 @@ def make_server(
 
 
 def load_engine(
-    name: str | None, limits: "Limits", *, refresh: bool = False
+    name: str | None,
+    limits: "Limits",
+    *,
+    refresh: bool = False,
+    adapters: Sequence[Path] = (),
 ) -> "Engine":
-    """Loads the model on this thread."""
+    """Loads the model on this thread, and beside it one with each adapter."""
+    from fastvlm_mlx.adapters.apply import with_adapter
     from fastvlm_mlx.app.server.engine.engine import Engine
-    from fastvlm_mlx.app.session import open_model
+    from fastvlm_mlx.app.session import open_model, read_adapters
 
+    found = read_adapters(adapters)
     name, model = open_model(name, refresh=refresh)
     packages.use_only(model, name)
     # Clients see the name of a folder, not the path to it.
-    return Engine(Path(name).name if os.path.exists(name) else name, model, limits)
+    name = Path(name).name if os.path.exists(name) else name
+    tuned = {each: with_adapter(model, adapter) for each, adapter in found.items()}
+    return Engine(name, model, limits, tuned)
 
 
 def read_token(options: Options) -> str | None:

@@ -15,6 +15,7 @@ import mlx.core as mx
 from fastvlm_mlx.errors import AdapterError
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.vlm import FastVLMModel
+from fastvlm_mlx.weights.quantization import dequantized
 from fastvlm_mlx.weights.weight_files import Tensors
 
 _SIZES = (
@@ -65,15 +66,20 @@ class BaseRecord:
 
     @classmethod
     def of_tensors(cls, tensors: Tensors, config: ModelConfig) -> "BaseRecord":
-        """As `of`, of the tensors of a model folder in floating point.
+        """As `of`, of the tensors of a model folder.
 
         Raises:
             AdapterError: there is no language model.
         """
 
         def first_row(index: int) -> mx.array:
-            name = f"language_model.model.layers.{index}.self_attn.o_proj.weight"
-            return tensors[name][0]
+            layer = f"language_model.model.layers.{index}.self_attn.o_proj"
+            row = {
+                name: tensors[name][:1]
+                for part in ("weight", "scales", "biases")
+                if (name := f"{layer}.{part}") in tensors
+            }
+            return dequantized(row, config.quantization)[f"{layer}.weight"][0]
 
         return _record(config, first_row)
 
@@ -146,8 +152,11 @@ def _record(config: ModelConfig, first_row: Callable[[int], mx.array]) -> BaseRe
     chosen = range(0, count, -(-count // _SAMPLED_LAYERS))
     rows = [first_row(index)[:_SAMPLED_WEIGHTS] for index in chosen]
     sample: Any = mx.concatenate([row.astype(mx.float32) for row in rows]).tolist()
+    name = str(config.source.get("name") or "a model without a name")
+    if merged := config.source.get("adapter"):
+        name += f" with {merged} merged into it"
     return BaseRecord(
-        str(config.source.get("name") or "a model without a name"),
+        name,
         {name: getattr(text, name) for name in _SIZES},
         # Digits enough for 16 bits.
         tuple(float(f"{value:.5g}") for value in sample),

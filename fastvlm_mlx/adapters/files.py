@@ -1,8 +1,8 @@
-"""Reads and writes the folder of an adapter, in mlx-lm's format.
+"""Reads and writes the folder of an adapter, in mlx-lm's or in PEFT's format.
 
-`adapter_config.json` and `adapters.safetensors` are what mlx-lm reads and writes. A
-trained projector lies beside them in `projector.safetensors`, where mlx-lm does not
-look.
+`adapter_config.json` and `adapters.safetensors` are what mlx-lm reads and writes, and
+`adapter_model.safetensors` with another `adapter_config.json` is PEFT's form. A trained
+projector lies beside them in `projector.safetensors`, where neither looks.
 """
 
 import json
@@ -11,18 +11,20 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
+from fastvlm_mlx.adapters import peft
 from fastvlm_mlx.adapters.base import BaseRecord
 from fastvlm_mlx.adapters.spec import OUR_KEY, AdapterSpec
 from fastvlm_mlx.errors import AdapterError, CheckpointError
 from fastvlm_mlx.files.atomic_write import staged_file, staged_folder
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.files.own_output import OutputKind
+from fastvlm_mlx.files.safetensors_header import check_file, read_metadata
 from fastvlm_mlx.files.user_path import expand_user
 from fastvlm_mlx.weights.weight_files import Tensors, load_tensors, reading
 
@@ -60,7 +62,7 @@ class Adapter:
 
 
 def read_adapter(folder: str | Path) -> Adapter:
-    """Reads the adapter in `folder`, all of it.
+    """Reads the adapter in `folder`, all of it, in mlx-lm's or PEFT's format.
 
     Raises:
         AdapterError: there is none, or it is damaged or of a form we cannot honour.
@@ -69,15 +71,43 @@ def read_adapter(folder: str | Path) -> Adapter:
     place = expand_user(folder)
     _check_folder(folder, place)
     config = read_json(place / CONFIG)
+    if peft.is_peft(config):
+        return _read_peft(place, config)
     with naming(place):
         spec = AdapterSpec.from_config(config)
-        ours = config.get(OUR_KEY)
-        base = BaseRecord.from_dict(
-            ours.get("base") if isinstance(ours, dict) else None
-        )
+        base = _base_of(config.get(OUR_KEY))
     tensors = _read_tensors(place, WEIGHTS)
     projector = _read_tensors(place, PROJECTOR) if spec.projector else None
     return Adapter(spec, tensors, projector, base, place)
+
+
+def _read_peft(place: Path, config: dict[str, Any]) -> Adapter:
+    is_pickle = not (place / peft.WEIGHTS).exists() and (place / peft.PICKLE).exists()
+    tensors = _read_tensors(place, peft.PICKLE if is_pickle else peft.WEIGHTS)
+    noted = {} if is_pickle else read_metadata(place / peft.WEIGHTS)
+    projector = None
+    with naming(place):
+        spec, tensors = peft.from_peft(config, tensors)
+        ours = _parsed(noted.get(OUR_KEY))
+        base = _base_of(ours)
+        if isinstance(ours, dict) and ours.get("projector") is True:
+            projector = _read_tensors(place, PROJECTOR)
+        elif (place / peft.LLAVA_PROJECTOR).exists():
+            theirs = _read_tensors(place, peft.LLAVA_PROJECTOR)
+            projector = peft.llava_projector(theirs)
+    spec = replace(spec, projector=projector is not None)
+    return Adapter(spec, tensors, projector, base, place)
+
+
+def _base_of(ours: Any) -> BaseRecord | None:
+    return BaseRecord.from_dict(ours.get("base") if isinstance(ours, dict) else None)
+
+
+def _parsed(text: str | None) -> Any:
+    try:
+        return json.loads(text or "null")
+    except (ValueError, RecursionError):
+        return None
 
 
 def write_adapter(
@@ -104,7 +134,7 @@ def write_adapter(
         for file in companions:
             shutil.copyfile(file, partial / file.name)
         for name, content in encoded(adapter, format).items():
-            _write(partial / name, content)
+            content.write(partial / name)
 
 
 def update_adapter(folder: Path, adapter: Adapter, *, format: str = "mlx") -> None:
@@ -117,14 +147,14 @@ def update_adapter(folder: Path, adapter: Adapter, *, format: str = "mlx") -> No
     """
     for name, content in encoded(adapter, format).items():
         with staged_file(folder / name, overwrite=True) as partial:
-            _write(partial, content)
+            content.write(partial)
 
 
-def encoded(adapter: Adapter, format: str) -> dict[str, Tensors | dict[str, Any]]:
-    """The files of an adapter by name: tensors or the object of a JSON file.
+def encoded(adapter: Adapter, format: str) -> dict[str, "File"]:
+    """The files of an adapter by name, in the order to write them.
 
     Raises:
-        AdapterError: the format is unknown.
+        AdapterError: the format is unknown or cannot hold this adapter.
     """
     if format not in FORMATS:
         raise AdapterError(
@@ -134,18 +164,38 @@ def encoded(adapter: Adapter, format: str) -> dict[str, Tensors | dict[str, Any]
     ours: dict[str, Any] = {"projector": spec.projector}
     if adapter.base is not None:
         ours["base"] = adapter.base.to_dict()
-    files: dict[str, Tensors | dict[str, Any]] = {WEIGHTS: adapter.tensors}
+    files: dict[str, File] = {}
     if adapter.projector is not None:
-        files[PROJECTOR] = adapter.projector
-    return files | {CONFIG: spec.to_config() | {OUR_KEY: ours}}
+        files[PROJECTOR] = File(adapter.projector)
+    if format == "mlx":
+        files[WEIGHTS] = File(adapter.tensors)
+        return files | {CONFIG: File(values=spec.to_config() | {OUR_KEY: ours})}
+    config, tensors = peft.to_peft(
+        spec, adapter.tensors, adapter.base and adapter.base.name
+    )
+    # PEFT warns about keys in its config that it does not know.
+    files[peft.WEIGHTS] = File(
+        tensors, metadata={"format": "pt", OUR_KEY: json.dumps(ours)}
+    )
+    return files | {CONFIG: File(values=config)}
 
 
-def _write(file: Path, content: Tensors | dict[str, Any]) -> None:
-    if ".json" in file.name:
-        file.write_text(json.dumps(content, indent=2) + "\n")
-        return
-    with file.open("wb") as opened:
-        mx.save_safetensors(opened, dict(content), metadata={"format": "mlx"})
+@dataclass(frozen=True)
+class File:
+    """The content of a file: tensors, or the object of a JSON file."""
+
+    tensors: Tensors | None = None
+    values: dict[str, Any] | None = None
+    metadata: dict[str, str] = field(default_factory=lambda: {"format": "mlx"})
+
+    def write(self, file: Path) -> None:
+        """Writes it."""
+        if self.tensors is None:
+            file.write_text(json.dumps(self.values, indent=2) + "\n")
+            return
+        tensors = {n: mx.contiguous(array) for n, array in self.tensors.items()}
+        with file.open("wb") as opened:
+            mx.save_safetensors(opened, tensors, metadata=self.metadata)
 
 
 def _check_folder(folder: str | Path, place: Path) -> None:
@@ -192,9 +242,13 @@ def naming(folder: Path | None) -> Iterator[None]:
 
 def _wrote_adapter(folder: Path) -> bool:
     try:
-        return isinstance(read_json(folder / CONFIG).get(OUR_KEY), dict)
-    except CheckpointError:
+        config = read_json(folder / CONFIG)
+        if peft.is_peft(config):
+            check_file(folder / peft.WEIGHTS)
+            return OUR_KEY in read_metadata(folder / peft.WEIGHTS)
+    except (CheckpointError, OSError):
         return False
+    return isinstance(config.get(OUR_KEY), dict)
 
 
 # What training puts beside an adapter's own files is part of it.

@@ -12,7 +12,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from fastvlm_mlx.adapters.base import no_language_model
-from fastvlm_mlx.adapters.spec import AdapterSpec
+from fastvlm_mlx.adapters.spec import ALL_KEYS, AdapterSpec
 from fastvlm_mlx.errors import AdapterError
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.language import mlx_lm_module
@@ -98,6 +98,44 @@ def changed_layers(config: ModelConfig, spec: AdapterSpec) -> range:
             " use the float checkpoint it was made from"
         )
     return range(count - spec.num_layers if spec.num_layers > 0 else 0, count)
+
+
+def expected_shapes(
+    config: ModelConfig, spec: AdapterSpec
+) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the tensors of a LoRA or DoRA adapter of `spec`.
+
+    Raises:
+        AdapterError: as `add_layers`.
+    """
+    changed, text = changed_layers(config, spec), config.text
+    assert text is not None
+    hidden, inner = text.hidden_size, text.intermediate_size
+    heads = text.num_attention_heads * text.head_dim
+    kv_heads = text.num_key_value_heads * text.head_dim
+    sizes: dict[str, tuple[int, int]] = dict(
+        zip(
+            ALL_KEYS,
+            (
+                (hidden, heads),
+                (hidden, kv_heads),
+                (hidden, kv_heads),
+                (heads, hidden),
+                (hidden, inner),
+                (hidden, inner),
+                (inner, hidden),
+            ),
+            strict=True,
+        )
+    )
+    shapes: dict[str, tuple[int, ...]] = {}
+    for index in changed:
+        for key in spec.keys:
+            dim, out_dim = sizes[key]
+            each = ((dim, spec.rank), (spec.rank, out_dim), (out_dim,))
+            for leaf, shape in zip(LEAVES[spec.method], each, strict=False):
+                shapes[f"model.layers.{index}.{key}.{leaf}"] = shape
+    return shapes
 
 
 def names_of_full(names: Iterable[str], config: ModelConfig, spec: AdapterSpec):

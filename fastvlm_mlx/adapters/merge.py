@@ -1,5 +1,6 @@
 """Merges an adapter into a model's float weights, by plain arithmetic in float32."""
 
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -9,9 +10,9 @@ from fastvlm_mlx.adapters.base import BaseRecord
 from fastvlm_mlx.adapters.dora import adapted
 from fastvlm_mlx.adapters.files import Adapter, naming
 from fastvlm_mlx.adapters.layers import (
-    LEAVES,
     changed_layers,
     check_shapes,
+    expected_shapes,
     names_of_full,
 )
 from fastvlm_mlx.errors import AdapterError
@@ -50,6 +51,15 @@ def merged_tensors(tensors: Tensors, config: ModelConfig, adapter: Adapter) -> T
         return _merged(tensors, config, adapter)
 
 
+def merge_into(
+    tensors: Tensors, config: ModelConfig, adapter: Adapter
+) -> tuple[Tensors, ModelConfig]:
+    """`merged_tensors`, and a config that names the adapter as part of its source."""
+    merged = merged_tensors(tensors, config, adapter)
+    name = adapter.folder.resolve().name if adapter.folder else "an adapter"
+    return merged, replace(config, source=config.source | {"adapter": name})
+
+
 def _merged(tensors: Tensors, config: ModelConfig, adapter: Adapter) -> Tensors:
     if config.quantization is not None:
         raise AdapterError(
@@ -66,6 +76,7 @@ def _merged(tensors: Tensors, config: ModelConfig, adapter: Adapter) -> Tensors:
         names = names_of_full(own, config, spec)
         changes = _replaced(tensors, adapter.tensors, _LANGUAGE, names)
     else:
+        check_shapes(adapter.tensors, expected_shapes(config, spec))
         places = [f"model.layers.{n}.{key}" for n in changed for key in spec.keys]
         changes = _added(tensors, adapter, places)
     if adapter.projector is not None:
@@ -81,13 +92,6 @@ def _replaced(old: Tensors, new: Tensors, prefix: str, names: list[str]) -> Tens
 
 def _added(old: Tensors, adapter: Adapter, places: list[str]) -> Tensors:
     spec, tensors = adapter.spec, adapter.tensors
-    wanted: dict[str, tuple[int, ...]] = {}
-    for place in places:
-        rows, columns = old[f"{_LANGUAGE}{place}.weight"].shape
-        sizes = ((columns, spec.rank), (spec.rank, rows), (rows,))
-        for leaf, shape in zip(LEAVES[spec.method], sizes, strict=False):
-            wanted[f"{place}.{leaf}"] = shape
-    check_shapes(tensors, wanted)
     changes: Tensors = {}
     for place in places:
         name = f"{_LANGUAGE}{place}.weight"

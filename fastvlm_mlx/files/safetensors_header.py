@@ -63,6 +63,16 @@ def check_file(file: Path) -> None:
         raise _damaged(file, f"{data} bytes of tensors where {end} should be")
 
 
+def read_metadata(file: Path) -> dict[str, str]:
+    """What the writer of a file that `check_file` accepts noted in its header."""
+    with file.open("rb") as opened:
+        length = struct.unpack("<Q", opened.read(8))[0]
+        metadata = json.loads(opened.read(length)).get("__metadata__")
+    if not isinstance(metadata, dict):
+        return {}
+    return {str(name): str(value) for name, value in metadata.items()}
+
+
 def _check_entry(file: Path, name: str, entry: Any, data: int) -> int:
     """Where the tensor's bytes end, after the header."""
     entry = entry if isinstance(entry, dict) else {}

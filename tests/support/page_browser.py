@@ -47,8 +47,8 @@ class Script:
     ttft: float = 0.087
     asked: list[GenerationRequest] = field(default_factory=list)
 
-    def model_info(self) -> ModelInfo:
-        return ModelInfo(
+    def models(self) -> tuple[ModelInfo, ...]:
+        model = ModelInfo(
             name="fastvlm-0.5b",
             context_length=8192,
             family="qwen2",
@@ -57,6 +57,7 @@ class Script:
             quantization=None,
             vision=True,
         )
+        return (model,)
 
     def stream(self, request: GenerationRequest, cancel: Event) -> Iterator[Chunk]:
         self.asked.append(request)

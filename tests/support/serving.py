@@ -5,11 +5,12 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastvlm_mlx.app import session
 from fastvlm_mlx.app.server import serve
 from fastvlm_mlx.app.server.engine.worker import Worker
 from fastvlm_mlx.app.server.http.limits import Limits
@@ -73,6 +74,7 @@ def running(
     limits: Limits | None = None,
     token: str | None = None,
     image_hosts: tuple[str, ...] = (),
+    adapters: Sequence[Path] = (),
 ) -> Iterator[RunningServer]:
     """Starts a server and stops it in the end."""
     limits = limits or Limits()
@@ -80,9 +82,13 @@ def running(
 
     def load_engine():
         from fastvlm_mlx import load
+        from fastvlm_mlx.adapters.apply import with_adapter
         from fastvlm_mlx.app.server.engine.engine import Engine
 
-        return Engine("tiny", load(model), limits)
+        loaded = load(model)
+        found = session.read_adapters(adapters)
+        tuned = {name: with_adapter(loaded, each) for name, each in found.items()}
+        return Engine("tiny", loaded, limits, tuned)
 
     worker = Worker(load_engine, limits)
     worker.start()

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -180,20 +181,19 @@ def error_body(error: APIError) -> dict[str, object]:
     return {"error": error.message}
 
 
-def tags(info: ModelInfo, started: str) -> dict[str, object]:
+def tags(infos: Sequence[ModelInfo], started: str) -> dict[str, object]:
     """The response of /api/tags."""
-    name = info.name
+    return {"models": [_tag(info, started) for info in infos]}
+
+
+def _tag(info: ModelInfo, started: str) -> dict[str, object]:
     return {
-        "models": [
-            {
-                "name": name,
-                "model": name,
-                "modified_at": started,
-                "size": info.bytes,
-                "digest": hashlib.sha256(name.encode()).hexdigest(),
-                "details": _details(info),
-            }
-        ]
+        "name": info.name,
+        "model": info.name,
+        "modified_at": started,
+        "size": info.bytes,
+        "digest": hashlib.sha256(info.name.encode()).hexdigest(),
+        "details": _details(info),
     }
 
 
@@ -223,7 +223,7 @@ def now() -> str:
 def _details(info: ModelInfo) -> dict[str, object]:
     bits = info.quantization
     return {
-        "parent_model": "",
+        "parent_model": info.parent,
         "format": "mlx",
         "family": info.family,
         "families": [info.family],

@@ -4,6 +4,7 @@ import asyncio
 import json
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from fastvlm_mlx.app.server.api import openai_schema as schema
@@ -211,9 +212,9 @@ def error_body(error: APIError) -> dict[str, object]:
     }
 
 
-def models(info: ModelInfo, created: int) -> dict[str, object]:
+def models(infos: Sequence[ModelInfo], created: int) -> dict[str, object]:
     """The response of /v1/models."""
-    return {"object": "list", "data": [model(info, created)]}
+    return {"object": "list", "data": [model(info, created) for info in infos]}
 
 
 def model(info: ModelInfo, created: int) -> dict[str, object]:

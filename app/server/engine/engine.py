@@ -4,7 +4,7 @@ Use it on one thread only.
 """
 
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
@@ -17,7 +17,7 @@ from fastvlm_mlx.app.server.http.errors import api_error_from
 from fastvlm_mlx.app.server.http.limits import Limits
 from fastvlm_mlx.conversation.attachment import Attachment
 from fastvlm_mlx.conversation.history import Turn
-from fastvlm_mlx.conversation.prompt_cache import LRUPromptCache
+from fastvlm_mlx.conversation.prompt_cache import LIMIT, LRUPromptCache
 from fastvlm_mlx.errors import ImageError
 from fastvlm_mlx.generation.constrained import JSONConstraint, llguidance_tokenizer
 from fastvlm_mlx.generation.stream import Chunk
@@ -28,13 +28,29 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Answers requests with `model`; use it on the thread that made it."""
+    """Answers requests with `model`; use it on the thread that made it.
 
-    def __init__(self, name: str, model: "FastVLM", limits: Limits):
+    `tuned` are models with an adapter by the adapter's name, which is put behind
+    `name`: `demo:flags`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: "FastVLM",
+        limits: Limits,
+        tuned: "Mapping[str, FastVLM] | None" = None,
+    ):
         self._name = name
         self._model = model
         self._limits = limits
-        self._recent = LRUPromptCache(model)
+        self._models = {name: model} | {
+            f"{name}:{adapter}": each for adapter, each in (tuned or {}).items()
+        }
+        share = LIMIT // len(self._models)
+        self._recent = {
+            each: LRUPromptCache(one, share) for each, one in self._models.items()
+        }
         self._images = Images(model, ImageOptions.of(model.config), limits.pixels)
         self._warm_up()
         # Takes seconds with a large vocabulary; done before a request needs JSON.
@@ -42,21 +58,24 @@ class Engine:
             target=llguidance_tokenizer, args=(model,), daemon=True
         ).start()
 
-    def model_info(self) -> ModelInfo:
-        """The description of the model for clients."""
-        config = self._model.config
+    def models(self) -> tuple[ModelInfo, ...]:
+        """The descriptions of all models for clients, the one without adapter first."""
+        return tuple(self._describe(name) for name in self._models)
+
+    def _describe(self, name: str) -> ModelInfo:
+        model = self._models[name]
+        config = model.config
         bits = (config.quantization or {}).get("bits")
-        parameters = cast(
-            list[tuple[str, mx.array]], tree_flatten(self._model.parameters())
-        )
+        parameters = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
         return ModelInfo(
-            name=self._name,
+            name=name,
             context_length=config.context_size,
             family=config.text.model_type if config.text else "qwen2",
             parameters=sum(_count(array, bits) for _, array in parameters),
             bytes=sum(array.nbytes for _, array in parameters),
             quantization=bits,
             vision=config.vision is not None,
+            parent="" if model is self._model else self._name,
         )
 
     def stream(
@@ -69,6 +88,8 @@ class Engine:
             ContextError: The chat does not fit into the context.
             OptionError: A sampling option is out of range.
         """
+        name = request.model or self._name
+        model, recent = self._models[name], self._recent[name]
         left, turns = self._limits.pixels, []
         for message in request.messages:
             images: list[Attachment] = []
@@ -83,8 +104,10 @@ class Engine:
         response_format = request.response_format
         constraint = None
         if response_format is not None:
-            constraint = JSONConstraint(self._model, response_format.schema)
-        conversation = self._recent.restore(turns[:-1], system=request.system)
+            # One for all: they have one tokenizer.
+            model.llguidance_tokenizer = llguidance_tokenizer(self._model)
+            constraint = JSONConstraint(model, response_format.schema)
+        conversation = recent.restore(turns[:-1], system=request.system)
         try:
             yield from conversation.stream(
                 turns[-1].text,
@@ -95,7 +118,7 @@ class Engine:
                 **request.sampling,
             )
         finally:
-            self._recent.insert(conversation)
+            recent.insert(conversation)
 
     def release_memory(self):
         """Returns MLX's cached buffers to the system."""

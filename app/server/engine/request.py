@@ -36,6 +36,7 @@ class GenerationRequest:
     `messages` alternate between user and assistant; the first and the last are the
     user's. `sampling` are fields of `Sampling`. `detailed` measures every stage.
     `names` are the client's names of `schema` and of fields of `Sampling`, for errors.
+    `model` is a name of `ModelInfo`; empty is the model without an adapter.
     """
 
     messages: tuple[Message, ...]
@@ -44,14 +45,15 @@ class GenerationRequest:
     response_format: ResponseFormat | None = None
     detailed: bool = False
     names: Mapping[str, str] = field(default_factory=lambda: {"schema": "schema"})
+    model: str = ""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What clients may know about the model.
+    """What clients may know about a model.
 
     `quantization` is in bits, None if the weights are not quantized; `vision` says
-    whether the model takes images.
+    whether the model takes images; `parent` is the model that an adapter is on.
     """
 
     name: str
@@ -61,3 +63,4 @@ class ModelInfo:
     bytes: int
     quantization: int | None
     vision: bool
+    parent: str = ""

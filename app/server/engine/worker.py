@@ -44,20 +44,20 @@ class Worker:
         self._change = threading.Condition()
         self._closed = False
         self._current: AnswerStream | None = None
-        self._ready: Future[ModelInfo] = Future()
+        self._ready: Future[tuple[ModelInfo, ...]] = Future()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
-    def start(self) -> ModelInfo:
-        """Loads the model and returns its description.
+    def start(self):
+        """Loads the model.
 
         Raises whatever `load_engine` raises.
         """
         self._thread.start()
-        return self._ready.result()
+        self._ready.result()
 
     @property
-    def model_info(self) -> ModelInfo:
-        """What `start` returned."""
+    def models(self) -> tuple[ModelInfo, ...]:
+        """The loaded model and, after it, the same with each adapter."""
         return self._ready.result()
 
     @property
@@ -117,7 +117,7 @@ class Worker:
     def _run(self):
         try:
             engine = self._load_engine()
-            self._ready.set_result(engine.model_info())
+            self._ready.set_result(engine.models())
         except BaseException as error:
             self._ready.set_exception(error)
             return

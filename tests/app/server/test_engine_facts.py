@@ -18,7 +18,7 @@ def made(parameters: dict[str, mx.array], **config: Any) -> Engine:
     vars(of).update(config)
     model = SimpleNamespace(config=of, parameters=lambda: parameters)
     bare = Engine.__new__(Engine)
-    vars(bare).update(_name="a name", _model=model)
+    vars(bare).update(_name="a name", _model=model, _models={"a name": model})
     return bare
 
 
@@ -28,22 +28,22 @@ def test_parameters_that_are_packed_count_as_many():
         "scales": mx.zeros((4, 2), mx.float16),
         "norm": mx.zeros((5,), mx.float32),
     }
-    four = made(arrays, quantization={"bits": 4, "group_size": 32}).model_info()
+    four = made(arrays, quantization={"bits": 4, "group_size": 32}).models()[0]
     assert four.parameters == 4 * 8 * 8 + 8 + 5 and four.quantization == 4
     assert four.bytes == 4 * 8 * 4 + 8 * 2 + 5 * 4
-    eight = made(arrays, quantization={"bits": 8, "group_size": 32}).model_info()
+    eight = made(arrays, quantization={"bits": 8, "group_size": 32}).models()[0]
     assert eight.parameters == 4 * 8 * 4 + 8 + 5
-    plain = made(arrays).model_info()
+    plain = made(arrays).models()[0]
     assert (plain.parameters, plain.quantization) == (32 + 8 + 5, None)
     assert plain.bytes == four.bytes
 
 
 def test_facts_of_the_config():
-    info = made({}).model_info()
+    info = made({}).models()[0]
     assert (info.name, info.context_length, info.family) == ("a name", 77, "qwen2")
     assert not info.vision and info.parameters == info.bytes == 0
     text = SimpleNamespace(model_type="llama")
-    info = made({}, text=text, vision=object()).model_info()
+    info = made({}, text=text, vision=object()).models()[0]
     assert info.family == "llama" and info.vision
 
 

@@ -31,8 +31,8 @@ LONGEST = 10.0  # seconds; every wait of these tests is far shorter
 class SlowEngine:
     """An answer is a chunk every 10 ms, until it is cancelled; then one chunk more."""
 
-    def model_info(self) -> ModelInfo:
-        return ModelInfo("slow", 100, "none", 0, 0, None, False)
+    def models(self) -> tuple[ModelInfo, ...]:
+        return (ModelInfo("slow", 100, "none", 0, 0, None, False),)
 
     def stream(
         self, request: GenerationRequest, cancel: threading.Event
