@@ -14,13 +14,15 @@ language model:
   torch, transformers, timm and peft.
 
 A step is a batch of images that are read, the loss, its gradients and the optimizer;
-medians of `--steps` steps after one more. Memory is the process's peak resident size;
-beside it its ratio to the bytes of all weights. The last line of stdout is one JSON
-document.
+medians of `--steps` steps after one more. Beside other work on the machine, CPU seconds
+with `--threads 1` vary less than wall time: threads that wait for others spin. Memory
+is the process's peak resident size; beside it its ratio to the bytes of all weights.
+The last line of stdout is one JSON document.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -45,39 +47,53 @@ ROWS: dict[str, tuple[str, dict[str, bool]]] = {
 }
 
 
-def measure(name: str, settings: dict[str, Any], torch_python: str) -> dict[str, Any]:
+def measure(
+    name: str, settings: dict[str, Any], torch_python: str, threads: int
+) -> dict[str, Any]:
     """Runs one row; {"failed": reason} where it could not."""
     worker, changes = ROWS[name]
     python = torch_python if worker == "torch_peft" else sys.executable
     told = {"kept": False, "checkpoint": False} | settings | changes
     note(f"{name} ...")
+    environment = dict(os.environ)
+    if threads:
+        names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+        environment |= dict.fromkeys(names, str(threads))
     done = subprocess.run(
         [python, "-m", f"benchmarks.train.{worker}", json.dumps(told)],
         capture_output=True,
         text=True,
+        env=environment,
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
         return {"failed": f"exit code {done.returncode}: {reason}"}
     found = json.loads(done.stdout.splitlines()[-1])
-    return found | {"median": statistics.median(found["seconds"][1:])}
+    medians = {unit: statistics.median(found[unit][1:]) for unit in ("seconds", "cpu")}
+    return found | {"median": medians}
 
 
 def table(results: dict[str, dict[str, Any]]) -> list[str]:
     """The results as Markdown, ratios against the first row."""
     lines = [
-        "| | s a step | ratio | first loss | peak memory | of the weights |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| | s a step | ratio | CPU s | ratio | first loss | peak | of the weights |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     base = next((r["median"] for r in results.values() if "median" in r), None)
     for name, found in results.items():
         if "failed" in found:
-            lines.append(f"| {name} | not measured: {found['failed']} | | | | |")
+            lines.append(f"| {name} | not measured: {found['failed']} {'| ' * 7}|")
             continue
         assert base is not None
         cells = (
-            f"{found['median']:.2f}",
-            f"{found['median'] / base:.2f}",
+            *(
+                text
+                for unit in ("seconds", "cpu")
+                for text in (
+                    f"{found['median'][unit]:.2f}",
+                    f"{found['median'][unit] / base[unit]:.2f}",
+                )
+            ),
             f"{found['losses'][0]:.4f}",
             format_size(found["process_peak"]),
             f"{found['process_peak'] / found['weights']:.2f}",
@@ -97,6 +113,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1, help="images in a step")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--steps", type=int, default=3, help="measured")
+    parser.add_argument("--threads", type=int, default=0, help="of BLAS; 0: its own")
     parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--torch-python", default=sys.executable, metavar="PATH")
     options = parser.parse_args()
@@ -117,7 +134,8 @@ def main() -> None:
         "images": [str(next(shown)) for _ in range(options.batch)],
     }
     results = {
-        name: measure(name, settings, options.torch_python) for name in options.only
+        name: measure(name, settings, options.torch_python, options.threads)
+        for name in options.only
     }
     print("\n".join(table(results)))
     facts = machine.facts()

@@ -58,10 +58,11 @@ def main() -> None:
     labels = torch.tensor([[-100] * len(question) + answer] * count)
     learning = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=2e-4, weight_decay=0.0)
-    found: dict[str, Any] = {"seconds": [], "losses": [], "weights": weights}
+    found: dict[str, Any] = {"seconds": [], "cpu": [], "losses": []}
     found["learning"] = sum(each.numel() for each in learning)
+    found["weights"] = weights
     for _ in range(1 + settings["steps"]):  # the first one warms up
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), time.process_time()
         pixels = torch.cat([_pixels(path, side) for path in settings["images"]])
         loss = model(
             input_ids=ids,
@@ -75,6 +76,7 @@ def main() -> None:
         optimizer.zero_grad()
         found["losses"].append(loss.item())
         found["seconds"].append(time.perf_counter() - begun)
+        found["cpu"].append(time.process_time() - used)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found["process_peak"] = peak * (1 if sys.platform == "darwin" else 1024)
     found["versions"] = {"torch": torch.__version__, "peft": peft.__version__}
