@@ -70,8 +70,21 @@ def library() -> ctypes.CDLL | None:
         return None
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    kernels.fv_init(*map(ctypes.c_void_p, product), ctypes.c_long(cores))
+    counts = map(ctypes.c_long, (cores, blas_threads(cores)))
+    kernels.fv_init(*map(ctypes.c_void_p, product), *counts)
     return kernels
+
+
+def blas_threads(cores: int) -> int:
+    """The threads that OpenBLAS has by its own rules: the variable's number, or all.
+
+    On a busy machine one is best: threads that wait for each other spin.
+    """
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        wanted = os.environ.get(name, "")
+        if wanted.isdecimal() and int(wanted):
+            return min(int(wanted), cores)
+    return cores
 
 
 @cache
