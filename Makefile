@@ -83,7 +83,7 @@ $(PARITY)/installed: pyproject.toml $(VENV)/made
 	$(BIN)/python -m venv --clear $(PARITY)
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check $(PARITY_PIP) --group dev --group parity --editable '.[cpu,serve]'
-	$(PARITY)/bin/python -c "import timm, torch, transformers"
+	$(PARITY)/bin/python -c "import peft, timm, torch, transformers"
 	touch $@
 
 clean:

@@ -6,13 +6,11 @@ batch; every process then makes the same update. The first one writes the files.
 """
 
 import json
-from typing import Any, TypeVar
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-
-Tree = TypeVar("Tree")
 
 
 class Processes:
@@ -27,9 +25,12 @@ class Processes:
         self._group = mx.distributed.init()
         self.rank, self.count = self._group.rank(), self._group.size()
 
-    def mean(self, tree: Tree) -> Tree:
-        """The arrays of `tree`, averaged over the processes and evaluated."""
-        averaged: Any = nn.average_gradients(tree, self._group)
+    def mean(self, arrays: list[mx.array]) -> list[mx.array]:
+        """The arrays, averaged over the processes and evaluated.
+
+        They are a list: MLX takes the points in names for a tree.
+        """
+        averaged: Any = nn.average_gradients(arrays, self._group)
         mx.eval(averaged)
         return averaged
 

@@ -131,14 +131,10 @@ class Learner:
     def _loss_and_gradients(
         self, parameters: Arrays, key: mx.array, batch: tuple[mx.array, ...]
     ) -> tuple[mx.array, Arrays]:
-        # Checkpointed layers are computed again after the loss: these modes and keys
-        # must still hold then.
-        self.model.train()
-        try:
-            with self._keys.given(key, self._dropouts):
-                return mx.value_and_grad(self._training_loss)(parameters, batch)
-        finally:
-            self.model.eval()
+        # Checkpointed layers are computed again after the loss: these keys must still
+        # hold then.
+        with self._keys.given(key, self._dropouts):
+            return mx.value_and_grad(self._training_loss)(parameters, batch)
 
     def _training_loss(
         self, parameters: Arrays, batch: tuple[mx.array, ...]
@@ -154,7 +150,6 @@ class Learner:
     def _held_out_loss(
         self, parameters: Arrays, batch: tuple[mx.array, ...]
     ) -> mx.array:
-        self.model.eval()
         self.install(parameters)
         return answer_loss(self.model, Batch(*batch))
 

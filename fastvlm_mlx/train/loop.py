@@ -224,13 +224,15 @@ class Loop:
         """The sum of losses and of tokens in all processes, and the gradients of the
         mean loss."""
         flagged = mx.array([*sums, self.interrupt.wanted], mx.float32)
-        shared = self.processes.mean({"sums": flagged, "gradients": gradients})
-        loss, tokens, stop = np.asarray(shared["sums"]).tolist()
+        shared, *summed = self.processes.mean([flagged, *gradients.values()])
+        loss, tokens, stop = np.asarray(shared).tolist()
         self._stopping = stop > 0
         # Interrupted before the first batch there are none.
         tokens = tokens or 1.0
         count = self.processes.count
-        mean = {name: array / tokens for name, array in shared["gradients"].items()}
+        mean = {
+            name: array / tokens for name, array in zip(gradients, summed, strict=True)
+        }
         return (loss * count, tokens * count), mean
 
     def _check(self, loss: float, norm: float, facts: Facts, factor: float) -> None:

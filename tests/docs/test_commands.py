@@ -1,9 +1,10 @@
 """The commands in README.md and docs/*.md run as printed, or at least parse.
 
-A page's commands run one after the other in one temporary folder, which holds copies of
-`examples/` and a folder `photos`; `0.5b` comes from a stand-in hub that serves a small
-checkpoint. What runs for minutes, changes the machine or needs a Mac is listed in
-`PARSED_ONLY` with its reason: those are parsed by the program's own parser.
+A page's commands run one after the other in one temporary folder, which holds copies
+of `examples/`, a folder `photos` and the adapters `flags` and `receipts`. `0.5b` comes
+from a stand-in hub that serves a small checkpoint. What runs for minutes, changes the
+machine or needs a Mac is listed in `PARSED_ONLY` with its reason: those are parsed by
+the program's own parser.
 """
 
 import os
@@ -22,10 +23,14 @@ from unittest import mock
 import pytest
 import typer
 
+from fastvlm_mlx import load
+from fastvlm_mlx.adapters.files import write_adapter
+from fastvlm_mlx.adapters.spec import AdapterSpec
 from fastvlm_mlx.app import cli
 from tests.support.doc_blocks import Block, blocks, existing, programs
 from tests.support.hub_server import Hub, Repository
 from tests.support.paths import EXAMPLES, REFERENCES, ROOT
+from tests.support.small_adapters import make_adapter
 
 # A command's beginning, as a regular expression: why it is not run here.
 PARSED_ONLY = {
@@ -205,10 +210,20 @@ def environment(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     }
 
 
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of the demo model."""
+    place = tmp_path_factory.mktemp("adapters") / "flags"
+    write_adapter(place, make_adapter(load("demo"), AdapterSpec(rank=2), 0.01))
+    return place
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, adapter: Path) -> Path:
     """Where the commands run."""
     shutil.copytree(EXAMPLES, tmp_path / "examples")
+    for name in ("flags", "receipts"):
+        shutil.copytree(adapter, tmp_path / name)
     (tmp_path / "photos" / "more").mkdir(parents=True)
     shutil.copy(EXAMPLES / "number.png", tmp_path / "photos")
     shutil.copy(EXAMPLES / "word.png", tmp_path / "photos" / "more")

@@ -14,6 +14,7 @@ ALLOWED = (
     "could not import 'timm'",
     "could not import 'torch'",
     "macOS has Accelerate",
+    "mlx.launch cannot run here",
     "needs Linux user namespaces to mount a small tmpfs",
     "no chromium and chromedriver here",
     "no compiler or no OpenBLAS for the CPU kernels",

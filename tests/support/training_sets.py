@@ -43,7 +43,7 @@ def sample(number: int) -> Sample:
     return Sample((Path(f"{number}-{answer}.png"),), tuple(turns))
 
 
-def training_set(count: int = 10, held_out: int = 4) -> TrainingSet:
+def training_set(count: int = 6, held_out: int = 2) -> TrainingSet:
     """`count` rows and `held_out` other ones."""
     tokenizer = Tokenizer(MINI)
     rows = [

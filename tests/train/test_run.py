@@ -27,7 +27,7 @@ from fastvlm_mlx.train.state import STATE, StateFiles
 from tests.support.mock_model import MockModel
 from tests.support.training_sets import training_set
 
-QUICK = TrainOptions(rank=4, lr=5e-3, epochs=2, batch=4)
+QUICK = TrainOptions(rank=4, lr=5e-3, epochs=2, batch=2)
 
 
 def run(options: TrainOptions = QUICK, **rest: Any) -> TrainResult:
@@ -63,12 +63,13 @@ def test_it_learns(options: dict, tmp_path):
     result = run(replace(QUICK, **options), model=model, on_event=events.append)
     before, *after = result.held_out_losses
     assert result.stopped == "finished" and result.fault is None
-    assert before > after[0] > after[1] and result.best_epoch == 2
+    assert [before, *after] == sorted([before, *after], reverse=True)  # type: ignore
+    assert len({before, *after}) == 3 and result.best_epoch == 2
     assert result.train_losses[0] > result.train_losses[1]
     started, *steps, last = events
     assert isinstance(started, Started) and isinstance(last, EpochEnded)
     assert (started.step, started.steps, started.epochs) == (0, 6, 2)
-    assert started.held_out_loss == before and started.seconds > 0
+    assert started.held_out_loss == before and started.seconds
     counted = [e for e in steps if isinstance(e, Stepped)]
     assert [e.step for e in counted] == [1, 2, 3, 4, 5, 6]
     assert [e.epoch for e in counted] == [1, 1, 1, 2, 2, 2]
@@ -248,8 +249,8 @@ def test_what_a_run_refuses(tmp_path):
     begun = {"folder": folder, "resume": True}
     refused(OptionError, f"{folder}: was begun with epochs 1, not 2", **begun)
     once = replace(QUICK, epochs=1)
-    other = {"data": training_set(11), "options": once, **begun}
-    refused(OptionError, f'{folder}: was begun with samples "10 + 4, ', **other)
+    other = {"data": training_set(7), "options": once, **begun}
+    refused(OptionError, f'{folder}: was begun with samples "6 + 2, ', **other)
     # Only its cost may change.
     run(replace(once, checkpoint=True, save_every=1), **begun)
     (folder / STATE).write_bytes(b"")
@@ -288,6 +289,7 @@ def test_states_are_saved_every_few_steps(tmp_path, monkeypatch):
         ),
     )
     (tmp_path / "run").mkdir()
-    run(replace(QUICK, batch=2, save_every=2), folder=tmp_path / "run")
+    data = training_set(10, 2)
+    run(replace(QUICK, save_every=2), data=data, folder=tmp_path / "run")
     # 5 steps an epoch; after the last of an epoch only once it was measured.
     assert saved == [(0, 1), (2, 1), (4, 1), (5, 2), (6, 2), (8, 2), (10, 3)]

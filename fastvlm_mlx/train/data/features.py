@@ -7,7 +7,7 @@ be trained, in float16: half the size, and a rounding of 1 in 2048 at most.
 """
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -140,6 +140,7 @@ class FeatureStore:
                 origins.setdefault(image, sample.origin)
         faults = Faults()
         missing: list[Image] = []
+        places: set[Path] = set()  # copies of an image have one
         done, total = 0, len(origins)
 
         def step() -> None:
@@ -150,21 +151,28 @@ class FeatureStore:
 
         for image, origin in origins.items():
             try:
-                if self._is_kept(image):
+                path = self._path(image)
+                if path in places or self._is_kept(image):
                     step()
                 else:
                     missing.append(image)
+                places.add(path)
             except OSError as error:
                 reason = (error.strerror or str(error)).lower()
                 faults.add(_fault(origin, f"{name_of(image)}: {reason}"))
                 step()
+
+        def left() -> Iterator[Image]:
+            start = rank * len(missing) // ranks
+            for image in missing[start:] + missing[:start]:
+                if ranks > 1 and self._is_kept(image):
+                    step()
+                else:
+                    yield image
+
         self._check_space(missing)
-        start = rank * len(missing) // ranks
-        waiting: Iterable[Image] = missing[start:] + missing[:start]
-        if ranks > 1:
-            waiting = (image for image in waiting if not self._is_kept(image))
         encoded = 0
-        with closing(_ahead(self._pixels, waiting)) as opened:
+        with closing(_ahead(self._pixels, left())) as opened:
             for image, pixels in opened:
                 try:
                     if isinstance(pixels, ImageError):
@@ -258,7 +266,7 @@ def _fault(origin: str, reason: str) -> str:
 
 
 def _ahead(
-    work: Callable[[Image], np.ndarray | ImageError], images: Iterable[Image]
+    work: Callable[[Image], np.ndarray | ImageError], images: Iterator[Image]
 ) -> Generator[tuple[Image, np.ndarray | ImageError], None, None]:
     """Each image with the result of `work`; the next one is opened meanwhile."""
     with ThreadPoolExecutor(1) as thread:

@@ -34,16 +34,13 @@ class Folder:
     def notes(self) -> list[str]:
         """A line for each kind of file that is left out."""
         kinds = (
-            (self.alone, "without a .txt beside it", "without a .txt beside them"),
-            (self.foreign, "cannot be opened; save it", "cannot be opened; save them"),
-            (self.texts, "beside no image", "beside no image"),
+            (self.alone, "image has", "images have", "no .txt"),
+            (self.foreign, "image is", "images are", "of a kind that is not opened"),
+            (self.texts, ".txt file is", ".txt files are", "beside no image"),
         )
-        whats = ("image", "image", ".txt file")
         return [
-            f"{len(files)} {what}{'s' * (len(files) != 1)}"
-            f" {many if len(files) != 1 else one}"
-            f"{' as JPEG' if files is self.foreign else ''}: {named(files)}"
-            for (files, one, many), what in zip(kinds, whats, strict=True)
+            f"{len(files)} {one if len(files) == 1 else many} {what}: {named(files)}"
+            for files, one, many, what in kinds
             if files
         ]
 

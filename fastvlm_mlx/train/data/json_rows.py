@@ -22,17 +22,12 @@ def json_rows(data: bytes) -> Iterator[Located]:
 
 
 def _one_object(text: str) -> Located | None:
-    """A file of one object that is written over several lines."""
-    first = text.lstrip().partition("\n")[0]
+    """A file of one object, which may be written over several lines."""
     try:
-        json.loads(first)
+        values = json.loads(text)  # of JSONL it reads no more than the first line
     except (ValueError, RecursionError):
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
-        return _located(1 + _lines_before(text), values)
-    return None
+        return None
+    return _located(1 + _lines_before(text), values)
 
 
 def _lines_before(text: str) -> int:

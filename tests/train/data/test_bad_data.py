@@ -225,9 +225,9 @@ def _text_only(folder: Path) -> None:
 
 FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no pairs": (lambda folder: None, "no image has a .txt of its name beside it"),
-    "counted": (lambda folder: None, "(4 images without a .txt beside them: "),
+    "counted": (lambda folder: None, "(4 images have no .txt: "),
     "empty": (_empty, "and there is no data file (no images); give captions.csv or"),
-    "foreign": (_heic, "(1 image cannot be opened; save it as JPEG: "),
+    "foreign": (_heic, "(1 image is of a kind that is not opened: "),
     "two files": (
         _two_files,
         "data files (train.jsonl, valid.jsonl); name one, s",

@@ -77,7 +77,7 @@ def test_each_image_once(
     copy = (folder / "a.png").read_bytes()
     told: list[tuple[int, int]] = []
     data = samples(*paths(folder), *paths(folder), copy)
-    assert store.prepare(data[:2]) == 2
+    assert store.prepare([data[1], data[2]]) == 2
     assert store.prepare(data, lambda done, total: told.append((done, total))) == 2
     assert told == [(n, 5) for n in range(1, 6)]
     # The next run has another store, and finds them.
@@ -246,6 +246,25 @@ def test_beyond_float16(model: MockModel, folder: Path, tmp_path: Path, monkeypa
     assert mx.isfinite(make_batch(rows, store, 1).features).all()
 
 
+def test_bfloat16(folder: Path, tmp_path: Path):
+    model = MockModel()
+    first = FeatureStore(tmp_path / "kept", model)
+    model.set_dtype(mx.bfloat16)
+    store = FeatureStore(tmp_path / "kept", model)
+    whole = FeatureStore(tmp_path / "kept", model, dtype=mx.bfloat16)
+    assert len({first.folder, store.folder, whole.folder}) == 3
+    for each in (store, whole):
+        each.prepare(samples(folder / "a.png"))
+        assert each.read(folder / "a.png").dtype == each.dtype
+    # float16 holds all that bfloat16 does, but for numbers below its smallest.
+    np.testing.assert_allclose(
+        store.read(folder / "a.png").astype(mx.float32),
+        whole.read(folder / "a.png").astype(mx.float32),
+        rtol=0,
+        atol=2.0**-25,
+    )
+
+
 def test_processes_share_the_work(
     model: MockModel, folder: Path, tmp_path: Path, encoded: list[int]
 ):
@@ -258,7 +277,14 @@ def test_processes_share_the_work(
             order.append(folder)
             stores[1].prepare(data, rank=1, ranks=2)
 
-    stores[0].prepare(data, second, rank=0, ranks=2)
+    told: list[int] = []
+
+    def first(done: int, total: int) -> None:
+        told.append(done)
+        second(done, total)
+
+    stores[0].prepare(data, first, rank=0, ranks=2)
+    assert told == [1, 2, 3, 4]
     # The one that was opened ahead is encoded twice at most.
     assert 4 <= len(encoded) <= 5 and len(files(stores[0])) == 4
 

@@ -11,6 +11,7 @@ import pytest
 from fastvlm_mlx.app.caption.records import CSV, JSONLines, Record
 from fastvlm_mlx.errors import DataError
 from fastvlm_mlx.train.data.read import QUESTION, read_samples
+from fastvlm_mlx.train.data.report import DataReport
 from fastvlm_mlx.train.data.samples import Sample
 
 
@@ -209,9 +210,9 @@ def test_a_folder_with_texts(folder: Path):
     ]
     assert samples[0].origin == str(folder / "a.txt")
     assert report.notes == (
-        f"1 image without a .txt beside it: {folder / 'c.png'}",
-        f"1 image cannot be opened; save it as JPEG: {folder / 'e.heic'}",
-        f"1 .txt file beside no image: {folder / 'readme.txt'}",
+        f"1 image has no .txt: {folder / 'c.png'}",
+        f"1 image is of a kind that is not opened: {folder / 'e.heic'}",
+        f"1 .txt file is beside no image: {folder / 'readme.txt'}",
     )
 
 
@@ -232,6 +233,13 @@ def test_names_that_are_not_utf_8(folder: Path):
         assert only(file).images == (folder / f"{name}.png",)
 
 
+def test_a_report_of_nothing():
+    assert DataReport("x").summary() == "0 samples, 0 images"
+    assert DataReport("x", samples=1, images=1, turns=2, text_only=1).summary() == (
+        "1 sample, 1 image, 2 questions, 1 without an image"
+    )
+
+
 def test_samples_of_a_program():
     with pytest.raises(DataError, match="a sample: has no turns; give"):
         Sample(("a.png",), ())
@@ -245,6 +253,7 @@ def test_what_caption_writes(form: Any, folder: Path, monkeypatch):
     records = [
         Record("set/a.png", "demo", "What?", "A cup,\rwith tea.", "stop"),
         Record("set/b.png", "demo", "What?", {"kind": "plate"}, "length"),
+        Record("set/b.png", "demo", "Why?", "It is so.", "stop"),
         Record("set/c.png", "demo", "What?", error="damaged"),
         Record("set/sub/d.png", "demo", "What?", " ", "stop"),
     ]
@@ -258,10 +267,11 @@ def test_what_caption_writes(form: Any, folder: Path, monkeypatch):
     assert [s.turns for s in samples] == [
         (("What?", "A cup,\rwith tea."),),
         (("What?", '{"kind": "plate"}'),),
+        (("Why?", "It is so."),),
     ]
     assert (report.failed, report.empty_answers, report.cut_off) == (1, 1, 1)
     assert report.summary() == (
-        "2 samples, 2 images, 1 answer cut off by their length;"
+        "3 samples, 2 images, 1 answer cut off by their length;"
         " left out: 1 empty answer, 1 failed caption"
     )
 

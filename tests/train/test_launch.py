@@ -1,0 +1,95 @@
+"""Two processes of `mlx.launch` train what one does with the whole batch."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from tests.support.paths import ROOT
+from tests.support.training_process import command, environment
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Path:
+    path = Path(sys.executable).with_name("mlx.launch")
+    if not path.exists() or not mx.distributed.is_available():
+        pytest.skip("mlx.launch cannot run here")
+    return path
+
+
+def run(arguments: list[str]) -> tuple[int, list[dict], str]:
+    # mlx.launch reads from an input at its end without a pause.
+    reading, writing = os.pipe()
+    try:
+        done = subprocess.run(
+            arguments,
+            stdin=reading,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=environment(),
+            timeout=300,
+        )
+    finally:
+        os.close(reading)
+        os.close(writing)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    return done.returncode, [json.loads(line) for line in lines], done.stderr
+
+
+def free_port() -> int:
+    """A free one; the second process takes the one after it."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def losses(events: list[dict]) -> list[float]:
+    names = ("loss", "held_out_loss")
+    return [e[n] for e in events for n in names if e.get(n) is not None]
+
+
+def launch(launcher: Path, folder: Path, out: Path, **options) -> list[dict]:
+    arguments = command(folder, out, **options)
+    code, events, error = run(
+        [
+            str(launcher),
+            "-n",
+            "2",
+            "--starting-port",
+            str(free_port()),
+            "--",
+            *arguments,
+        ]
+    )
+    # Its own code is 0 whatever became of the processes.
+    assert code == 0 and "exited with code" not in error, error
+    return events
+
+
+def test_two_processes_against_one(launcher: Path, tmp_path: Path):
+    # An odd batch: the second process has fewer rows, and of the last batch none.
+    options = {"dropout": 0.0, "batch": 5, "epochs": 2}
+    one = tmp_path / "one.safetensors"
+    code, alone, error = run(command(tmp_path / "one", one, **options))
+    assert code == 0, error
+    two = tmp_path / "two.safetensors"
+    both = launch(launcher, tmp_path / "two", two, **options)
+    assert [e["event"] for e in both] == [e["event"] for e in alone]
+    assert losses(both) == pytest.approx(losses(alone), abs=1e-5)
+    first, second, single = (
+        mx.load(str(path), format="safetensors") for path in (two, f"{two}.1", one)
+    )
+    for name, array in single.items():
+        assert mx.array_equal(first[name], second[name])
+        assert np.allclose(first[name], array, rtol=0, atol=1e-4), name
+    # Resumed by both, where only the first one kept a state: as on two machines.
+    again = launch(launcher, tmp_path / "two", two, **options)
+    assert [e["event"] for e in again] == ["Started"]
+    assert again[0]["step"] == again[0]["steps"] == 4
