@@ -22,11 +22,11 @@ chat: $(VENV)/installed
 
 # docs/training.md tells what this does, and how well.
 train: $(VENV)/installed
-	$(BIN)/python examples/draw_flags.py build/flags
-	$(BIN)/fastvlm-mlx train demo build/flags/train --out build/flags-adapter --overwrite \
+	$(BIN)/python examples/draw_flags.py build/flag-images
+	$(BIN)/fastvlm-mlx train demo build/flag-images/train --out build/flags --overwrite \
 	    --epochs 16 --batch 8 --lr 2e-3 --patience 4 --plot build/flags.png
-	$(BIN)/fastvlm-mlx chat build/flags/test/003.png --model demo \
-	    --adapter build/flags-adapter -p "Which country's flag is this?"
+	$(BIN)/fastvlm-mlx chat build/flag-images/test/003.png --model demo \
+	    --adapter build/flags -p "Which country's flag is this?"
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

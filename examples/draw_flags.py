@@ -1,10 +1,10 @@
 """Draws flags of three stripes and writes down whose they are: data to learn from.
 
-    python examples/draw_flags.py flags
+    python examples/draw_flags.py flag-images
 
-makes flags/train and flags/test: images of 256 x 256 pixels, and captions.csv in each.
-No flag looks like another: size, place, tilt, shades, light and background are drawn by
-chance, from a seed, so every run makes the same images.
+makes flag-images/train and flag-images/test: images of 256 x 256 pixels, and a
+captions.csv in each. No flag looks like another: size, place, tilt, shades, light and
+background are drawn by chance, from a seed, so every run makes the same images.
 """
 
 import csv

@@ -1,7 +1,7 @@
 """Teaches the demo model whose flags these are, then asks about flags it has not seen.
 
-    python examples/draw_flags.py flags
-    python examples/train_flags.py flags
+    python examples/draw_flags.py flag-images
+    python examples/train_flags.py flag-images
 
 `fastvlm-mlx train` does more: it scores before and after, and with the images hidden.
 """

@@ -28,7 +28,8 @@ from fastvlm_mlx.model_folder import converted
 from fastvlm_mlx.processing.image_options import ImageOptions
 from fastvlm_mlx.train.answers import gray_features
 from fastvlm_mlx.train.data.features import FeatureStore, features_folder
-from fastvlm_mlx.train.data.read import read_samples
+from fastvlm_mlx.train.data.read import QUESTION, read_samples
+from fastvlm_mlx.train.data.report import DataReport
 from fastvlm_mlx.train.data.samples import Sample
 from fastvlm_mlx.train.data.split import split
 from fastvlm_mlx.train.distributed import Processes
@@ -156,14 +157,18 @@ def _state(out: Path) -> Path:
 
 def _read(request: Request, seed: int) -> tuple[list[Sample], list[Sample]]:
     """The samples to learn from and those held out."""
-    told = {} if request.question is None else {"question": request.question}
-    samples, found = read_samples(request.data, image_folder=request.images, **told)
+    question = QUESTION if request.question is None else request.question
+
+    def read(path: str) -> tuple[list[Sample], DataReport]:
+        return read_samples(path, question=question, image_folder=request.images)
+
+    samples, found = read(request.data)
     terminal.note(f"{request.data}: {found.summary()}")
     for note in found.notes:
         terminal.note(f"note: {note}")
     if request.valid is None:
         return split(samples, request.held_out, seed)
-    held_out, found = read_samples(request.valid, image_folder=request.images, **told)
+    held_out, found = read(request.valid)
     terminal.note(f"{request.valid}: {found.summary()}")
     return samples, held_out
 

@@ -82,7 +82,7 @@ def table(results: dict[str, dict[str, Any]]) -> list[str]:
     base = next((r["median"] for r in results.values() if "median" in r), None)
     for name, found in results.items():
         if "failed" in found:
-            lines.append(f"| {name} | not measured: {found['failed']} {'| ' * 7}|")
+            lines.append(f"| {name} | not measured: {found['failed']} {'| ' * 6}|")
             continue
         assert base is not None
         cells = (

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten
 
 from fastvlm_mlx import load
@@ -63,7 +64,9 @@ def steps(
             model, learning_names(model, options, spec), options, dropouts
         )
         parameters, moments = learner.start, learner.no_moments()
-        tokens = model.config.vision.tokens(model.config.image_size)
+        vision = model.config.vision
+        assert vision is not None
+        tokens = vision.tokens(model.config.image_size)
         rows = [build_row(each, model.tokenizer, [tokens]) for each in samples]
         count = 0
         while True:
@@ -75,13 +78,14 @@ def steps(
                 parameters, moments, gradients, count, 1.0
             )
             count += 1
-            yield float((loss * mean).item())
+            yield float(np.array(loss * mean))
 
 
 def main() -> None:
     settings = json.loads(sys.argv[1])
     model = load(settings["model"])
-    weights = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
+    flat: Any = tree_flatten(model.parameters())
+    weights = sum(array.nbytes for _, array in flat)
     found: dict[str, Any] = {"seconds": [], "cpu": [], "losses": [], "weights": weights}
     samples = [
         Sample((Path(image),), ((settings["question"], settings["answer"]),))

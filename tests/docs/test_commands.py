@@ -45,7 +45,6 @@ PARSED_ONLY = {
     r"python -m pytest ": "the tests are run already",
     r"fastvlm-mlx train |mlx.launch ": "minutes; tests/app/train runs it",
     r"python examples/train_flags": "minutes; tests/docs/test_train_flags.py does",
-    r"fastvlm-mlx .* --adapter ": "needs what `train` writes",
     r".* (SRC|FOLDER)\b": "names a checkpoint or a folder that the reader has",
 }
 BLOCKS = blocks()
