@@ -61,9 +61,9 @@ class Narrator:
 
 
 @contextmanager
-def narrator() -> Iterator[Narrator]:
-    """A Narrator with a bar of steps, if there is a terminal to draw it on."""
-    with terminal.progress("training", count=True) as update:
+def narrator(*, visible: bool = True) -> Iterator[Narrator]:
+    """A Narrator with a bar of steps, if it is `visible` and there is a terminal."""
+    with terminal.progress("training", count=True, visible=visible) as update:
         yield Narrator(update)
 
 

@@ -9,10 +9,10 @@ are done.
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastvlm_mlx.adapters.files import ADAPTER_FOLDER, write_adapter
 from fastvlm_mlx.app import charts, session, terminal
@@ -33,15 +33,11 @@ from fastvlm_mlx.train.data.report import DataReport
 from fastvlm_mlx.train.data.samples import Sample
 from fastvlm_mlx.train.data.split import split
 from fastvlm_mlx.train.distributed import Processes
-from fastvlm_mlx.train.loop import TrainingSet
 from fastvlm_mlx.train.options import TrainOptions
 from fastvlm_mlx.train.run import TrainResult, train
 from fastvlm_mlx.train.scoring import score
 from fastvlm_mlx.train.state import LOG, STATE
 from fastvlm_mlx.train.training_set import prepare
-
-if TYPE_CHECKING:
-    from fastvlm_mlx.fastvlm import FastVLM
 
 
 @dataclass(frozen=True)
@@ -74,32 +70,38 @@ class Request:
 def run(request: Request) -> int:
     """Trains, writes the adapter and prints its scores; the exit code.
 
-    It is 0 also where nothing was learned, 130 after Ctrl-C.
+    It is 0 also where nothing was learned, 130 after Ctrl-C. Under `mlx.launch` every
+    process learns; the first one alone writes, answers and talks.
 
     Raises:
         FastVLMError: an option, the data or the model cannot be used.
     """
     options = _options(request)
-    out = _output(request)
-    samples, held_out = _read(request, options.seed)
-    processes = Processes()
-    speaks = processes.rank == 0
-    if speaks:
-        terminal.note(f"{len(samples)} to learn from, {len(held_out)} held out")
+    out = _named(request)
+    first = Processes().rank == 0
+    say = terminal.note if first else _silent
+    if first:
+        _check_output(request, out)
+    samples, held_out = _read(request, options.seed, say)
+    say(f"{len(samples)} to learn from, {len(held_out)} held out")
     name, model = session.open_model(request.model)
     view = ImageOptions.of(
         model.config, request.view.fit, request.view.resolution, request.view.tiles
     )
     store = FeatureStore(features_folder(), model, view)
-    data = _prepare(model, samples, held_out, store)
+    begun = time.monotonic()
+    with terminal.progress("encoding", count=True, visible=first) as update:
+        data = prepare(model, samples, held_out, store=store, on_progress=update)
+    seconds = report.duration(time.monotonic() - begun)
+    say(f"images encoded in {seconds}, and kept in {store.folder}")
     before: list[str] = []
     exam = None
-    if held_out and speaks:
+    if held_out and first:
         gray = gray_features(model, view)
         exam = Exam(model, held_out, data.held_out, store, gray)
         before = exam.answers("answering")
-        terminal.note(f"before: {score(exam.expected, before)}")
-    with narrator() as tell:
+        say(f"before: {score(exam.expected, before)}")
+    with narrator(visible=first) as tell:
         result = train(
             model,
             data,
@@ -108,7 +110,7 @@ def run(request: Request) -> int:
             resume=request.resume,
             on_event=tell,
         )
-    if not speaks:
+    if not first:
         return 0
     _write(request, out, result, name)
     if result.stopped == "interrupted":
@@ -129,14 +131,21 @@ def _options(request: Request) -> TrainOptions:
     return TrainOptions(**request.settings)
 
 
-def _output(request: Request) -> Path:
-    """The adapter's folder, once it is clear that it can be written."""
+def _silent(text: str) -> None:
+    """What the processes after the first one say."""
+
+
+def _named(request: Request) -> Path:
+    """The adapter's folder."""
+    if request.out is not None:
+        return request.out
+    return Path(f"{expand_user(request.data).resolve().stem or 'data'}-adapter")
+
+
+def _check_output(request: Request, out: Path) -> None:
+    """Refuses what cannot be written; removes the run that --overwrite replaces."""
     if request.plot is not None:
         charts.check(expand_user(request.plot))
-    out = request.out
-    if out is None:
-        stem = expand_user(request.data).resolve().stem or "data"
-        out = Path(f"{stem}-adapter")
     state = _state(out)
     begun = (state / STATE).exists()
     if begun and request.overwrite and not request.resume:
@@ -147,7 +156,6 @@ def _output(request: Request) -> Path:
             " --overwrite begins anew"
         )
     check_output(out, overwrite=request.overwrite or begun, kind=ADAPTER_FOLDER)
-    return out
 
 
 def _state(out: Path) -> Path:
@@ -155,7 +163,9 @@ def _state(out: Path) -> Path:
     return place.with_name(f"{place.name}.training")
 
 
-def _read(request: Request, seed: int) -> tuple[list[Sample], list[Sample]]:
+def _read(
+    request: Request, seed: int, say: Callable[[str], None]
+) -> tuple[list[Sample], list[Sample]]:
     """The samples to learn from and those held out."""
     question = QUESTION if request.question is None else request.question
 
@@ -163,28 +173,14 @@ def _read(request: Request, seed: int) -> tuple[list[Sample], list[Sample]]:
         return read_samples(path, question=question, image_folder=request.images)
 
     samples, found = read(request.data)
-    terminal.note(f"{request.data}: {found.summary()}")
+    say(f"{request.data}: {found.summary()}")
     for note in found.notes:
-        terminal.note(f"note: {note}")
+        say(f"note: {note}")
     if request.valid is None:
         return split(samples, request.held_out, seed)
     held_out, found = read(request.valid)
-    terminal.note(f"{request.valid}: {found.summary()}")
+    say(f"{request.valid}: {found.summary()}")
     return samples, held_out
-
-
-def _prepare(
-    model: "FastVLM",
-    samples: Sequence[Sample],
-    held_out: Sequence[Sample],
-    store: FeatureStore,
-) -> TrainingSet:
-    begun = time.monotonic()
-    with terminal.progress("encoding", count=True) as update:
-        data = prepare(model, samples, held_out, store=store, on_progress=update)
-    seconds = report.duration(time.monotonic() - begun)
-    terminal.note(f"images encoded in {seconds}, and kept in {store.folder}")
-    return data
 
 
 def _write(request: Request, out: Path, result: TrainResult, name: str) -> None:
