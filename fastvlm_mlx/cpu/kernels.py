@@ -10,7 +10,6 @@ which have no gradients. `switched_off` keeps them out of what is differentiated
 
 import ctypes
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -68,23 +67,9 @@ def library() -> ctypes.CDLL | None:
         kernels = ctypes.CDLL(str(path))
     except OSError:  # a cache folder from which nothing may be run
         return None
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    counts = map(ctypes.c_long, (cores, blas_threads(cores)))
+    counts = map(ctypes.c_long, (openblas.cores(), openblas.default_threads()))
     kernels.fv_init(*map(ctypes.c_void_p, product), *counts)
     return kernels
-
-
-def blas_threads(cores: int) -> int:
-    """The threads that OpenBLAS has by its own rules: the variable's number, or all.
-
-    On a busy machine one is best: threads that wait for each other spin.
-    """
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-        wanted = os.environ.get(name, "")
-        if wanted.isdecimal() and int(wanted):
-            return min(int(wanted), cores)
-    return cores
 
 
 @cache
