@@ -108,7 +108,7 @@ class Theirs:
             num_key_value_heads=text.num_key_value_heads,
             vocab_size=text.vocab_size,
             rms_norm_eps=text.rms_norm_eps,
-            max_position_embeddings=text.max_position_embeddings,
+            max_position_embeddings=text.max_position_embeddings or 32768,
             rope_parameters={"rope_theta": text.rope_theta, "rope_type": "default"},
             tie_word_embeddings=text.tie_word_embeddings,
         )

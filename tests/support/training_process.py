@@ -86,6 +86,15 @@ def running(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, Iterator[d
         process.stdout.close()
 
 
+def tensors(path: Path | str) -> dict[str, Any]:
+    """The adapter's tensors that a run wrote, as numpy arrays."""
+    import mlx.core as mx
+    import numpy as np
+
+    loaded: Any = mx.load(str(path), format="safetensors")
+    return {name: np.array(array) for name, array in loaded.items()}
+
+
 def killed_at(folder: Path, out: Path, step: int, delay: float = 0.0) -> int:
     """Runs until `step` is done and `delay` seconds more, then kills it with signal 9.
 

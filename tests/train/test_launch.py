@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.training_process import command, environment
+from tests.support.training_process import command, environment, tensors
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +58,14 @@ def losses(events: list[dict]) -> list[float]:
     return [e[n] for e in events for n in names if e.get(n) is not None]
 
 
+def launched(launcher: Path, arguments: list[str]) -> list[str]:
+    port = str(free_port())
+    return [str(launcher), "-n", "2", "--starting-port", port, "--", *arguments]
+
+
 def launch(launcher: Path, folder: Path, out: Path, **options) -> list[dict]:
     arguments = command(folder, out, **options)
-    code, events, error = run(
-        [
-            str(launcher),
-            "-n",
-            "2",
-            "--starting-port",
-            str(free_port()),
-            "--",
-            *arguments,
-        ]
-    )
+    code, events, error = run(launched(launcher, arguments))
     # Its own code is 0 whatever became of the processes.
     assert code == 0 and "exited with code" not in error, error
     return events
@@ -83,13 +81,50 @@ def test_two_processes_against_one(launcher: Path, tmp_path: Path):
     both = launch(launcher, tmp_path / "two", two, **options)
     assert [e["event"] for e in both] == [e["event"] for e in alone]
     assert losses(both) == pytest.approx(losses(alone), abs=1e-5)
-    first, second, single = (
-        mx.load(str(path), format="safetensors") for path in (two, f"{two}.1", one)
-    )
+    first, second, single = (tensors(path) for path in (two, f"{two}.1", one))
     for name, array in single.items():
-        assert mx.array_equal(first[name], second[name])
+        assert np.array_equal(first[name], second[name])
         assert np.allclose(first[name], array, rtol=0, atol=1e-4), name
     # Resumed by both, where only the first one kept a state: as on two machines.
     again = launch(launcher, tmp_path / "two", two, **options)
     assert [e["event"] for e in again] == ["Started"]
     assert again[0]["step"] == again[0]["steps"] == 4
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_both_after_the_same_step(launcher: Path, tmp_path: Path):
+    """Each may notice it in another step, and would wait for the other for ever."""
+    out = tmp_path / "out.safetensors"
+    second = Path(f"{out}.1")
+    options = {"dropout": 0.0, "epochs": 200, "patience": 0}
+    arguments = launched(launcher, command(tmp_path / "run", out, **options))
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        arguments,
+        stdin=reading,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if '"event": "Stepped", "step": 3,' in line:
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        end = time.monotonic() + 120
+        while not (out.exists() and second.exists()) and time.monotonic() < end:
+            time.sleep(0.1)
+        time.sleep(1)  # both are whole
+        first, other = tensors(out), tensors(second)
+        assert all(np.array_equal(array, other[n]) for n, array in first.items())
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        os.close(reading)
+        os.close(writing)
