@@ -289,6 +289,17 @@ def test_processes_share_the_work(
     assert 4 <= len(encoded) <= 5 and len(files(stores[0])) == 4
 
 
+def test_each_process_begins_elsewhere(model: MockModel, folder: Path, tmp_path: Path):
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    for rank, begun in ((0, "a.png"), (1, "c.png")):
+        store = FeatureStore(tmp_path / str(rank), model)
+        with pytest.raises(KeyboardInterrupt):
+            store.prepare(samples(*paths(folder)), stop, rank=rank, ranks=2)
+        assert len(files(store)) == 1 and store.read(folder / begun).shape == (4, 32)
+
+
 class _Encoder:
     projected = True
 
@@ -329,6 +340,16 @@ def test_no_room(model: MockModel, folder: Path, tmp_path: Path, monkeypatch):
         OptionError, match=r"17\.4 kB needed, 500 bytes free; free some"
     ):
         store.prepare(samples(*paths(folder)))
+
+
+def test_no_room_beside_images_that_cannot_be_opened(
+    folder: Path, tmp_path: Path, monkeypatch
+):
+    (folder / "text.png").write_text("hello")
+    monkeypatch.setattr("fastvlm_mlx.files.disk_space.free_space", lambda folder: 500)
+    store = FeatureStore(tmp_path, MockModel(grid_pinpoints=((256, 128),)))
+    with pytest.raises(OptionError, match="needed, 500 bytes free"):
+        store.prepare(samples(folder / "text.png", folder / "a.png"))
 
 
 def test_a_closed_folder(model: MockModel, folder: Path, tmp_path: Path):
