@@ -198,7 +198,7 @@ def _add_cold(
     from fastvlm_mlx.app.bench import stages
 
     for _ in range(COLD_RUNS):
-        result = stages.cold(model, adapter, case, file)
+        result = stages.cold(model, case, file, adapter)
         step()
         if isinstance(result, str):
             found["cold"] = result

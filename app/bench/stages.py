@@ -151,7 +151,7 @@ class Clock:
 
 
 def cold(
-    model: str, adapter: Path | None, case: Case, file: Path
+    model: str, case: Case, file: Path, adapter: Path | None = None
 ) -> dict[str, float] | str:
     """Cold TTFT (seconds) and the peak memory (bytes) of a whole new process.
 

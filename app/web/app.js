@@ -2,7 +2,7 @@
 
 import { startAsk } from "./ask.js";
 import { startLive } from "./live.js";
-import { findModel } from "./server.js";
+import { chooseModel, findModels } from "./server.js";
 
 const byId = (id) => document.getElementById(id);
 
@@ -40,4 +40,17 @@ function show() {
 
 addEventListener("hashchange", show);
 show();
-findModel().then((name) => (byId("model").textContent = name), complain);
+
+/** The model's name, or a choice where there are several. */
+function showModels(names) {
+  if (names.length === 1) {
+    byId("model").textContent = names[0];
+    return;
+  }
+  const choice = document.createElement("select");
+  choice.ariaLabel = "The model that answers";
+  choice.append(...names.map((name) => new Option(name, name)));
+  choice.onchange = () => chooseModel(choice.value);
+  byId("model").replaceChildren(choice);
+}
+findModels().then(showModels, complain);

@@ -44,11 +44,15 @@ async function request(path, options = {}) {
   }
 }
 
-/** The model's name. */
-export async function findModel() {
+/** The names of the models; the first answers until another is chosen. */
+export async function findModels() {
   const { data } = await (await request("v1/models")).json();
-  model = data[0].id;
-  return model;
+  model ||= data[0].id;
+  return data.map((each) => each.id);
+}
+
+export function chooseModel(name) {
+  model = name;
 }
 
 /**
@@ -59,7 +63,7 @@ export async function answer(messages, { signal, show, ...options }) {
   let text = "";
   let timings = {};
   try {
-    if (!model) await findModel();
+    if (!model) await findModels();
     const response = await request("v1/chat/completions", {
       method: "POST",
       body: JSON.stringify({ model, messages, stream: true, temperature: 0, ...options }),

@@ -1,10 +1,12 @@
 """An adapter is put only on the model it was trained on."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import mlx.core as mx
 import pytest
 
+from fastvlm_mlx import load
 from fastvlm_mlx.adapters.base import BaseRecord
 from fastvlm_mlx.adapters.layers import add_layers
 from fastvlm_mlx.adapters.spec import AdapterSpec
@@ -85,3 +87,13 @@ def test_the_same_sizes_and_other_weights_are_refused_by_name():
 def test_a_model_without_a_language_model():
     with pytest.raises(AdapterError, match="has no language model"):
         BaseRecord.of(FastVLMModel(config(text=None, projector=None)))
+
+
+def test_one_model_in_several_layouts_and_another_of_its_sizes(reference: Path):
+    record = BaseRecord.of(load(reference / "llava-mini"))
+    for layout in ("mlx-community-mini", "mlx-community-mini-4bit"):
+        record.check_fits(BaseRecord.of(load(reference / layout)), "flags")
+    other = BaseRecord.of(load(reference / "hf-mini"))
+    assert other.sizes == record.sizes
+    with pytest.raises(AdapterError, match="of llava-mini, whose weights differ from"):
+        record.check_fits(other, "flags")

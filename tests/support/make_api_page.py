@@ -21,11 +21,25 @@ from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "api.md"
 # Public, but not exported from the package: `convert` there would hide the folder.
-EXTRA = (
+CONVERT = (
     "fastvlm_mlx.convert.to_mlx.convert",
     "fastvlm_mlx.convert.to_mlx.Report",
 )
-TRAIN = tuple(f"fastvlm_mlx.train.{name}" for name in fastvlm_mlx.train.__all__)
+TRAIN = tuple(
+    f"fastvlm_mlx.train.{name}"
+    for name in fastvlm_mlx.train.__all__
+    if name != "write_adapter"  # among the adapters
+)
+ADAPTERS = (
+    "fastvlm_mlx.adapters.files.read_adapter",
+    "fastvlm_mlx.adapters.files.write_adapter",
+    "fastvlm_mlx.adapters.apply.attach",
+    "fastvlm_mlx.adapters.apply.with_adapter",
+    "fastvlm_mlx.adapters.merge.merge",
+    "fastvlm_mlx.adapters.files.Adapter",
+    "fastvlm_mlx.adapters.spec.AdapterSpec",
+)
+EXTRA = (*CONVERT, *ADAPTERS)
 GROUPS = {
     "Load and ask": ("load", "generate", "stream_generate", "FastVLM", "Conversation"),
     "Answers and options": (
@@ -33,10 +47,11 @@ GROUPS = {
     ),
     "The network": ("FastVLMModel",),
     "Train": TRAIN,
-    "Convert": EXTRA,
+    "Adapters": ADAPTERS,
+    "Convert": CONVERT,
     "Errors": (
-        *("FastVLMError", "CheckpointError", "ContextError", "DownloadError"),
-        *("ImageError", "OptionError"),
+        *("FastVLMError", "AdapterError", "CheckpointError", "ContextError"),
+        *("DownloadError", "ImageError", "OptionError"),
     ),
 }
 HEAD = """# Python API

@@ -14,6 +14,7 @@ pytest.importorskip("selenium")
 from PIL import Image  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.select import Select  # noqa: E402
 
 from fastvlm_mlx.app.server.engine.request import GenerationRequest  # noqa: E402
 from fastvlm_mlx.errors import ImageError  # noqa: E402
@@ -243,3 +244,35 @@ def test_the_real_server(page, reference, cat):
         page.until(lambda: page.all(".numbers .badge"))
         page.keys(Keys.ESCAPE)
         page.browser.get("about:blank")
+
+
+def test_a_model_with_an_adapter_can_be_chosen(page, reference, cat, tmp_path):
+    from fastvlm_mlx import load
+    from fastvlm_mlx.adapters.files import write_adapter
+    from fastvlm_mlx.adapters.spec import AdapterSpec
+    from tests.support.serving import running
+    from tests.support.small_adapters import make_adapter
+
+    model = load(reference / "llava-mini")
+    write_adapter(tmp_path / "flags", make_adapter(model, AdapterSpec(rank=2)))
+    with running(reference / "llava-mini", adapters=[tmp_path / "flags"]) as server:
+        page = type(page)(page.browser, f"{server.url}/", Script())
+        page.open()
+        page.until(lambda: page.all("#model option") == ["tiny", "tiny:flags"])
+        asked: list[str] = []
+        submit = server.worker.submit
+
+        def noted(request: GenerationRequest):
+            asked.append(request.model)
+            return submit(request)
+
+        server.worker.submit = noted
+        Select(
+            page.browser.find_element("css selector", "#model select")
+        ).select_by_value("tiny:flags")
+        page.look_at(cat)
+        page.keys("Hello", Keys.ENTER)
+        page.until(lambda: page.all(".numbers .badge"))
+        page.keys(Keys.ESCAPE)
+        page.browser.get("about:blank")
+    assert set(asked) == {"tiny:flags"}
