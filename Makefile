@@ -1,5 +1,5 @@
-# Two commands are all it takes: `make chat` and `make test`. `make parity` compares
-# with PyTorch, in an environment of its own.
+# Two commands are all it takes: `make chat` and `make test`. `make train` teaches the
+# demo model something; `make parity` compares with PyTorch, in an environment of its own.
 # The first Python that fits; `make chat PYTHON=/path/to/python` names another. 3.14 is
 # last: coremltools has no build for it yet.
 FITS = import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(1)))
@@ -15,10 +15,18 @@ PARITY := .venv-parity
 # PARITY_PIP="--extra-index-url https://download.pytorch.org/whl/cpu"
 PARITY_PIP ?=
 
-.PHONY: chat test check-mac mutants parity lint format docs clean
+.PHONY: chat train test check-mac mutants parity lint format docs clean
 
 chat: $(VENV)/installed
 	$(BIN)/fastvlm-mlx chat examples/number.png -p "Describe the image." --model demo
+
+# docs/training.md tells what this does, and how well.
+train: $(VENV)/installed
+	$(BIN)/python examples/draw_flags.py build/flag-images
+	$(BIN)/fastvlm-mlx train demo build/flag-images/train --out build/flags --overwrite \
+	    --epochs 16 --batch 8 --lr 2e-3 --patience 4 --plot build/flags.png
+	$(BIN)/fastvlm-mlx chat build/flag-images/test/003.png --model demo \
+	    --adapter build/flags -p "Which country's flag is this?"
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -20,12 +20,23 @@ from fastvlm_mlx.app.commands import (
     export,
     info,
     serve,
+    train,
     verify,
 )
 from fastvlm_mlx.files.standard_descriptors import open_closed_descriptors
 
 # In the order in which they are met.
-COMMANDS = ["chat", "caption", "convert", "export", "verify", "info", "bench", "serve"]
+COMMANDS = [
+    "chat",
+    "caption",
+    "train",
+    "convert",
+    "export",
+    "verify",
+    "info",
+    "bench",
+    "serve",
+]
 
 
 class Program(TyperGroup):
@@ -87,6 +98,7 @@ for command in (
     info.info,
     bench.bench,
     caption.caption,
+    train.train,
     serve.serve,
 ):
     app.command()(command)

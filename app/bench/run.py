@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_mlx.app import machine, terminal
+from fastvlm_mlx.app import charts, machine, terminal
 from fastvlm_mlx.app.bench import plot, roofline
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.app.session import tuned_name
@@ -111,7 +111,7 @@ def _check(request: Request) -> None:
     for resolution in request.resolutions:
         check_resolution(resolution)
     if request.plot is not None:
-        plot.check(expand_user(request.plot))
+        charts.check(expand_user(request.plot))
 
 
 def gather(request: Request) -> dict[str, Any]:

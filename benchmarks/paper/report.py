@@ -37,9 +37,9 @@ from benchmarks.paper.tables import (
     wanted,
 )
 from fastvlm_mlx import device
+from fastvlm_mlx.app import charts, terminal
 from fastvlm_mlx.app import machine as this_machine
-from fastvlm_mlx.app import terminal
-from fastvlm_mlx.app.bench import charts, roofline
+from fastvlm_mlx.app.bench import roofline
 
 OUT = Path("docs/paper")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from benchmarks.paper import figures
 from benchmarks.paper.encoders import ENCODERS, FASTVITHD
 from benchmarks.paper.measure import Bench, Key, Time
-from fastvlm_mlx.app.bench.charts import number
+from fastvlm_mlx.app.charts import number
 
 TILING = (512, 768, 1024, 1536)
 TILING_MODEL = "Qwen2-0.5B"

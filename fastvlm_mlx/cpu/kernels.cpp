@@ -24,6 +24,7 @@ typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 Gemm gemm;
 SetThreads set_threads;
 long cores = 1;
+int blas_threads = 1;  // outside our own threads
 
 using Buffer = std::vector<float>;
 
@@ -38,7 +39,7 @@ void parallel(long count, const std::function<void(long)>& piece) {
   for (long i = 1; i < std::min(cores, count); i++) threads.emplace_back(work);
   work();
   for (auto& thread : threads) thread.join();
-  if (set_threads) set_threads(static_cast<int>(cores));
+  if (set_threads) set_threads(blas_threads);
 }
 
 // c[m, n] = a[m, k] @ b[n, k].T + beta * c, as linear layers store b.
@@ -191,10 +192,11 @@ long piece_rows(long batch, long height) {
 
 extern "C" {
 
-void fv_init(Gemm product, SetThreads threads, long count) {
+void fv_init(Gemm product, SetThreads threads, long count, long outside) {
   gemm = product;
   set_threads = threads;
   cores = count;
+  blas_threads = static_cast<int>(outside);
 }
 
 // x (batch, height, width, dim) -> out (batch, height / stride, width / stride,

@@ -10,7 +10,6 @@ which have no gradients. `switched_off` keeps them out of what is differentiated
 
 import ctypes
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -68,9 +67,8 @@ def library() -> ctypes.CDLL | None:
         kernels = ctypes.CDLL(str(path))
     except OSError:  # a cache folder from which nothing may be run
         return None
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    kernels.fv_init(*map(ctypes.c_void_p, product), ctypes.c_long(cores))
+    counts = map(ctypes.c_long, (openblas.cores(), openblas.default_threads()))
+    kernels.fv_init(*map(ctypes.c_void_p, product), *counts)
     return kernels
 
 

@@ -10,9 +10,11 @@ and the order of imports does not matter. On macOS MLX has Accelerate: nothing i
 
 import ctypes
 import importlib.util
+import os
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +73,38 @@ def sgemm_addresses() -> tuple[int, int] | None:
                 gemm = _address(library, prefix + _GEMM)
                 return gemm, _address(library, f"{prefix}openblas_set_num_threads")
     return None
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def default_threads() -> int:
+    """The threads that OpenBLAS has by its own rules: the variable's number, or all."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        wanted = os.environ.get(name, "")
+        if wanted.isdecimal() and int(wanted):
+            return min(int(wanted), cores())
+    return cores()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside the block OpenBLAS computes with one thread, for products so small that
+    threads mostly wait for each other: they spin, which on a busy machine takes ten
+    times as long."""
+    addresses = sgemm_addresses()
+    if addresses is None:
+        yield
+        return
+    set_threads = ctypes.CFUNCTYPE(None, ctypes.c_int)(addresses[1])
+    set_threads(1)
+    try:
+        yield
+    finally:
+        set_threads(default_threads())
 
 
 def library_name() -> str:

@@ -1,6 +1,7 @@
 """`train`: a loaded model learns from rows; what comes out is an adapter on it."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +14,7 @@ from fastvlm_mlx.adapters.base import BaseRecord
 from fastvlm_mlx.adapters.files import Adapter
 from fastvlm_mlx.adapters.layers import adapter_tensors, add_layers, remove_layers
 from fastvlm_mlx.adapters.spec import ALL_KEYS, AdapterSpec
+from fastvlm_mlx.cpu import openblas
 from fastvlm_mlx.errors import CheckpointError, DataError, OptionError, TrainingError
 from fastvlm_mlx.files.user_path import expand_user
 from fastvlm_mlx.model.vlm import FastVLMModel
@@ -27,6 +29,10 @@ from fastvlm_mlx.train.state import Facts, State, StateFiles
 
 # Options that change what a run costs, not what it computes.
 _COSTS = ("checkpoint", "save_every")
+
+
+# Below this width of the language model one thread of BLAS is best.
+WORTH_THREADS = 512
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,8 @@ def train(
                 learner, data, options, processes, files, interrupt, on_event, best
             )
             try:
-                loop.run(state)
+                with _threads(model):
+                    loop.run(state)
             except TrainingError as error:
                 if loop.best is None:
                     raise
@@ -139,6 +146,13 @@ def train(
         else "early",
         fault,
     )
+
+
+def _threads(model: FastVLMModel) -> AbstractContextManager[None]:
+    """Whatever is best for products of this model's size on a CPU."""
+    text = model.config.text
+    small = text is not None and text.hidden_size < WORTH_THREADS
+    return openblas.one_thread() if small else nullcontext()
 
 
 def adapter_spec(options: TrainOptions) -> AdapterSpec:

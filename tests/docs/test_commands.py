@@ -43,6 +43,8 @@ PARSED_ONLY = {
     r"fastvlm-mlx chat .*--encoder coreml": "needs a Mac",
     r"python -m (benchmarks\.|training\.|tests\.support\.mutants)": "minutes to hours",
     r"python -m pytest ": "the tests are run already",
+    r"fastvlm-mlx train |mlx.launch ": "minutes; tests/app/train runs it",
+    r"python examples/train_flags": "minutes; tests/docs/test_train_flags.py does",
     r".* (SRC|FOLDER)\b": "names a checkpoint or a folder that the reader has",
 }
 BLOCKS = blocks()
@@ -77,6 +79,10 @@ def parse(words: list[str]) -> None:
             check_extras(arguments[-1])
         case ["uvx", "--from", _, *rest]:
             parse(rest)
+        case ["mlx.launch", *arguments]:
+            parse(arguments[arguments.index("--") + 1 :])
+        case ["python", file, *_] if file.startswith("examples/"):
+            assert (ROOT / file).is_file(), file
         case ["python", "-m", "pytest", *arguments]:
             paths = [one for one in arguments if one.startswith("tests")]
             assert all(existing(path) for path in paths), paths

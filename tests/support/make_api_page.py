@@ -2,8 +2,9 @@
 
     python -m tests.support.make_api_page
 
-Public is what `fastvlm_mlx.__all__` lists and the functions in `EXTRA`. Nothing is
-imported: griffe reads the source, so the page does not depend on the machine.
+Public is what `fastvlm_mlx.__all__` and `fastvlm_mlx.train.__all__` list, and `EXTRA`.
+Nothing is imported: griffe reads the source, so the page does not depend on the
+machine.
 """
 
 import inspect
@@ -15,6 +16,7 @@ from functools import cache
 import griffe
 
 import fastvlm_mlx
+import fastvlm_mlx.train
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "api.md"
@@ -22,6 +24,11 @@ PAGE = ROOT / "docs" / "api.md"
 CONVERT = (
     "fastvlm_mlx.convert.to_mlx.convert",
     "fastvlm_mlx.convert.to_mlx.Report",
+)
+TRAIN = tuple(
+    f"fastvlm_mlx.train.{name}"
+    for name in fastvlm_mlx.train.__all__
+    if name != "write_adapter"  # among the adapters
 )
 ADAPTERS = (
     "fastvlm_mlx.adapters.files.read_adapter",
@@ -39,6 +46,7 @@ GROUPS = {
         *("Chunk", "Timings", "Sampling", "ImageOptions", "Attachment", "Turn"),
     ),
     "The network": ("FastVLMModel",),
+    "Train": TRAIN,
     "Adapters": ADAPTERS,
     "Convert": CONVERT,
     "Errors": (
@@ -64,7 +72,7 @@ Member = griffe.Function | griffe.Class | griffe.Attribute
 def public_names() -> list[str]:
     """Every name the page must have, `fastvlm_mlx.` left out; `__version__` is none."""
     exported = [name for name in fastvlm_mlx.__all__ if name != "__version__"]
-    return [*exported, *EXTRA]
+    return [*exported, *TRAIN, *EXTRA]
 
 
 @cache

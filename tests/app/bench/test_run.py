@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from fastvlm_mlx import fastvlm
-from fastvlm_mlx.app import machine
-from fastvlm_mlx.app.bench import charts, roofline, run, stages, table
+from fastvlm_mlx.app import charts, machine
+from fastvlm_mlx.app.bench import roofline, run, stages, table
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from tests.support.mock_model import MockModel
 from tests.support.paths import ROOT
@@ -195,9 +195,9 @@ def test_a_plot_replaces_charts_only(mock, tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe.png")
     before = sorted(os.listdir(tmp_path))
     for name, reason in (
-        ("photo.jpg", "exists and is no chart of bench; name another output"),
-        ("empty.png", "exists and is no chart of bench; name another output"),
-        ("folder.png", "exists and is no chart of bench; name another output"),
+        ("photo.jpg", "exists and is no chart of this program; name another output"),
+        ("empty.png", "exists and is no chart of this program; name another output"),
+        ("folder.png", "exists and is no chart of this program; name another output"),
         ("pipe.png", "is a device, a pipe or a socket; name another output"),
     ):
         with pytest.raises(OptionError, match=f"{name}: {reason}$"):

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
+from fastvlm_mlx.files.output_check import resolve_output
 
 WIDTH, HEIGHT, SCALE = 900, 480, 2  # drawn large, then shrunk: smooth edges
 LEFT, RIGHT, TOP, BOTTOM = 80, 30, 56, 64
@@ -15,6 +17,7 @@ INK, GREY, PAPER = "#222222", "#dddddd", "#ffffff"
 # In the file's own text, so that a chart is known from somebody's photograph.
 DRAWN_BY = "fastvlm-mlx"
 # Okabe and Ito's palette, distinct for the colour-blind too.
+MARKED = 40  # points of a line up to which each has a mark
 COLOURS = (
     *("#0072b2", "#e69f00", "#009e73", "#d55e00"),
     *("#cc79a7", "#56b4e9", "#8c6d31", "#555555"),
@@ -82,6 +85,26 @@ def is_chart(path: Path) -> bool:
     return told in (DRAWN_BY, DRAWN_BY.encode())
 
 
+def check(path: Path) -> None:
+    """Refuses a `path` that `save` could not or must not write, before hours of work.
+
+    Raises:
+        OptionError: no image file, in no folder, or a file that is no chart of ours.
+    """
+    if path.suffix.lower() not in (".png", ".jpg"):
+        raise OptionError(f"--plot {path}: name a .png or .jpg file")
+    place = resolve_output(path)
+    if not place.parent.is_dir():
+        raise OptionError(
+            f"--plot {path}: cannot be written (no such folder); name another output"
+        )
+    if place.is_dir() or (place.exists() and not is_chart(place)):
+        raise OptionError(
+            f"--plot {path}: exists and is no chart of this program; name another"
+            " output"
+        )
+
+
 def ticks(top: float) -> tuple[float, float]:
     """A round step, and the multiple of it that reaches `top` in at most 6 steps."""
     rough = max(top, 1e-9) / 5
@@ -141,6 +164,6 @@ def lines(
         colour = COLOURS[index % len(COLOURS)]
         path_ = [(place(x), chart.y(y)) for x, y in sorted(points.items())]
         chart.line(path_, colour, 2.5)
-        for x, y in path_:
+        for x, y in path_ if len(path_) <= MARKED else ():
             chart.box(x - 4, y - 4, x + 4, y + 4, colour)
     chart.save(path)
