@@ -26,6 +26,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # this when it is imported.
 os.environ["MLX_ENABLE_TF32"] = "0"
 
+# OpenBLAS' threads spin while they wait, which is slow where as many tests run at once
+# as there are cores.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 REFERENCES = Path(__file__).parent / "references"
 
 

@@ -25,7 +25,10 @@ TESTS = (
     "tests/convert/coreml/test_mil_encoder.py",  # coremltools
     "tests/test_load.py",
 )
-TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema", "openai", "ollama")
+TOOLS = (
+    *("pytest", "pytest-xdist", "hypothesis", "jsonschema", "pexpect"),
+    *("openai", "ollama"),
+)
 
 
 def main() -> int:

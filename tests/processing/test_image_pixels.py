@@ -128,7 +128,6 @@ def test_memory_is_at_most_three_times_the_decoded_image(mode, tmp_path):
     code = """if True:
         import resource, sys
         from fastvlm_mlx.processing.image_file import open_image
-from fastvlm_mlx.processing.tiff_kind import Samples
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         open_image(sys.argv[2])

@@ -51,7 +51,7 @@ GROUPS = {
     "Convert": CONVERT,
     "Errors": (
         *("FastVLMError", "AdapterError", "CheckpointError", "ContextError"),
-        *("DownloadError", "ImageError", "OptionError"),
+        *("DataError", "DownloadError", "ImageError", "OptionError", "TrainingError"),
     ),
 }
 HEAD = """# Python API

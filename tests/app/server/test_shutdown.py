@@ -28,7 +28,8 @@ def served() -> Iterator[Program]:
         yield program
 
 
-# One signal, the same twice at all distances, and another one in between.
+# One signal, the same twice at all distances, and another one in between. A start takes
+# seconds: what "again and again" holds as well is slow.
 SIGNALS = {
     "SIGTERM": ([signal.SIGTERM], 0.0),
     "SIGINT": ([signal.SIGINT], 0.0),
@@ -41,7 +42,13 @@ SIGNALS = {
 }
 
 
-@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if "twice" in name else ())
+        for name in SIGNALS
+    ],
+)
 def test_open_answers_end_as_documented(served: Program, name: str):
     of_openai = served.send("/v1/chat/completions", chat(stream=True)).getresponse()
     assert of_openai.status == 200 and of_openai.readline().startswith(b"data: {")
