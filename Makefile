@@ -38,12 +38,15 @@ mutants: $(VENV)/installed-dev
 parity: $(PARITY)/installed
 	$(PARITY)/bin/python -m pytest -m parity -rP
 
+# Tests in which the type of the numbers matters.
+NUMBERS := $(addprefix tests/,model generation conversation adapters train test_demo.py)
+
 # What can be known of a Mac without one: docs/mac.md. Needs a package index.
 check-mac: $(VENV)/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group mac
 	$(BIN)/python -m pytest -m mac tests/mac
-	$(BIN)/python -m tests.mac.pretend bfloat16 --numprocesses 2 --dist loadfile
 	$(BIN)/python -m tests.mac.pretend float16 --numprocesses 2 --dist loadfile
+	$(BIN)/python -m tests.mac.pretend bfloat16 --numprocesses 2 --dist loadfile $(NUMBERS)
 	$(BIN)/python -m tests.mac.lowest_versions
 
 lint: $(VENV)/installed-dev
