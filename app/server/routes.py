@@ -26,7 +26,12 @@ from fastvlm_mlx.app.server.api import (
 from fastvlm_mlx.app.server.api.endpoints import ENDPOINTS
 from fastvlm_mlx.app.server.api.response import AnswerResponse, ResponseFormatter
 from fastvlm_mlx.app.server.engine.fetch import Fetcher
-from fastvlm_mlx.app.server.engine.request import GenerationRequest, Message, ModelInfo
+from fastvlm_mlx.app.server.engine.request import (
+    GenerationRequest,
+    Message,
+    ModelInfo,
+    names_model,
+)
 from fastvlm_mlx.app.server.engine.schema_check import SchemaChecker
 from fastvlm_mlx.app.server.engine.worker import Worker
 from fastvlm_mlx.app.server.http import body
@@ -298,12 +303,3 @@ async def _on_unknown_route(request: Request, error: Exception) -> Response:
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # nobody receives it
-
-
-def names_model(name: str, own: str) -> bool:
-    """Whether a client's `name` is the model's `own`, in any case."""
-    # Ollama's clients add the tag.
-    wanted, known = (
-        text.strip().lower().removesuffix(":latest") for text in (name, own)
-    )
-    return wanted == known

@@ -64,3 +64,12 @@ class ModelInfo:
     quantization: int | None
     vision: bool
     parent: str = ""
+
+
+def names_model(name: str, own: str) -> bool:
+    """Whether a client's `name` is the model's `own`, in any case."""
+    # Ollama's clients add the tag.
+    wanted, known = (
+        text.strip().lower().removesuffix(":latest") for text in (name, own)
+    )
+    return wanted == known

@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("starlette")
 
 from fastvlm_mlx.app.server.api.image_data import from_base64, from_url  # noqa: E402
+from fastvlm_mlx.app.server.engine.request import names_model  # noqa: E402
 from fastvlm_mlx.app.server.http.errors import APIError  # noqa: E402
-from fastvlm_mlx.app.server.routes import names_model  # noqa: E402
 from tests.support.serving import Response, RunningServer  # noqa: E402
 
 DATA = bytes(range(256)) * 2 + b"\xfb\xff\xfe?"
