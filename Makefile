@@ -24,7 +24,8 @@ chat: $(VENV)/installed
 train: $(VENV)/installed
 	$(BIN)/python examples/draw_flags.py build/flag-images
 	$(BIN)/fastvlm-mlx train demo build/flag-images/train --out build/flags --overwrite \
-	    --epochs 16 --batch 8 --lr 2e-3 --patience 4 --plot build/flags.png
+	    --epochs 24 --batch 8 --lr 2e-3 --projector --projector-lr 2e-4 --patience 8 \
+	    --plot build/flags.png
 	$(BIN)/fastvlm-mlx chat build/flag-images/test/003.png --model demo \
 	    --adapter build/flags -p "Which country's flag is this?"
 

@@ -82,10 +82,10 @@ def photo(chance: random.Random, country: str) -> Image.Image:
     """A flag somewhere before a plain background."""
     ground = tuple(chance.randrange(90, 200) for _ in range(3))
     image = Image.new("RGB", (SIZE, SIZE), ground)
-    width = chance.randrange(130, 216)
+    width = chance.randrange(150, 226)
     height = round(width * chance.uniform(0.55, 0.7))
     flag = cloth(chance, country, width, height).convert("RGBA")
-    flag = flag.rotate(chance.uniform(-12, 12), Image.Resampling.BICUBIC, expand=True)
+    flag = flag.rotate(chance.uniform(-8, 8), Image.Resampling.BICUBIC, expand=True)
     left = chance.randrange(0, SIZE - flag.width + 1) if flag.width < SIZE else 0
     top = chance.randrange(0, SIZE - flag.height + 1)
     image.paste(flag, (left, top), flag)

@@ -24,7 +24,9 @@ model = load("demo")
 samples, found = read_samples(f"{folder}/train")
 print(found.summary())
 data = prepare(model, *split(samples))
-options = TrainOptions(epochs=16, batch=8, lr=2e-3, patience=4)
+options = TrainOptions(
+    epochs=24, batch=8, lr=2e-3, projector=True, projector_lr=2e-4, patience=8
+)
 result = train(model, data, options, on_event=print)
 write_adapter(f"{folder}/adapter", result.adapter)
 

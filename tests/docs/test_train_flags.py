@@ -44,7 +44,7 @@ def test_the_script_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert lines[0] == "6 samples, 6 images"
     assert lines[-1].startswith("exact ") and lines[-1].endswith("/2")
     assert read_adapter(tmp_path / "adapter").spec.rank == 16
-    assert told == {"epochs": 16, "batch": 8, "lr": 2e-3, "patience": 4}
+    assert told["epochs"] == 24 and told["projector"]
 
 
 @pytest.mark.slow
