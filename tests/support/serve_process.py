@@ -58,11 +58,10 @@ class Program:
         return self.process.stderr.read() + self.process.stdout.read()
 
 
+# Tests that run under nohup ignore SIGHUP, and a child inherits that.
+FIRST = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
 # A busy machine takes longer than the limit on checking a schema in a subprocess.
-# Under nohup SIGHUP is ignored, and a child inherits that.
 MAIN = (
-    "import signal\n"
-    "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     "from fastvlm_mlx.app.server.engine import schema_check\n"
     "async def check(self, schema, field):\n"
     "    pass\n"
@@ -78,7 +77,7 @@ def started(before: str = "") -> Iterator[Program]:
     with (
         contextlib.ExitStack() as links,
         subprocess.Popen(
-            [sys.executable, "-c", before + MAIN],
+            [sys.executable, "-c", FIRST + before + MAIN],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -258,7 +258,10 @@ def test_a_model_with_an_adapter_can_be_chosen(page, reference, cat, tmp_path):
     with running(reference / "llava-mini", adapters=[tmp_path / "flags"]) as server:
         page = type(page)(page.browser, f"{server.url}/", Script())
         page.open()
-        page.until(lambda: page.all("#model option") == ["tiny", "tiny:flags"])
+        names = (
+            "return [...document.querySelectorAll('#model option')].map(o => o.value)"
+        )
+        page.until(lambda: page.run(names) == ["tiny", "tiny:flags"])
         asked: list[str] = []
         submit = server.worker.submit
 
