@@ -149,3 +149,19 @@ def test_a_long_name_keeps_what_fits_of_its_start(name: str, kept: str):
     stem = temporary_names.stem(name)
     assert stem[: len(kept) + 1] == f".{kept}"
     assert len(stem) == 1 + len(kept) + (8 if kept.endswith("~") else 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_handlers_of_signals_are_put_back(number: int):
+    def own(number: int, frame: object) -> None: ...
+
+    before = signal.getsignal(number)
+    try:
+        for handler in (signal.SIG_DFL, signal.SIG_IGN, own):
+            signal.signal(number, handler)
+            with temporary_names.signals_unwind():
+                ours = signal.getsignal(number)
+                assert (ours is not handler) == (handler is signal.SIG_DFL)
+            assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)

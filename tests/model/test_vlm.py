@@ -6,7 +6,7 @@ import pytest
 
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.model.vlm import IMAGE_TOKEN_INDEX
-from tests.support.mock_model import VOCABULARY
+from tests.support.mock_model import VOCABULARY, MockModel
 
 IMAGE = IMAGE_TOKEN_INDEX
 PIXELS = mx.random.uniform(shape=(2, 128, 128, 3), key=mx.random.key(1))
@@ -45,3 +45,29 @@ def test_images_that_do_not_match_the_ids(model, ids, count):
     pixels = PIXELS[:count] if count else None
     with pytest.raises(OptionError, match=f"image places by row for {count} images"):
         model(mx.array(ids), pixels)
+
+
+@pytest.mark.parametrize("worst", [1.0, float("inf"), float("nan")])
+def test_only_features_that_are_not_finite_are_made_again(worst: float, monkeypatch):
+    """In bfloat16, with all that is computed after them; asked of the first only."""
+    model = MockModel()
+    model.set_dtype(mx.float16)
+    tower, projector = model.vision_tower, model.projector
+    assert tower is not None and projector is not None
+    used: list[mx.Dtype] = []
+
+    def features(pixels: mx.array) -> mx.array:
+        used.append(tower.stem.conv.weight.dtype)
+        large = 2.0 if used[-1] == mx.bfloat16 else worst
+        return mx.array([[[1.0, large]]])
+
+    monkeypatch.setattr(model, "_tower_features", features)
+    model.check_finite = True
+    given = [model.encode_features(PIXELS).tolist() for _ in range(2)]
+    if worst == 1.0:
+        assert given == [[[[1.0, 1.0]]]] * 2 and used == [mx.float16] * 2
+    else:
+        assert given == [[[[1.0, 2.0]]]] * 2
+        assert used == [mx.float16, mx.bfloat16, mx.bfloat16]
+    assert projector.layers[0].weight.dtype == used[-1]
+    assert not model.check_finite

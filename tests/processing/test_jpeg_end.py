@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from fastvlm_mlx.errors import ImageError
+from fastvlm_mlx.processing import jpeg_end
 from fastvlm_mlx.processing.image_file import open_image, size_of
 from tests.support.small_images import encoded, noise, refused
 
@@ -90,3 +91,22 @@ def test_bytes_after_the_end_do_no_harm():
     for tail in (b"\0" * 100, b"trailer", b"\xff" * 9):
         assert open_image(data + tail).tobytes() == open_image(data).tobytes()
         assert np.asarray(open_image(io.BytesIO(data[:-2] + tail).read())).size
+
+
+def test_images_are_compared_by_strips_of_a_million_pixels(monkeypatch):
+    """Rows alone would take as many calls, the whole image twice its memory."""
+    boxes: list[tuple[int, int, int, int]] = []
+    crop = Image.Image.crop
+
+    def noted(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+        boxes.append(box)
+        return crop(image, box)
+
+    monkeypatch.setattr(Image.Image, "crop", noted)
+    one = Image.new("L", (1024, 2050))
+    assert jpeg_end._are_equal(one, one.copy())
+    strips = [(0, 0, 1024, 1024), (0, 1024, 1024, 2048), (0, 2048, 1024, 2050)]
+    assert sorted(set(boxes)) == strips and len(boxes) == 6
+    other = one.copy()
+    other.putpixel((1023, 2049), 1)
+    assert not jpeg_end._are_equal(one, other)

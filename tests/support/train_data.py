@@ -1,10 +1,14 @@
-"""What the tests of training data share: rows as PyTorch trainers label them."""
+"""What the tests of training data share: rows as PyTorch trainers label them, files."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
+from fastvlm_mlx.train.data.read import read_samples
 from fastvlm_mlx.train.data.samples import Image, Sample
 from tests.support.small_tokenizers import MINI, library
 
@@ -71,3 +75,16 @@ class NumberedFeatures:
         self.reads.append(image)
         rows = mx.arange(self.tokens) + 100 * int(str(image))
         return mx.broadcast_to(rows[:, None], (self.tokens, 4)).astype(self.dtype)
+
+
+def write(file: Path, *rows: Any) -> Path:
+    """`file`, with a line of JSON for each row."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def only(file: Path, **options: Any) -> Sample:
+    """The sample of a file that has one, and no faults."""
+    (sample,), report = read_samples(file, **options)
+    assert report.samples == 1 and not report.faults
+    return sample

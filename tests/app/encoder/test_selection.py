@@ -141,6 +141,22 @@ def test_one_image_pays_for_loading_the_package():
     assert Choice(300.0, 50.0, load=200.0).faster(once=True) == "coreml"
 
 
+@pytest.mark.parametrize(
+    ("options", "used"),
+    [
+        ({}, "coreml cpu-ne"),
+        ({"once": False}, "coreml cpu-ne"),
+        ({"once": True}, "mlx"),
+    ],
+)
+def test_a_process_encodes_many_images_unless_it_says(package, options, used):
+    Child.load_seconds = 60.0
+    model: Any = Model(0.02, 0.0)
+    selection.use_faster(model, package, **options)
+    model.encode_pixels(mx.zeros((1, 64, 64, 3)))
+    assert model.used[-1] == used
+
+
 def test_a_spoilt_record_is_measured_anew(package, tmp_path):
     record = tmp_path / "cache" / "encoders.json"
     record.parent.mkdir()

@@ -1,5 +1,6 @@
-"""What the engine says of its model, and what it frees."""
+"""What the engine says of its model, what it frees, and what it is asked to measure."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -8,6 +9,12 @@ import pytest
 
 pytest.importorskip("starlette")
 
+from fastvlm_mlx.app.server.api import (  # noqa: E402
+    ollama,
+    ollama_schema,
+    openai,
+    openai_schema,
+)
 from fastvlm_mlx.app.server.engine import engine, worker  # noqa: E402
 from fastvlm_mlx.app.server.engine.engine import Engine  # noqa: E402
 from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
@@ -83,3 +90,15 @@ def test_requests_come_in_their_order(monkeypatch):
     assert queue._next(cast(Any, None)) == "b" and queue.waiting == 1
     queue._closed = True
     assert queue._next(cast(Any, None)) is None and queue.waiting == 0
+
+
+def test_stages_are_measured_only_on_request():
+    """It slows an answer down: every stage has to end before the next one starts."""
+    asked = ollama_schema.GenerateRequest.model_validate({"model": "x", "prompt": "Hi"})
+    request = asyncio.run(ollama.generation_request(asked, Limits()))
+    assert request is not None and request.detailed is False
+    body = {"model": "x", "messages": [{"role": "user", "content": "Hi"}]}
+    for more, wanted in (({}, False), ({"detailed_timings": True}, True)):
+        given = openai_schema.ChatRequest.model_validate({**body, **more})
+        made = asyncio.run(openai.generation_request(given, Limits()))
+        assert made.detailed is wanted

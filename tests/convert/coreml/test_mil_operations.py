@@ -138,6 +138,9 @@ def test_pooling_and_means():
     np.testing.assert_allclose(given, wanted, atol=1e-6)
     given = run("reduce_mean", x=x, axes=[2, 3], keep_dims=True)
     np.testing.assert_allclose(given, x.mean((2, 3), keepdims=True), atol=1e-6)
+    given = run("reduce_mean", x=x, axes=[2, 3])
+    assert given.shape == (1, 3)  # as MIL does unless it is asked to keep them
+    np.testing.assert_allclose(given, x.mean((2, 3)), atol=1e-6)
 
 
 def test_moves():
@@ -226,6 +229,20 @@ def test_modes_round_where_they_say():
     assert ranges.largest == {"y": 80000.0}  # seen before it was rounded away
     assert ranges.squares == {}
     assert evaluate(doubling("float32"), {"x": x})["y"][1] == 80000
+
+
+def test_gelu_is_rounded_in_the_modes_that_say_so():
+    x = np.array([1.0001, -0.7003, 3.14159, 0], np.float32)
+    half = x.astype(np.float16)
+    gelu = Operation("gelu", {"x": ["x"]}, [value("y", (4,))])
+    function = Function([value("x", (4,))], [gelu], ["y"])
+    exact = evaluate(function, {"x": x}, mode="exact")["y"]
+    np.testing.assert_array_equal(exact, mil_rounding.gelu(x))
+    assert (exact != round_to_float16(exact)).any()
+    for mode in ("typed", "strict"):
+        given = evaluate(function, {"x": x}, mode=mode)["y"]
+        wanted = mil_rounding.gelu_float16(half, strict=mode == "strict")
+        np.testing.assert_array_equal(given, wanted)
 
 
 def test_refusals():

@@ -2,29 +2,16 @@
 
 import base64
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastvlm_mlx.app.caption.records import CSV, JSONLines, Record
 from fastvlm_mlx.errors import DataError
 from fastvlm_mlx.train.data.read import QUESTION, read_samples
 from fastvlm_mlx.train.data.report import DataReport
 from fastvlm_mlx.train.data.samples import Sample
-
-
-def write(file: Path, *rows: Any) -> Path:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
-
-
-def only(file: Path, **options: Any) -> Sample:
-    (sample,), report = read_samples(file, **options)
-    assert report.samples == 1 and not report.faults
-    return sample
-
+from tests.support.train_data import only, write
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llava": {
@@ -161,78 +148,6 @@ def test_embedded_images_and_addresses(folder: Path):
     assert sample.images == (data, "https://example.org/b.png", *files)
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("captions.csv", "file,text\na.png,A cup.\n"),
-        ("captions.csv", "\n\nImage, Answer \r\na.png,A cup.\r\n\r\n"),
-        ("captions.csv", '\ufefffile;answer\ra.png;"A cup."\r'),
-        ("captions.tsv", "file_name\ttext\tid\na.png\tA cup.\t7\n"),
-        ("data.csv", "question,path,answer\nDescribe the image.,a.png,A cup.\n"),
-        ("data.jsonl", '\ufeff{"image": "a.png", "answer": " A cup. "}\r\n\r\n'),
-        ("data.json", '{\n "image": "a.png",\n "answer": "A cup."\n}\n'),
-        ("data", '{"image": "a.png", "answer": "A cup."}'),
-    ],
-)
-def test_tables_and_marks(name: str, text: str, folder: Path):
-    (folder / name).write_text(text, encoding="utf-8", newline="")
-    sample = only(folder / name)
-    assert sample.turns == ((QUESTION, "A cup."),)
-    assert sample.images == (folder / "a.png",)
-
-
-def test_fields_with_line_ends(folder: Path):
-    table = 'file,text\r\na.png,"one\r\ntwo, ""three"""\r\nb.png,"x\ry"\r\n'
-    (folder / "captions.csv").write_bytes(table.encode())
-    samples, _ = read_samples(folder)
-    assert [s.answers for s in samples] == [('one\r\ntwo, "three"',), ("x\ry",)]
-    assert [s.origin.rpartition(":")[2] for s in samples] == ["2", "4"]
-
-
-def test_a_folder_with_texts(folder: Path):
-    (folder / "a.txt").write_text("A cup.\n")
-    (folder / "b.txt").write_bytes("\ufeffÉtude\n".encode())
-    (folder / "sub" / "d.png.txt").write_text("A tray.")
-    (folder / "readme.txt").write_text("hello")
-    (folder / "e.heic").write_bytes(b"x")
-    (folder / "g.jpg").mkdir()
-    (folder / ".hidden.png").write_bytes(b"x")
-    samples, report = read_samples(folder, question="What?")
-    assert [s.turns for s in samples] == [
-        (("What?", "A cup."),),
-        (("What?", "Étude"),),
-        (("What?", "A tray."),),
-    ]
-    assert [s.images[0] for s in samples] == [
-        folder / "a.png",
-        folder / "b.png",
-        folder / "sub" / "d.png",
-    ]
-    assert samples[0].origin == str(folder / "a.txt")
-    assert report.notes == (
-        f"1 image has no .txt: {folder / 'c.png'}",
-        f"1 image is of a kind that is not opened: {folder / 'e.heic'}",
-        f"1 .txt file is beside no image: {folder / 'readme.txt'}",
-    )
-
-
-def test_names_that_are_not_utf_8(folder: Path):
-    name = os.fsdecode(b"caf\xe9")
-    try:
-        (folder / "a.png").rename(folder / f"{name}.png")
-    except OSError:
-        pytest.skip("the disk wants names in UTF-8")
-    (folder / f"{name}.txt").write_text("A cup.")
-    (sample,), _ = read_samples(folder)
-    assert sample.images == (folder / f"{name}.png",)
-    (folder / f"{name}.txt").unlink()
-    for form in (CSV(), JSONLines()):
-        record = Record(f"{name}.png", "demo", "What?", "A cup.", "stop")
-        file = folder / ("x.csv" if form.quoted else "x.jsonl")
-        file.write_bytes(form.header + form.encode(record))
-        assert only(file).images == (folder / f"{name}.png",)
-
-
 def test_a_report_of_nothing():
     assert DataReport("x").summary() == "0 samples, 0 images"
     assert DataReport("x", samples=1, images=1, turns=2, text_only=1).summary() == (
@@ -246,34 +161,6 @@ def test_samples_of_a_program():
     for counts in ((1,), (1, 1), (0, 0), (2, -1)):
         with pytest.raises(DataError, match=r"x:1: images_by_turn .*; give a number"):
             Sample(("a.png",), (("?", "x"), ("?", "y")), None, "x:1", counts)
-
-
-@pytest.mark.parametrize("form", [CSV(), CSV("\t"), JSONLines()])
-def test_what_caption_writes(form: Any, folder: Path, monkeypatch):
-    records = [
-        Record("set/a.png", "demo", "What?", "A cup,\rwith tea.", "stop"),
-        Record("set/b.png", "demo", "What?", {"kind": "plate"}, "length"),
-        Record("set/b.png", "demo", "Why?", "It is so.", "stop"),
-        Record("set/c.png", "demo", "What?", error="damaged"),
-        Record("set/sub/d.png", "demo", "What?", " ", "stop"),
-    ]
-    suffix = "jsonl" if isinstance(form, JSONLines) else "csv"
-    suffix = "tsv" if form.header.count(b"\t") else suffix
-    file = folder / f"out.{suffix}"
-    file.write_bytes(form.header + b"".join(map(form.encode, records)))
-    # `caption set -o set/out.csv` names images as seen from where it runs.
-    monkeypatch.chdir(folder.parent)
-    samples, report = read_samples(file)
-    assert [s.turns for s in samples] == [
-        (("What?", "A cup,\rwith tea."),),
-        (("What?", '{"kind": "plate"}'),),
-        (("Why?", "It is so."),),
-    ]
-    assert (report.failed, report.empty_answers, report.cut_off) == (1, 1, 1)
-    assert report.summary() == (
-        "3 samples, 2 images, 1 answer cut off by their length;"
-        " left out: 1 empty answer, 1 failed caption"
-    )
 
 
 def test_copies_and_repeated_rows_are_duplicates(folder: Path):
@@ -299,12 +186,6 @@ def test_text_only_samples_may_join_those_with_images(folder: Path):
     samples, report = read_samples(write(folder / "x.jsonl", *rows))
     assert report.text_only == 1 and samples[1].images == ()
     assert samples[1].turns == (("Hello", "Hi!"),)
-
-
-def test_an_image_folder(folder: Path, tmp_path: Path):
-    file = write(tmp_path / "x.jsonl", {"image": "d.png", "answer": "A cup."})
-    sample = only(file, image_folder=folder / "sub")
-    assert sample.images == (folder / "sub" / "d.png",)
 
 
 def test_a_mark_alone_is_the_usual_question(folder: Path):
