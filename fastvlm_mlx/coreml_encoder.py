@@ -22,6 +22,7 @@ from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.files.cache_dir import cache_dir
 from fastvlm_mlx.files.installation import pip_install
 from fastvlm_mlx.model.vlm import FastVLMModel
+from fastvlm_mlx.processing.image_processor import unit_floats
 
 # The names of `--compute-units`, and coremltools' `ComputeUnit`.
 COMPUTE_UNITS = {
@@ -153,9 +154,8 @@ class CoreMLEncoder:
             if pixels.dtype != np.uint8:
                 pixels = np.rint(pixels * 255).astype(np.uint8)
             return {"images": Image.fromarray(pixels)}
-        scale = np.float32(255 if pixels.dtype == np.uint8 else 1)
-        pixels = pixels.transpose(2, 0, 1)[None].astype(np.float32) / scale
-        return {"images": np.ascontiguousarray(pixels)}
+        floats = unit_floats(pixels).transpose(2, 0, 1)[None]
+        return {"images": np.ascontiguousarray(floats)}
 
 
 def _side(feature: Any) -> int:

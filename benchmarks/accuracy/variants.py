@@ -19,6 +19,7 @@ from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.processing.image_options import check_resolution
+from fastvlm_mlx.processing.image_processor import unit_floats
 
 SHIPPED = "shipped"
 NAMES = (SHIPPED, "8-bit", "4-bit", "0.5x", "2x", "tiles", "coreml", "bfloat16")
@@ -106,7 +107,7 @@ class _EvaluatedEncoder:
     def __call__(self, pixels: Any) -> mx.array:
         (given,), (output,) = self._function.inputs, self._function.outputs
         # [N, R, R, 3] -> [N, 1, 3, R, R]
-        images = np.asarray(pixels, np.float32).transpose(0, 3, 1, 2)[:, None]
+        images = unit_floats(np.asarray(pixels)).transpose(0, 3, 1, 2)[:, None]
         features = [
             evaluate(self._function, {given.name: image}, mode="strict")[output]
             for image in images

@@ -22,7 +22,7 @@ from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.image_file import Source, open_image
 from fastvlm_mlx.processing.image_options import ImageOptions
-from fastvlm_mlx.processing.image_processor import preprocess
+from fastvlm_mlx.processing.image_processor import preprocess, unit_floats
 
 # In dB; an export below it is not written. ml-stable-diffusion and whisperkittools
 # require 35.
@@ -121,7 +121,7 @@ class Reference:
         count = max(1, PIXEL_BUDGET // resolution**2)
         options = ImageOptions.of(self.model.config, resolution=resolution)
         images = [preprocess(image, options) for image in self.images[:count]]
-        return np.concatenate(images).astype(np.float32) / np.float32(255)
+        return unit_floats(np.concatenate(images))
 
     def outputs(
         self, resolution: int, projected: bool

@@ -51,6 +51,13 @@ def preprocess(
     return np.stack(squares)
 
 
+def unit_floats(pixels: np.ndarray) -> np.ndarray:
+    """Pixels, uint8 or floats in 0..1, as float32 in 0..1; any shape."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / np.float32(255)
+    return pixels.astype(np.float32, copy=False)
+
+
 def resize_to_square(image: Image.Image, size: int, fit: str = "pad") -> np.ndarray:
     """One RGB image as uint8 `(size, size, 3)`.
 
