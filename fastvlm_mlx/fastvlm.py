@@ -199,14 +199,14 @@ def load(
     tensors = load_all_tensors(folder)
     model = FastVLM(config)
     check_tensors(model, tensors)
-    assign(model, tensors, DTYPES[dtype] if dtype else None)
-    if config.text is not None:
-        model.tokenizer = Tokenizer(folder, config.text.vocab_size)
-    model.eval()
     # A file that was cut after its check shows here; and any thread may use the model:
     # since MLX 0.31.2 only the one that described an array can start computing it.
     with reading(folder):
+        assign(model, tensors, DTYPES[dtype] if dtype else None)
         mx.eval(model.parameters())
+    if config.text is not None:
+        model.tokenizer = Tokenizer(folder, config.text.vocab_size)
+    model.eval()
     if tuning is not None:
         attach(model, tuning)
     return model
