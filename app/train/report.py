@@ -7,7 +7,6 @@ from fastvlm_mlx.train.scoring import (
     SIGNIFICANT,
     Score,
     by_chance,
-    chance,
     is_better,
 )
 
@@ -95,11 +94,6 @@ def verdict(before: Score, after: Score, hidden: Score) -> list[str]:
             " can be guessed from the questions"
         )
     return lines
-
-
-def guessed(expected: Sequence[str]) -> float:
-    """The share of right answers of who always gives the most frequent one."""
-    return chance(expected)
 
 
 def duration(seconds: float) -> str:

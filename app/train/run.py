@@ -7,7 +7,6 @@ are done.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,8 +34,8 @@ from fastvlm_mlx.train.data.split import split
 from fastvlm_mlx.train.distributed import Processes
 from fastvlm_mlx.train.options import TrainOptions
 from fastvlm_mlx.train.run import TrainResult, train
-from fastvlm_mlx.train.scoring import score
-from fastvlm_mlx.train.state import LOG, STATE
+from fastvlm_mlx.train.scoring import chance, score
+from fastvlm_mlx.train.state import LOG, STATE, remove
 from fastvlm_mlx.train.training_set import prepare
 
 
@@ -70,7 +69,8 @@ class Request:
 def run(request: Request) -> int:
     """Trains, writes the adapter and prints its scores; the exit code.
 
-    It is 0 also where nothing was learned, 130 after Ctrl-C. Under `mlx.launch` every
+    It is 0 also where nothing was learned, 1 where the loss became no number, and 130
+    after Ctrl-C. Under `mlx.launch` every
     process learns; the first one alone writes, answers and talks.
 
     Raises:
@@ -122,7 +122,7 @@ def run(request: Request) -> int:
     if exam is not None:
         _report(exam, before, out)
     _finish(request, out, result, name)
-    return 0
+    return 0 if result.fault is None else 1
 
 
 def _options(request: Request) -> TrainOptions:
@@ -149,7 +149,7 @@ def _check_output(request: Request, out: Path) -> None:
     state = _state(out)
     begun = (state / STATE).exists()
     if begun and request.overwrite and not request.resume:
-        shutil.rmtree(state)
+        remove(state)
     elif begun and not request.resume:
         raise OptionError(
             f"{state}: holds a run that was stopped; --resume goes on with it,"
@@ -202,7 +202,7 @@ def _write(request: Request, out: Path, result: TrainResult, name: str) -> None:
             f"the licence of {name} holds for its adapters too: {out / named[0]}"
         )
     if result.fault is not None:
-        terminal.note(f"note: {result.fault}")
+        terminal.note(f"error: {result.fault}")
 
 
 def _report(exam: Exam, before: list[str], out: Path) -> None:
@@ -220,7 +220,7 @@ def _report(exam: Exam, before: list[str], out: Path) -> None:
         for given in (answers.before, answers.after, answers.hidden)
     )
     for line in (
-        *report.scores(first, after, hidden, report.guessed(expected)),
+        *report.scores(first, after, hidden, chance(expected)),
         *report.side_by_side(answers),
         *report.verdict(first, after, hidden),
     ):
@@ -240,7 +240,7 @@ def _finish(request: Request, out: Path, result: TrainResult, name: str) -> None
         title = f"Loss of {name} on {Path(request.data).name}"
         curves.draw(expand_user(out) / LOG, expand_user(request.plot), title)
         terminal.note(f"curves: {request.plot}")
-    shutil.rmtree(_state(out))
+    remove(_state(out))
     if result.stopped == "early":
         terminal.note("stopped early: the held-out loss no longer fell")
     if request.format == "mlx":

@@ -138,7 +138,9 @@ def expected_shapes(
     return shapes
 
 
-def names_of_full(names: Iterable[str], config: ModelConfig, spec: AdapterSpec):
+def names_of_full(
+    names: Iterable[str], config: ModelConfig, spec: AdapterSpec
+) -> list[str]:
     """Those of the language model's tensors that a full fine-tuning replaces."""
     if spec.num_layers < 0:
         return list(names)

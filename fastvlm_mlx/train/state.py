@@ -8,6 +8,7 @@ Files are written aside and renamed, so a kill at any moment leaves a state of s
 step; what follows a state depends on it alone, and comes out the same again.
 """
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -170,6 +171,14 @@ class StateFiles:
 
     def _run(self) -> str:
         return json.dumps(self.run, sort_keys=True)
+
+
+def remove(folder: Path) -> None:
+    """Removes a run's files, and `folder` if nothing else is in it."""
+    for name in (STATE, BEST, LOG):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _is_past(line: str, facts: Facts) -> bool:
