@@ -11,6 +11,7 @@ from PIL import Image
 from fastvlm_mlx.adapters.files import read_adapter
 from fastvlm_mlx.app.train import run as train_run
 from fastvlm_mlx.train.events import Stepped
+from fastvlm_mlx.train.learner import Learner
 from tests.conftest import Result
 
 Run = Callable[..., Result]
@@ -117,6 +118,36 @@ def test_ctrl_c_keeps_what_is_best_and_resume_ends_the_same(
     for name, array in whole.tensors.items():
         difference = np.abs(np.array(array) - np.array(parts.tensors[name]))
         assert difference.max() < 1e-6
+
+
+def test_a_loss_that_is_no_number_is_an_error(
+    run: Run, tiny: str, data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    gradients, steps = Learner.gradients, []
+
+    def diverging(*arguments):
+        steps.append(arguments)
+        loss, found = gradients(*arguments)
+        return (float("nan") if len(steps) == 5 else loss), found
+
+    monkeypatch.setattr(Learner, "gradients", diverging)
+    result = run("train", tiny, data, "-o", "out", "--epochs", 2)
+    assert result.code == 1
+    [fault] = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert fault.endswith("is kept; train with a lower learning rate")
+    read_adapter(here / "out")
+
+
+def test_overwrite_removes_a_run_and_nothing_else(
+    run: Run, tiny: str, data: Path, here: Path
+):
+    state = here / "out.training"
+    state.mkdir()
+    for name in ("state.safetensors", "diary.txt"):
+        (state / name).write_bytes(b"anything")
+    settings = ("--epochs", 1, "--held-out", 0, "--overwrite")
+    assert run("train", tiny, data, "-o", "out", *settings).code == 0
+    assert [file.name for file in state.iterdir()] == ["diary.txt"]
 
 
 def test_overwrite_begins_anew(run: Run, tiny: str, data: Path, here: Path):
