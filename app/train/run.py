@@ -85,6 +85,11 @@ def run(request: Request) -> int:
     samples, held_out = _read(request, options.seed, say)
     say(f"{len(samples)} to learn from, {len(held_out)} held out")
     name, model = session.open_model(request.model)
+    source = converted(name)
+    licences = [file for each in LICENCE_FILES for file in source.glob(each)]
+    for file in sorted(licences):
+        if file.name.startswith("LICENSE"):
+            say(f"the licence of {name} holds for its adapters too: {file}")
     view = ImageOptions.of(
         model.config, request.view.fit, request.view.resolution, request.view.tiles
     )
@@ -112,7 +117,7 @@ def run(request: Request) -> int:
         )
     if not first:
         return 0
-    _write(request, out, result, name)
+    _write(request, out, result, licences)
     if result.stopped == "interrupted":
         terminal.note(
             f"interrupted; {out} holds the best so far, and the same command with"
@@ -183,10 +188,10 @@ def _read(
     return samples, held_out
 
 
-def _write(request: Request, out: Path, result: TrainResult, name: str) -> None:
-    """Writes the adapter, with the log and the model's licence."""
-    source = converted(name)
-    licences = [file for each in LICENCE_FILES for file in source.glob(each)]
+def _write(
+    request: Request, out: Path, result: TrainResult, licences: list[Path]
+) -> None:
+    """Writes the adapter, with the log and the model's licences."""
     write_adapter(
         out,
         result.adapter,
@@ -197,10 +202,6 @@ def _write(request: Request, out: Path, result: TrainResult, name: str) -> None:
     size = format_size(sum(file.stat().st_size for file in expand_user(out).iterdir()))
     kept = f", of epoch {result.best_epoch}" if result.best_epoch else ""
     terminal.note(f"adapter: {out} ({size}{kept})")
-    if named := sorted(f.name for f in licences if f.name.startswith("LICENSE")):
-        terminal.note(
-            f"the licence of {name} holds for its adapters too: {out / named[0]}"
-        )
     if result.fault is not None:
         terminal.note(f"error: {result.fault}")
 

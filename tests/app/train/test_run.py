@@ -1,6 +1,7 @@
 """`fastvlm-mlx train` from the command line to an adapter."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,6 +137,21 @@ def test_a_loss_that_is_no_number_is_an_error(
     [fault] = [line for line in result.err.splitlines() if line.startswith("error: ")]
     assert fault.endswith("is kept; train with a lower learning rate")
     read_adapter(here / "out")
+
+
+def test_the_licence_is_told_before_and_copied(
+    run: Run, tiny: str, data: Path, here: Path
+):
+    model = here / "model"
+    shutil.copytree(tiny, model)
+    (model / "LICENSE_MODEL").write_text("For research purposes only.")
+    result = run("train", model, data, "-o", "out", "--epochs", 1, "--held-out", 0)
+    assert result.code == 0, result.err
+    err = result.err.splitlines()
+    [told] = [n for n, line in enumerate(err) if "licence" in line]
+    assert err[told].endswith("LICENSE_MODEL")
+    assert told < min(n for n, line in enumerate(err) if line.startswith("epoch "))
+    assert (here / "out" / "LICENSE_MODEL").read_text().startswith("For research")
 
 
 def test_overwrite_removes_a_run_and_nothing_else(
