@@ -148,7 +148,7 @@ def test_the_licence_is_told_before_and_copied(
     result = run("train", model, data, "-o", "out", "--epochs", 1, "--held-out", 0)
     assert result.code == 0, result.err
     err = result.err.splitlines()
-    [told] = [n for n, line in enumerate(err) if "licence" in line]
+    [told] = [n for n, line in enumerate(err) if line.startswith("the licence of ")]
     assert err[told].endswith("LICENSE_MODEL")
     assert told < min(n for n, line in enumerate(err) if line.startswith("epoch "))
     assert (here / "out" / "LICENSE_MODEL").read_text().startswith("For research")
