@@ -1,7 +1,21 @@
-"""What a file of captions holds."""
+"""Files of captions, and what they hold."""
 
 import json
 from pathlib import Path
+
+from fastvlm_mlx.app.caption.output import File
+from fastvlm_mlx.app.caption.records import JSONLines, Record
+
+LABEL = {"model": "m", "prompt": "p"}
+
+
+def opened(path: Path) -> File:
+    """A file of captions in JSON lines, not locked yet."""
+    return File(path, JSONLines(), **LABEL, overwrite=False)
+
+
+def captioned(name: str) -> Record:
+    return Record(name, **LABEL, caption="A cat.", finish_reason="stop")
 
 
 def lines(path: Path) -> list[dict]:

@@ -5,26 +5,14 @@ import fcntl
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from fastvlm_mlx.app.caption.output import File
 from fastvlm_mlx.app.caption.records import JSONLines, Record
 from fastvlm_mlx.errors import OptionError
-from tests.support.caption_lines import names
+from tests.support.caption_lines import LABEL, captioned, names, opened
 
 pytest_plugins = ["tests.support.caption_runs"]
-LABEL = {"model": "m", "prompt": "p"}
-PROGRAM = "from fastvlm_mlx.app.cli import main; main()"
-
-
-def opened(path: Path) -> File:
-    return File(path, JSONLines(), **LABEL, overwrite=False)
-
-
-def captioned(name: str) -> Record:
-    return Record(name, **LABEL, caption="A cat.", finish_reason="stop")
 
 
 @pytest.mark.parametrize("failed", [False, True])

@@ -15,23 +15,13 @@ from typing import Any, cast
 import pytest
 
 from fastvlm_mlx.app.caption import output, stream, writing
-from fastvlm_mlx.app.caption.output import File
 from fastvlm_mlx.app.caption.records import JSONLines, Record
 from fastvlm_mlx.errors import OptionError
-from tests.support.caption_lines import lines
+from tests.support.caption_lines import LABEL, captioned, lines, opened
 from tests.support.mock_model import make_image
 
 pytest_plugins = ["tests.support.caption_runs"]
-LABEL = {"model": "m", "prompt": "p"}
 PROGRAM = "from fastvlm_mlx.app.cli import main; main()"
-
-
-def opened(path: Path) -> File:
-    return File(path, JSONLines(), **LABEL, overwrite=False)
-
-
-def captioned(name: str) -> Record:
-    return Record(name, **LABEL, caption="A cat.", finish_reason="stop")
 
 
 @pytest.mark.parametrize(("name", "minor"), [("null", 3), ("zero", 5), ("full", 7)])
