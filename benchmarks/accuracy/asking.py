@@ -132,6 +132,6 @@ def _pin_to_core(cores: Any) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops this process
     number = cores.get()
-    if sys.platform == "linux":
+    if sys.platform == "linux" and hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {usable[number % len(usable)]})

@@ -1,5 +1,6 @@
 """Adapters on the demo model: beside its weights, merged into them, and shared."""
 
+import gc
 from pathlib import Path
 
 import mlx.core as mx
@@ -69,6 +70,7 @@ def test_merged_and_beside_give_the_same_tokens(demo: FastVLM, plain: str, name:
 def test_a_second_model_shares_every_weight(demo: FastVLM, name: str):
     adapter = adapter_of(demo, name)
     mx.eval(demo.parameters())
+    gc.collect()  # models of other tests, freed meanwhile, would count as less taken
     before = mx.get_active_memory()
     second = with_adapter(demo, adapter)
     taken = mx.get_active_memory() - before
