@@ -9,13 +9,12 @@ Names are resolved on first use, so `import fastvlm_mlx` costs next to nothing.
 """
 
 from fastvlm_mlx._version import __version__
+from fastvlm_mlx.lazy_names import resolver
 
 # As in `typing`, whose import would be most of this one's time: until the command line
 # has this package, Ctrl-C is a traceback.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from fastvlm_mlx.conversation.attachment import Attachment
     from fastvlm_mlx.conversation.batch import batch_generate
     from fastvlm_mlx.conversation.conversation import Conversation
@@ -88,13 +87,7 @@ __all__ = [
     "stream_generate",
 ]
 
-
-def __getattr__(name: str) -> "Any":
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fastvlm_mlx' has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"fastvlm_mlx.{_HOMES[name]}"), name)
+__getattr__ = resolver(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -3,12 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastvlm_mlx.train.scoring import (
-    SIGNIFICANT,
-    Score,
-    by_chance,
-    is_better,
-)
+from fastvlm_mlx.evaluation.scoring import SIGNIFICANT, Score, by_chance, is_better
 
 SHOWN = 8  # answers side by side
 WIDTH = 24  # characters of a text in that table

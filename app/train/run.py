@@ -20,6 +20,7 @@ from fastvlm_mlx.app.train.exam import Exam
 from fastvlm_mlx.app.train.progress import narrator
 from fastvlm_mlx.convert.save_weights import LICENCE_FILES
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.evaluation.scoring import chance, score
 from fastvlm_mlx.files.disk_space import format_size
 from fastvlm_mlx.files.output_check import check_output
 from fastvlm_mlx.files.user_path import expand_user
@@ -34,7 +35,6 @@ from fastvlm_mlx.train.data.split import split
 from fastvlm_mlx.train.distributed import Processes
 from fastvlm_mlx.train.options import TrainOptions
 from fastvlm_mlx.train.run import TrainResult, train
-from fastvlm_mlx.train.scoring import chance, score
 from fastvlm_mlx.train.state import LOG, STATE, remove
 from fastvlm_mlx.train.training_set import prepare
 

@@ -11,11 +11,12 @@
 Names are resolved on first use, as in `fastvlm_mlx`.
 """
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from fastvlm_mlx.lazy_names import resolver
 
+TYPE_CHECKING = False  # see fastvlm_mlx/__init__.py
+if TYPE_CHECKING:
     from fastvlm_mlx.adapters.files import write_adapter
+    from fastvlm_mlx.evaluation.scoring import Score, score
     from fastvlm_mlx.train.data.features import FeatureStore
     from fastvlm_mlx.train.data.read import read_samples
     from fastvlm_mlx.train.data.samples import Sample
@@ -23,19 +24,18 @@ if TYPE_CHECKING:
     from fastvlm_mlx.train.loop import TrainingSet
     from fastvlm_mlx.train.options import TrainOptions
     from fastvlm_mlx.train.run import TrainResult, train
-    from fastvlm_mlx.train.scoring import Score, score
     from fastvlm_mlx.train.training_set import prepare
 
 _HOMES = {
     "FeatureStore": "train.data.features",
     "Sample": "train.data.samples",
-    "Score": "train.scoring",
+    "Score": "evaluation.scoring",
     "TrainOptions": "train.options",
     "TrainResult": "train.run",
     "TrainingSet": "train.loop",
     "prepare": "train.training_set",
     "read_samples": "train.data.read",
-    "score": "train.scoring",
+    "score": "evaluation.scoring",
     "split": "train.data.split",
     "train": "train.run",
     "write_adapter": "adapters.files",
@@ -56,13 +56,7 @@ __all__ = [
     "write_adapter",
 ]
 
-
-def __getattr__(name: str) -> "Any":
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fastvlm_mlx.train' has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"fastvlm_mlx.{_HOMES[name]}"), name)
+__getattr__ = resolver(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -8,12 +8,12 @@ import pytest
 
 import fastvlm_mlx.train
 from fastvlm_mlx.adapters.files import read_adapter
+from fastvlm_mlx.evaluation.scoring import Score, score
 from fastvlm_mlx.fastvlm import load
 from fastvlm_mlx.processing.image_options import ImageOptions
 from fastvlm_mlx.train.answers import ask, gray_features, questions
 from fastvlm_mlx.train.data.read import read_samples
 from fastvlm_mlx.train.options import TrainOptions
-from fastvlm_mlx.train.scoring import Score, score
 from fastvlm_mlx.train.training_set import prepare
 from tests.support.paths import EXAMPLES
 

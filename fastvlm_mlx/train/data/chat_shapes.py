@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fastvlm_mlx.data.faults import BadRow
+from fastvlm_mlx.data.image_reference import ImageFinder
 from fastvlm_mlx.train.data.conversation import MARK, Message, make_sample, role_of
-from fastvlm_mlx.train.data.faults import BadRow
 from fastvlm_mlx.train.data.flat import IMAGES
-from fastvlm_mlx.train.data.image_reference import ImageFinder
 from fastvlm_mlx.train.data.samples import Image, Sample
 
 _TEXTS = ("text", "input_text", "output_text")

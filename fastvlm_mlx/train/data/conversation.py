@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastvlm_mlx.train.data.faults import BadRow
-from fastvlm_mlx.train.data.located import is_text
+from fastvlm_mlx.data.faults import BadRow
+from fastvlm_mlx.data.located import is_text
 from fastvlm_mlx.train.data.samples import Image, Sample
 
 MARK = "<image>"  # LLaVA's, in a question: here an image of the row is shown

@@ -4,15 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from fastvlm_mlx.data.column_names import ANSWERS, IMAGES, QUESTIONS, first_value
+from fastvlm_mlx.data.faults import BadRow
+from fastvlm_mlx.data.image_reference import ImageFinder
 from fastvlm_mlx.train.data.conversation import Message, make_sample
-from fastvlm_mlx.train.data.faults import BadRow
-from fastvlm_mlx.train.data.image_reference import ImageFinder
 from fastvlm_mlx.train.data.samples import Sample
-
-# What the parts of a row are called; the first ones are in messages.
-IMAGES = ("image", "file", "file_name", "filename", "path", "image_path", "images")
-ANSWERS = ("answer", "caption", "text", "response", "output", "completion")
-QUESTIONS = ("question", "prompt", "instruction", "query")
 
 
 class FailedCaption(Exception):
@@ -38,15 +34,15 @@ def flat_sample(
         BadRow: it has no answer, its image is not there, or, in a `table`, not named.
         FailedCaption: its caption failed.
     """
-    answer = _first(values, ANSWERS)
+    answer = first_value(values, ANSWERS)
     if answer in (None, "") and values.get("error"):
         raise FailedCaption
     if not any(name in values for name in ANSWERS):
         raise BadRow("no answer")
-    named = _first(values, IMAGES)
+    named = first_value(values, IMAGES)
     if table and not str(named or "").strip():
         raise BadRow("no image is named")
-    asked = _first(values, QUESTIONS)
+    asked = first_value(values, QUESTIONS)
     if not isinstance(asked, str | None):
         raise BadRow("its question is no text")
     system = values.get("system") or None
@@ -63,9 +59,3 @@ def flat_sample(
     return make_sample(
         messages, finder.find_all(named), question, marks_in_answers=True
     )
-
-
-def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    """The value of the first of `names` that the row has one for."""
-    found = (values[name] for name in names if name in values)
-    return next((value for value in found if value not in (None, "", [])), None)

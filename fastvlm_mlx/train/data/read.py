@@ -5,23 +5,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fastvlm_mlx.data import folder
+from fastvlm_mlx.data.csv_rows import csv_rows
+from fastvlm_mlx.data.faults import BadRow, Faults
+from fastvlm_mlx.data.image_identity import identities
+from fastvlm_mlx.data.image_reference import ImageFinder
+from fastvlm_mlx.data.json_rows import json_rows
+from fastvlm_mlx.data.located import Located, is_text, read_bytes
 from fastvlm_mlx.errors import DataError
 from fastvlm_mlx.files.user_path import expand_user
-from fastvlm_mlx.train.data import folder
 from fastvlm_mlx.train.data.chat_shapes import llava_sample, openai_sample
 from fastvlm_mlx.train.data.conversation import EmptyAnswer
-from fastvlm_mlx.train.data.csv_rows import csv_rows
-from fastvlm_mlx.train.data.faults import BadRow, Faults
 from fastvlm_mlx.train.data.flat import (
     FailedCaption,
     flat_sample,
     is_cut_off,
     is_flat,
 )
-from fastvlm_mlx.train.data.image_identity import identities
-from fastvlm_mlx.train.data.image_reference import ImageFinder
-from fastvlm_mlx.train.data.json_rows import json_rows
-from fastvlm_mlx.train.data.located import Located, is_text, read_bytes
 from fastvlm_mlx.train.data.report import DataReport, count
 from fastvlm_mlx.train.data.samples import Image, Sample
 

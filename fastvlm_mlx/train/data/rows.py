@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastvlm_mlx.data.faults import Faults
 from fastvlm_mlx.errors import ImageError
 from fastvlm_mlx.processing.chat_template import (
     ImagePlaceholder,
@@ -20,7 +21,6 @@ from fastvlm_mlx.processing.chat_template import (
     end_token,
 )
 from fastvlm_mlx.processing.tokenizer import Tokenizer
-from fastvlm_mlx.train.data.faults import Faults
 from fastvlm_mlx.train.data.samples import Image, Sample
 
 

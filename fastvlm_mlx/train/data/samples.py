@@ -1,12 +1,9 @@
 """Sample: images, and the questions and answers about them."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from fastvlm_mlx.data.image_reference import Image
 from fastvlm_mlx.errors import DataError
-
-# What `open_image` opens: a file, an http(s) address, or the bytes of an image file.
-Image = Path | str | bytes
 
 
 @dataclass(frozen=True)
@@ -53,10 +50,3 @@ class Sample:
     def answers(self) -> tuple[str, ...]:
         """The answers alone, in order."""
         return tuple(answer for _, answer in self.turns)
-
-
-def file_of(image: Image) -> Path | None:
-    """The file of an image that is one; None for an address, and for bytes."""
-    if isinstance(image, bytes) or (isinstance(image, str) and "://" in image[:16]):
-        return None
-    return Path(image)

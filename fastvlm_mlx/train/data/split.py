@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastvlm_mlx.data.image_identity import identities
 from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.train.data.image_identity import identities
 from fastvlm_mlx.train.data.samples import Sample
 
 LEAST = 8  # held out, where there are enough

@@ -10,8 +10,8 @@ from fastvlm_mlx.app import charts
 from fastvlm_mlx.app.train import curves, report
 from fastvlm_mlx.app.train.progress import Narrator
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.evaluation.scoring import Score, score
 from fastvlm_mlx.train.events import EpochEnded, Started, Stepped
-from fastvlm_mlx.train.scoring import Score, score
 
 RIGHT = ["MALI", "ITALY"] * 10
 

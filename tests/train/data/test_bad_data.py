@@ -268,8 +268,8 @@ def test_paths(folder: Path):
 
 
 def test_too_large_files(folder: Path, monkeypatch):
-    monkeypatch.setattr("fastvlm_mlx.train.data.located.LARGEST", 1000)
-    monkeypatch.setattr("fastvlm_mlx.train.data.located.LARGEST_STREAM", 2000)
+    monkeypatch.setattr("fastvlm_mlx.data.located.LARGEST", 1000)
+    monkeypatch.setattr("fastvlm_mlx.data.located.LARGEST_STREAM", 2000)
     (folder / "x.jsonl").write_text(GOOD * 100)
     assert "x.jsonl: more than 1.0 kB; split it" in refused(folder / "x.jsonl")
     assert "/dev/zero: more than 2.0 kB; split it" in refused(Path("/dev/zero"))

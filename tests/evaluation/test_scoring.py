@@ -1,11 +1,11 @@
-"""Scores of answers (`fastvlm_mlx/train/scoring.py`)."""
+"""Scores of answers (`fastvlm_mlx/evaluation/scoring.py`)."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
 from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.train.scoring import (
+from fastvlm_mlx.evaluation.scoring import (
     by_chance,
     chance,
     edit_distance,

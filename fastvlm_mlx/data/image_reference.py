@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from fastvlm_mlx.data.faults import BadRow
 from fastvlm_mlx.files.user_path import expand_user
 from fastvlm_mlx.processing.image_source import name_of
-from fastvlm_mlx.train.data.faults import BadRow
-from fastvlm_mlx.train.data.samples import Image
+
+# What `open_image` opens: a file, an http(s) address, or the bytes of an image file.
+Image = Path | str | bytes
 
 _DATA_URL = re.compile(r"data:[^,]*;\s*base64\s*,", re.IGNORECASE)
 
@@ -81,6 +83,13 @@ class ImageFinder:
             reason = str(getattr(error, "strerror", None) or error).lower()
             raise BadRow(f"{name_of(name)}: {reason}") from None
         raise BadRow(f"{name_of(name)}: no such file")
+
+
+def file_of(image: Image) -> Path | None:
+    """The file of an image that is one; None for an address, and for bytes."""
+    if isinstance(image, bytes) or (isinstance(image, str) and "://" in image[:16]):
+        return None
+    return Path(image)
 
 
 def _is_list(value: Any) -> bool:

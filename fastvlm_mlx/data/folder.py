@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastvlm_mlx.data.faults import SHOWN
 from fastvlm_mlx.errors import DataError
 from fastvlm_mlx.processing.image_source import name_of
 from fastvlm_mlx.processing.image_suffixes import foreign_suffixes, opened_suffixes
-from fastvlm_mlx.train.data.faults import SHOWN
 
 DATA_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 

@@ -5,9 +5,9 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+from fastvlm_mlx.data.column_names import ANSWERS, IMAGES
+from fastvlm_mlx.data.located import Located, is_text
 from fastvlm_mlx.errors import DataError
-from fastvlm_mlx.train.data.flat import ANSWERS, IMAGES
-from fastvlm_mlx.train.data.located import Located, is_text
 
 _DELIMITERS = (",", ";", "\t")  # spreadsheets write ";" where "," is a decimal point
 

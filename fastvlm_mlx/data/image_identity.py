@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 
-from fastvlm_mlx.train.data.samples import Image, file_of
+from fastvlm_mlx.data.image_reference import Image, file_of
 
 _CHUNK = 1 << 20
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from fastvlm_mlx.train.data.located import Located
+from fastvlm_mlx.data.located import Located
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
