@@ -45,8 +45,8 @@ _REFUSED = {
     "alora_invocation_tokens": None,
     "use_qalora": None,
 }
-# With any other, such as PiSSA's, the weights of the base change as well.
-_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "lora_ga")
+# With any other, such as PiSSA and LoRA-GA, the weights of the base change as well.
+_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 
 
 def is_peft(config: Mapping[str, Any]) -> bool:

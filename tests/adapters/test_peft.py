@@ -105,6 +105,7 @@ def test_rank_stabilized_lora_has_another_scale():
         ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
         ({"lora_bias": True}, "lora_bias is True"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which changes"),
+        ({"init_lora_weights": "lora_ga"}, "init_lora_weights is 'lora_ga', which"),
         ({"r": "8"}, "r is '8' and lora_alpha 8, where numbers are needed"),
         ({"lora_alpha": None}, "r is 4 and lora_alpha None"),
     ],
