@@ -34,7 +34,9 @@ y'all'dve y'all'd've, youd you'd, youd've you'd've, you'dve you'd've, youll
 you'll, youre you're, youve you've
 """
 
-CONTRACTIONS = dict(pair.split() for pair in _CONTRACTIONS.split(","))
+_PAIRS = (pair.split() for pair in _CONTRACTIONS.split(","))
+
+CONTRACTIONS: dict[str, str] = {written: meant for written, meant in _PAIRS}
 
 _NUMBERS = "zero one two three four five six seven eight nine ten"
 
