@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 from PIL import Image
 
 Row = dict[str, Any]
@@ -270,9 +272,6 @@ def seedbench(root: Path, **more: Any) -> Path:
 
 
 def parquet(path: Path, rows: Sequence[Mapping[str, Any]], group: int = 1000) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pyarrow.Table.from_pylist([dict(row) for row in rows])
     pyarrow.parquet.write_table(table, path, row_group_size=group)

@@ -13,8 +13,6 @@ from fastvlm_mlx.evaluation.metrics import METRICS
 from fastvlm_mlx.evaluation.question import OPTION_LETTER, SHORT_ANSWER, prompt_of
 from tests.support import benchmark_sets as sets
 
-pytest.importorskip("pyarrow")
-
 
 def refusal(path: Path, **options: Any) -> str:
     with pytest.raises(DataError) as caught:
