@@ -402,7 +402,8 @@ class Table:
 OPEN = (
     "{}|{}.|The answer is {}|So the result is {}.|x = {}|= {}|It could be {} or 7|"
     "Therefore, {}\nfinal {}|The total is 3. Thus the answer is {} dollars|${}|{}%|"
-    "First 12,345 then 1.5e3 so {}|about {} m|is|.|"
+    "First 12,345 then 1.5e3 so {}|about {} m|is|.|x = {}\nthat is all|"
+    "a = 5\nb = {}|so\n{}\nis: 3|{} = y\nfinal 9|it is ,\nthus {}|"
 ).split("|")
 
 

@@ -17,6 +17,11 @@ def test_names_are_those_of_the_metrics(name: str):
     assert METRICS[name].label
 
 
+def test_marks_between_0_and_1():
+    between = {name for name, metric in METRICS.items() if not metric.binary}
+    assert between == {"text", "fields", "vqa", "anls"}
+
+
 def test_exact_match_with_any_accepted_answer():
     assert marked("exact", ["cat", "kitten"], " kitten\n") == 1
     assert marked("exact", ["cat"], "Cat") == 0
@@ -33,6 +38,9 @@ def test_fields():
     assert marked("fields", ['{"a": 1, "b": {"c": "x"}}'], '{"a": 1.0, "b": 2}') == 0.5
     assert marked("fields", ['{"a": 1}', '{"a": 2}'], '{"a": 2}') == 1
     assert marked("fields", ['{"a": 1}'], "none") == 0
+    # The order of the fields of an object does not count, that of a list does.
+    assert marked("fields", ['{"a": [{"b": 1, "c": 2}]}'], '{"a": [{"c": 2, "b": 1}]}')
+    assert not marked("fields", ['{"a": [1, 2]}'], '{"a": [2, 1]}')
 
 
 def test_one_annotator_is_no_vote():
