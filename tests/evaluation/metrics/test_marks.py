@@ -3,6 +3,7 @@
 import pytest
 
 from fastvlm_mlx.evaluation.metrics import METRICS
+from fastvlm_mlx.evaluation.metrics.text import quality
 from fastvlm_mlx.evaluation.question import Question
 
 
@@ -32,6 +33,7 @@ def test_text_is_marked_against_the_nearest():
     assert marked("text", ["abcd", "abce"], "abcx") == 0.75
     assert marked("text", ["ab"], "much longer") == 0
     assert marked("text", ["x", "abcd"], " abcd ") == 1
+    assert quality("", "x") == 0
 
 
 def test_fields():
