@@ -146,6 +146,13 @@ def test_images_as_files(tmp_path: Path):
     assert "Mine.tsv:2: 2.png: no such file" in refusal(path)
 
 
+def test_a_long_path_is_no_base64(tmp_path: Path):
+    name = f"{'long' * 20}.png"
+    sets.put_image(tmp_path / name)
+    path = table(tmp_path / "Mine.tsv", {"image": name})
+    assert read_benchmark(path).questions[0].images == (tmp_path / name,)
+
+
 def test_what_is_left_out(tmp_path: Path):
     path = table(
         tmp_path / "Mine.tsv", {"answer": ""}, {"image": ""}, {}, {"answer": ""}
