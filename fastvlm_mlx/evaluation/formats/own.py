@@ -21,9 +21,9 @@ from fastvlm_mlx.data.faults import BadRow
 from fastvlm_mlx.data.folder import DATA_SUFFIXES
 from fastvlm_mlx.data.json_rows import json_rows
 from fastvlm_mlx.data.located import Located, read_bytes
-from fastvlm_mlx.errors import DataError
 from fastvlm_mlx.evaluation.formats.format import Format
 from fastvlm_mlx.evaluation.formats.gathering import Gathering, image_folders
+from fastvlm_mlx.evaluation.formats.json_file import only
 from fastvlm_mlx.evaluation.question import OPTION_LETTER, Benchmark
 from fastvlm_mlx.evaluation.scoring import kind_of
 
@@ -44,13 +44,7 @@ def read(files: Sequence[Path], image_folder: Path | None) -> Benchmark:
     Raises:
         DataError: several files, or bad rows.
     """
-    if len(files) > 1:
-        names = ", ".join(file.name for file in files[:4])
-        raise DataError(
-            f"{files[0].parent}: holds several data files ({names}); name one, such as"
-            f" {files[0]}"
-        )
-    (path,) = files
+    path = only(files)
     data = read_bytes(path)
     gathering = Gathering(path, [*image_folders(path, image_folder), Path()])
     if (by_image := _by_image(data)) is not None:

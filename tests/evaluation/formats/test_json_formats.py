@@ -114,6 +114,16 @@ def test_gqa(tmp_path: Path):
     assert first.images == (tmp_path / "images" / "n161313.jpg",)
 
 
+def test_gqa_without_answers(tmp_path: Path):
+    path = sets.gqa(tmp_path) / "questions1.2" / "val_balanced_questions.json"
+    document = json.loads(path.read_text())
+    del document["201307251"]["answer"]  # the first of two
+    path.write_text(json.dumps(document))
+    found = read_benchmark(path)
+    assert (found.label, len(found.questions)) == ("GQA val balanced", 1)
+    assert found.notes == ("1 question is left out: no answer is published for it",)
+
+
 def test_pope(tmp_path: Path):
     found = read_benchmark(sets.pope(tmp_path))
     assert (found.name, found.metric, found.suffix) == ("pope", "yes_no", SHORT_ANSWER)
@@ -163,6 +173,14 @@ def test_seedbench(tmp_path: Path):
     assert first.images == (tmp_path / "SEED-Bench-image" / "1454426_2591111986",)
 
 
+def test_seedbench_goes_on_after_a_video(tmp_path: Path):
+    path = sets.seedbench(tmp_path) / "SEED-Bench.json"
+    document = json.loads(path.read_text())
+    document["questions"].reverse()
+    path.write_text(json.dumps(document))
+    assert [q.id for q in read_benchmark(path).questions] == ["101670", "101669"]
+
+
 def test_seedbench_2_has_several_images(tmp_path: Path):
     names = ["task17/1.png", "task17/2.png"]
     sets.seedbench(tmp_path, data_type="Multiple Images", data_id=names)
@@ -204,6 +222,13 @@ def test_missing_images(tmp_path: Path, name: str):
         assert "folder with --image-folder" in message
 
 
+def test_images_above_the_data_file(tmp_path: Path):
+    sets.textvqa(tmp_path / "a" / "b" / "c")
+    (tmp_path / "a" / "b" / "c" / "train_images").rename(tmp_path / "train_images")
+    (first, _) = read_benchmark(tmp_path).questions
+    assert first.images[0] == tmp_path / "train_images" / "003a8ae2ef43b901.jpg"
+
+
 def test_images_of_another_folder(tmp_path: Path):
     sets.textvqa(tmp_path / "a")
     elsewhere = tmp_path / "b"
@@ -237,7 +262,8 @@ def test_bad_questions(
 
 
 BROKEN = {
-    '{"data": [': "TextVQA_0.5.1_val.json:1: not JSON (",
+    '{"data": [': "TextVQA_0.5.1_val.json:1: not JSON (expecting value); download",
+    "[" * 100_000: "TextVQA_0.5.1_val.json:1: not JSON (recursionerror); download",
     '{"data": {}}': 'no list under "data"; download the file again',
     "[]": 'no list under "data"; download the file again',
     '{"data": [1]}': "question 1 is no object; download the file again",
