@@ -27,7 +27,7 @@ from fastvlm_mlx.evaluation.formats.json_file import only
 from fastvlm_mlx.evaluation.question import OPTION_LETTER, Benchmark
 from fastvlm_mlx.evaluation.scoring import kind_of
 
-_PICTURES = ("images", *IMAGES)
+_IMAGES = ("images", *IMAGES)
 _RIGHT = ("answers", *ANSWERS)
 _CATEGORIES = ("category", "kind", "type")
 _IDS = ("id", "question_id", "index")
@@ -72,7 +72,7 @@ def _finish(gathering: Gathering, *, short: bool) -> Benchmark:
 
 def _rows(path: Path, data: bytes) -> Sequence[Located]:
     if path.suffix.lower() in (".csv", ".tsv"):
-        needed = (_PICTURES, QUESTIONS, _RIGHT)
+        needed = (_IMAGES, QUESTIONS, _RIGHT)
         return csv_rows(path, data, needed, "image,question,answer")
     return list(json_rows(data))
 
@@ -87,7 +87,7 @@ def _add(row: Located, origin: str, gathering: Gathering) -> None:
         answers = _split(first_value(values, _RIGHT))
         gathering.add(
             str(row.line) if (own_id := first_value(values, _IDS)) is None else own_id,
-            _named(first_value(values, _PICTURES)),
+            _named(first_value(values, _IMAGES)),
             first_value(values, QUESTIONS),
             [_letter(answer, choices) for answer in answers] if choices else answers,
             origin=origin,

@@ -11,7 +11,7 @@ from fastvlm_mlx.errors import DataError, ImageError
 from fastvlm_mlx.evaluation.formats.read import read_benchmark
 from fastvlm_mlx.evaluation.metrics import METRICS
 from fastvlm_mlx.evaluation.question import OPTION_LETTER, SHORT_ANSWER, prompt_of
-from tests.support import benchmark_sets as sets
+from tests.support import benchmark_tables as sets
 
 
 def refusal(path: Path, **options: Any) -> str:
