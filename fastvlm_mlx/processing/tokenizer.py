@@ -78,6 +78,10 @@ class Tokenizer:
         """The id of one token by its exact name, control tokens included."""
         return self._tokenizer.token_to_id(token)
 
+    def name(self, id: int) -> str:
+        """The exact name of one id, "" beyond the vocabulary; see `id`."""
+        return self._tokenizer.id_to_token(id) or ""
+
     def __len__(self) -> int:
         """The number of tokens; a model's vocabulary may be padded beyond it."""
         return self._tokenizer.get_vocab_size()
