@@ -29,6 +29,7 @@ def stream_answer(
     images: Sequence[ImageSource],
     sampling: Sampling,
     *,
+    context_size: int,
     image_options: ImageOptions,
     started: float,
     detailed: bool,
@@ -53,7 +54,7 @@ def stream_answer(
     shown_images = [*state.waiting, *joining]
     prefixes, used = model.feature_cache, length(state.pieces)
     pieces = state.with_question(question, shown_images)
-    left = answer_room(pieces, used, model.config.context_size)
+    left = answer_room(pieces, used, context_size)
 
     before = time.perf_counter()
     features = [image.features(model) for image in shown_images]

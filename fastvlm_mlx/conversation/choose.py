@@ -61,6 +61,7 @@ def choose_answer(
     images: Sequence[ImageSource],
     choices: Sequence[str],
     *,
+    context_size: int,
     image_options: ImageOptions,
     normalize: bool = False,
 ) -> Choice:
@@ -79,7 +80,7 @@ def choose_answer(
     joining = [*state.waiting, *(attach(model, one, image_options) for one in images)]
     used = length(state.pieces)
     pieces = state.with_question(question, joining)
-    room = answer_room(pieces, used, model.config.context_size)
+    room = answer_room(pieces, used, context_size)
     longest = max(range(len(ids)), key=lambda at: len(ids[at]))
     if len(ids[longest]) > room:
         raise ContextError(

@@ -220,6 +220,7 @@ class Conversation:
             prompt,
             as_list(images),
             sampling,
+            context_size=self.context_size,
             image_options=self.image_options,
             started=started,
             constraint=constraint,
@@ -250,6 +251,7 @@ class Conversation:
             prompt,
             as_list(images),
             choices,
+            context_size=self.context_size,
             image_options=self.image_options,
             normalize=normalize,
         )
