@@ -8,7 +8,7 @@ not the beginning of "caterpillar".
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 MAX_CHOICES = 1000
 # Choices that are scored together, and the bytes of their copies of the prompt's cache.
 _ROWS, _COPIES = 16, 256 << 20
+# Places that are multiplied with the vocabulary together.
+_PLACES = 64
+_END = -1  # in place of an id: any token that ends an answer
 
 
 @dataclass(frozen=True)
@@ -195,18 +198,44 @@ def _score(
     states = language.hidden(
         model.language_model, model.embed_tokens(mx.array(ids)), copies
     )
+    # Only the places that count are multiplied with the vocabulary: those of ids that
+    # another follows, or the end.
+    places = [(row, at) for row, tokens in enumerate(rows) for at in range(len(tokens))]
+    following = [[*tokens[1:], _END] for tokens in rows]
+    states = states[tuple(mx.array(each) for each in zip(*places, strict=True))]
+    targets = mx.array([following[row][at] for row, at in places])
+    parts = [_likelihoods(model, first, mx.array([tokens[0] for tokens in rows]))]
+    parts += [
+        _likelihoods(
+            model,
+            language.head(model.language_model, states[at : at + _PLACES]),
+            targets[at : at + _PLACES],
+        )
+        for at in range(0, len(places), _PLACES)
+    ]
+    values = np.concatenate(parts)
+    scores = values[:count].copy()
+    np.add.at(scores, [row for row, _ in places], values[count:])
+    return scores.tolist()
+
+
+def _likelihoods(
+    model: "FastVLMModel", logits: mx.array, targets: mx.array
+) -> np.ndarray:
+    """The log-probability of each target, or of an end where it is `_END`.
+
+    Shapes:
+        logits: (N, vocab), or (1, vocab) for all; targets: (N,); returns (N,)
+    """
+    logits = logits.astype(mx.float32)
+    total = mx.logsumexp(logits, axis=-1)
+    # Any of the stop tokens ends an answer.
     ends = mx.array(sorted(model.tokenizer.stop_ids))
-    scores: list[float] = []
-    for row, tokens in enumerate(rows):
-        # Only the positions that count are multiplied with the vocabulary.
-        after = language.head(model.language_model, states[row, : len(tokens)])
-        logits = mx.concatenate([first, after]).astype(mx.float32)
-        logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-        said = logprobs[mx.arange(len(tokens)), mx.array(tokens)].sum()
-        # Any of the stop tokens ends an answer.
-        end = mx.logsumexp(logprobs[-1, ends])
-        scores.append(cast(float, (said + end).item()))
-    return scores
+    end = mx.logsumexp(logits[:, ends], axis=-1)
+    rows = mx.arange(len(targets)) if len(logits) > 1 else mx.zeros_like(targets)
+    said = logits[rows, mx.maximum(targets, 0)]
+    found = mx.where(targets == _END, end[rows], said) - total[rows]
+    return np.array(found, np.float64)
 
 
 def _softmax(scores: Sequence[float]) -> tuple[float, ...]:

@@ -221,6 +221,17 @@ def test_tokens_of_equal_probability(model):
         assert entry.logprob == pytest.approx(-np.log(1600), abs=1e-5)
 
 
+def test_nothing_is_computed_unless_asked(model, monkeypatch):
+    def unwanted(*_: Any, **__: Any) -> mx.array:
+        raise AssertionError("computed in vain")
+
+    for name in ("logsumexp", "argpartition"):
+        monkeypatch.setattr(mx, name, unwanted)
+    assert answer(model, [10, 20, 30], top=None)
+    with pytest.raises(AssertionError, match="in vain"):
+        answer(model, [10, 20, 30], top=0)
+
+
 def test_none_of_the_likeliest(model):
     entries = listed(answer(model, [10, 20, 30], top=0))
     assert len(entries) == 12 and {entry.top for entry in entries} == {()}
