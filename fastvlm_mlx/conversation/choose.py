@@ -99,8 +99,7 @@ def choose_answer(
         mx.eval(logits)
         if is_first:
             save_prefix(model.feature_cache, pieces, state.cache)
-        size = sum(layer.nbytes for layer in state.cache)
-        rows = min(max(_COPIES // size, 1), _ROWS)
+        rows = _rows_at_once(state.cache, len(ids[longest]))
         logprobs = [
             logprob
             for at in range(0, len(ids), rows)
@@ -172,6 +171,14 @@ def _encode(tokenizer: "Tokenizer", texts: Sequence[str]) -> list[list[int]]:
             )
         ids.append(tokens)
     return ids
+
+
+def _rows_at_once(cache: KVCache, longest: int) -> int:
+    """How many choices of `longest` tokens are scored together after a prompt."""
+    prompt = decode.cache_length(cache)
+    # `nbytes` counts room that is not used yet; a little less is copied.
+    each = sum(layer.nbytes for layer in cache) * (prompt + longest) // prompt
+    return min(max(_COPIES // each, 1), _ROWS)
 
 
 def _score(

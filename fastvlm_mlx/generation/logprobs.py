@@ -76,6 +76,7 @@ class LogprobRecorder:
         self._top = top
         is_free = all(constraint is None for constraint in constraints)
         self._constraints = () if is_free else constraints
+        self._first = True  # the next step that is read
         # The decode loop chooses one step ahead of what is read.
         self._steps: deque[tuple[mx.array, ...]] = deque()
 
@@ -94,7 +95,7 @@ class LogprobRecorder:
         ids, values, top_ids, top_values = (
             array.tolist() for array in self._steps.popleft()
         )
-        return [
+        entries = [
             self._with_top(*row)
             for row in zip(
                 cast(list[int], ids),
@@ -104,6 +105,8 @@ class LogprobRecorder:
                 strict=True,
             )
         ]
+        self._first = False
+        return entries
 
     def keep_rows(self, rows: list[int]):
         """Drops the other rows from the steps that come next."""
@@ -153,7 +156,7 @@ class LogprobRecorder:
     def _entry(
         self, token: int, value: float, top: tuple[TokenLogprob, ...] = ()
     ) -> TokenLogprob:
-        utf8 = self._tokenizer.token_bytes(token)
+        utf8 = self._tokenizer.token_bytes(token, first=self._first)
         if utf8:
             text = utf8.decode("utf-8", "replace")
         else:

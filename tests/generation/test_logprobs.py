@@ -12,7 +12,7 @@ from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.generation.batch import batch_generate
 from fastvlm_mlx.generation.constrained import JSONConstraint
-from fastvlm_mlx.generation.logprobs import TokenLogprob
+from fastvlm_mlx.generation.logprobs import LogprobRecorder, TokenLogprob
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.generation.stream import Chunk, stream_generate
 from fastvlm_mlx.model import language
@@ -230,6 +230,18 @@ def test_nothing_is_computed_unless_asked(model, monkeypatch):
     assert answer(model, [10, 20, 30], top=None)
     with pytest.raises(AssertionError, match="in vain"):
         answer(model, [10, 20, 30], top=0)
+
+
+def test_sentencepieces_first_space_is_no_part_of_the_text(vicuna):
+    ids = vicuna.encode("cat dog")
+    assert vicuna.token_bytes(ids[0]).startswith(b" ")
+    recorder, waiting = LogprobRecorder(vicuna, 1), iter(ids)
+    choose = recorder.watch(lambda logits: mx.array([next(waiting)]))
+    for token in ids:
+        choose((mx.arange(len(vicuna)) == token)[None] * 9.0)
+    entries = [recorder.pop()[0] for _ in ids]
+    assert b"".join(entry.utf8 or b"" for entry in entries) == b"cat dog"
+    assert [entry.top[0].utf8 for entry in entries] == [e.utf8 for e in entries]
 
 
 def test_none_of_the_likeliest(model):
