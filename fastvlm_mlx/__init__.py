@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation.attachment import Attachment
     from fastvlm_mlx.conversation.batch import batch_generate
+    from fastvlm_mlx.conversation.choose import Choice
     from fastvlm_mlx.conversation.conversation import Conversation
     from fastvlm_mlx.conversation.history import Turn
     from fastvlm_mlx.errors import (
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
         OptionError,
         TrainingError,
     )
-    from fastvlm_mlx.fastvlm import FastVLM, generate, load, stream_generate
+    from fastvlm_mlx.fastvlm import FastVLM, load
+    from fastvlm_mlx.functions import generate, stream_generate
+    from fastvlm_mlx.generation.logprobs import TokenLogprob
     from fastvlm_mlx.generation.sampling import Sampling
     from fastvlm_mlx.generation.stream import Chunk, Timings
     from fastvlm_mlx.model.vlm import FastVLMModel
@@ -40,6 +43,7 @@ _HOMES = {
     "AdapterError": "errors",
     "Attachment": "conversation.attachment",
     "CheckpointError": "errors",
+    "Choice": "conversation.choose",
     "Chunk": "generation.stream",
     "ContextError": "errors",
     "Conversation": "conversation.conversation",
@@ -52,19 +56,21 @@ _HOMES = {
     "ImageOptions": "processing.image_options",
     "OptionError": "errors",
     "Sampling": "generation.sampling",
+    "TokenLogprob": "generation.logprobs",
     "Timings": "generation.stream",
     "TrainingError": "errors",
     "Turn": "conversation.history",
     "batch_generate": "conversation.batch",
-    "generate": "fastvlm",
+    "generate": "functions",
     "load": "fastvlm",
-    "stream_generate": "fastvlm",
+    "stream_generate": "functions",
 }
 
 __all__ = [
     "AdapterError",
     "Attachment",
     "CheckpointError",
+    "Choice",
     "Chunk",
     "ContextError",
     "Conversation",
@@ -78,6 +84,7 @@ __all__ = [
     "OptionError",
     "Sampling",
     "Timings",
+    "TokenLogprob",
     "TrainingError",
     "Turn",
     "__version__",
