@@ -9,7 +9,6 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
 
 from fastvlm_mlx.conversation import transcript
 from fastvlm_mlx.conversation.answer import answer_room, end_answer, stream_answer
@@ -23,14 +22,11 @@ from fastvlm_mlx.conversation.attachment import (
 from fastvlm_mlx.conversation.choose import Choice, choose_answer
 from fastvlm_mlx.conversation.history import History, Turn
 from fastvlm_mlx.conversation.transcript import Transcript
-from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.generation.logprobs import check_top_logprobs
 from fastvlm_mlx.generation.sampling import Constraint, Sampling
 from fastvlm_mlx.generation.stream import Chunk
+from fastvlm_mlx.model.vlm import FastVLMModel, encoder_alone
 from fastvlm_mlx.processing.image_options import ImageOptions
-
-if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLMModel
 
 
 class Conversation:
@@ -52,7 +48,7 @@ class Conversation:
 
     def __init__(
         self,
-        model: "FastVLMModel",
+        model: FastVLMModel,
         images: ImageSources = (),
         *,
         system: str | None = None,
@@ -61,10 +57,7 @@ class Conversation:
         tiles: tuple[int, int] | None = None,
     ):
         if model.language_model is None:
-            raise CheckpointError(
-                "this checkpoint is an encoder alone and cannot chat;"
-                " give a whole FastVLM checkpoint"
-            )
+            raise encoder_alone()
         self.model = model
         self.system = system
         self.image_options = ImageOptions.of(model.config, fit, resolution, tiles)
@@ -258,8 +251,7 @@ class Conversation:
 
     def _settle(self):
         """Ends an answer that is still open, keeping what was shown of it."""
-        stream = self._stream() if self._stream else None
-        if stream is not None:
+        if self._stream and (stream := self._stream()) is not None:
             end_answer(stream)
         self._stream = None
 
@@ -272,7 +264,7 @@ class Conversation:
             FastVLMError: `path` cannot be written.
         """
         self._settle()
-        saved = Transcript(
+        whole = Transcript(
             model=str(self.model.config.source.get("name", "")),
             system=self.system,
             image_options=self.image_options,
@@ -280,10 +272,10 @@ class Conversation:
             opening=tuple(self._opening),
             waiting=tuple(self.state.waiting),
         )
-        transcript.write(path, saved)
+        transcript.write(path, whole)
 
     @classmethod
-    def load(cls, model: "FastVLMModel", path: str | Path) -> "Conversation":
+    def load(cls, model: FastVLMModel, path: str | Path) -> "Conversation":
         """The conversation that `save` wrote, to be continued with `model`.
 
         With the same model it goes on as if it had never stopped. Its images are

@@ -23,13 +23,13 @@ from tests.support.serving import RunningServer, running  # noqa: E402
 from tests.support.small_adapters import make_adapter  # noqa: E402
 
 ASKED = "Say something."
+MESSAGES = [{"role": "user", "content": ASKED}]
 CLOSE = 1e-4
 
 
 @pytest.fixture
 def gpt(server: RunningServer) -> Iterator[Any]:
-    url = f"{server.url}/v1"
-    with openai.OpenAI(base_url=url, api_key="unused", max_retries=0) as client:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused") as client:
         yield client.chat.completions
 
 
@@ -41,14 +41,12 @@ def llama(server: RunningServer) -> Iterator[Any]:
 
 
 def question(**options: Any) -> dict[str, Any]:
-    messages = [{"role": "user", "content": ASKED}]
-    return {"model": "tiny", "messages": messages, "max_tokens": 12, **options}
+    return {"model": "tiny", "messages": MESSAGES, "max_tokens": 12, **options}
 
 
 def own(model: Any, **options: Any) -> list[TokenLogprob]:
-    options = {"max_tokens": 12, **options}
-    chunks = list(model.stream(ASKED, **options))
-    return [entry for chunk in chunks for entry in chunk.logprobs or ()]
+    chunks = model.stream(ASKED, **{"max_tokens": 12, **options})
+    return [each for chunk in chunks for each in chunk.logprobs or ()]
 
 
 def same(content: Any, wanted: list[TokenLogprob]) -> None:
@@ -68,7 +66,7 @@ def same(content: Any, wanted: list[TokenLogprob]) -> None:
     ("asked", "options"),
     [
         ({}, {}),
-        ({"temperature": 1.3, "seed": 7}, {"temperature": 1.3, "seed": 7}),
+        ({"temperature": 1.3, "seed": 7},) * 2,
         ({"temperature": 0.8, "seed": 2, "top_p": 0.5},) * 2,
         ({"extra_body": {"repetition_penalty": 1.5}}, {"repetition_penalty": 1.5}),
         ({"stop": ["e", "a"]}, {"stop": ["e", "a"]}),
@@ -295,9 +293,8 @@ def test_control_tokens_and_what_cannot_be():
 
 
 def test_the_description_of_the_server_has_them():
-    schemas = describe()["components"]["schemas"]
-    found = [name for name, each in schemas.items() if "logprobs" in each["properties"]]
+    schemas = describe()["components"]["schemas"].values()
+    found = [each["properties"] for each in schemas if "logprobs" in each["properties"]]
     assert len(found) == 3
-    for name in found:
-        most = json.dumps(schemas[name]["properties"]["top_logprobs"])
+    for most in (json.dumps(properties["top_logprobs"]) for properties in found):
         assert '"maximum": 20' in most and '"minimum": 0' in most
