@@ -4,24 +4,22 @@ While the model answers about one batch, a thread opens the images of the next.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import session, terminal
 from fastvlm_mlx.app.caption.choose_output import open_output
 from fastvlm_mlx.app.caption.find_images import find, without_caption
 from fastvlm_mlx.app.caption.output import Output
 from fastvlm_mlx.app.caption.records import Record
-from fastvlm_mlx.app.caption.writing import NoPlace
 from fastvlm_mlx.app.encoder import packages
+from fastvlm_mlx.app.lines.writing import NoPlace
 from fastvlm_mlx.errors import FastVLMError, ImageError
 from fastvlm_mlx.generation.json_schema import read_schema
+from fastvlm_mlx.processing import prefetch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -161,24 +159,7 @@ def batches(
         except (OSError, MemoryError) as error:
             return ImageError(f"{name}: {terminal.describe(error)}")
 
-    pool = ThreadPoolExecutor(1)
-    try:
-        names = iter(images)
-        waiting: deque[tuple[str, Future[Any]]] = deque()
-
-        def ask(count: int):
-            waiting.extend((n, pool.submit(attempt, n)) for n in islice(names, count))
-
-        ask(size)
-        while waiting:
-            batch = [
-                (name, future.result())
-                for name, future in [waiting.popleft() for _ in range(len(waiting))]
-            ]
-            ask(size)
-            yield batch
-    finally:
-        pool.shutdown(cancel_futures=True)
+    yield from prefetch.batches(images, attempt, size)
 
 
 def records(

@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 
 from fastvlm_mlx.app import session
-from fastvlm_mlx.app.caption import resume, run
+from fastvlm_mlx.app.caption import run
 from fastvlm_mlx.app.caption.records import JSONLines, Record
+from fastvlm_mlx.app.lines import resume
 from fastvlm_mlx.errors import FastVLMError
 
 
