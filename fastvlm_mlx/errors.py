@@ -4,7 +4,7 @@ FastVLMError
  |- AdapterError       an adapter cannot be read, written or put on this model
  |- CheckpointError    a model folder, file or archive cannot be read
  |- ContextError       a conversation no longer fits the model's context
- |- DataError          data to train on is missing, malformed or too long
+ |- DataError          data to train on or to score with is missing or malformed
  |- DownloadError      the hub did not answer or refused
  |- ImageError         an image cannot be opened or is too large
  |- OptionError        an option has a value that cannot be honoured
@@ -48,7 +48,7 @@ class ContextError(FastVLMError):
 
 
 class DataError(FastVLMError):
-    """Data to train on is missing, malformed, or does not fit the model."""
+    """Data to train on or to score with is missing, malformed, or does not fit."""
 
 
 class DownloadError(FastVLMError):

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fastvlm_mlx.data.column_names import ANSWERS, IMAGES
@@ -12,25 +12,37 @@ from fastvlm_mlx.errors import DataError
 _DELIMITERS = (",", ";", "\t")  # spreadsheets write ";" where "," is a decimal point
 
 
-def csv_rows(path: Path, data: bytes) -> list[Located]:
+def csv_rows(
+    path: Path,
+    data: bytes,
+    required: Sequence[Sequence[str]] = (IMAGES, ANSWERS),
+    example: str = "file,text or image,question,answer",
+) -> list[Located]:
     """The rows of `data` by the names of its columns, in lower case.
 
     A line may end with "\\n", "\\r\\n" or "\\r"; quoted fields may hold any of these.
 
+    Args:
+        path: the file, for messages.
+        data: what it holds.
+        required: names of which the first line must have one of each.
+        example: a first line that does, for messages.
     Raises:
-        DataError: the first line names no column for the image, or none for the answer.
+        DataError: the first line lacks a required column, or names one twice.
     """
     text = data.decode("utf-8", "surrogateescape")
     # csv's own limit, 131,072 letters, is less than a text may have.
     limit = csv.field_size_limit(max(len(text), 131_072))
     try:
-        return list(_rows(path, text))
+        return list(_rows(path, text, required, example))
     finally:
         csv.field_size_limit(limit)
 
 
-def _rows(path: Path, text: str) -> Iterator[Located]:
-    names, delimiter = _header(path, text)
+def _rows(
+    path: Path, text: str, required: Sequence[Sequence[str]], example: str
+) -> Iterator[Located]:
+    names, delimiter = _header(path, text, required, example)
     # newline="": line ends within quoted fields stay what they are.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while not next(reader):  # blank lines above the names, and the names
@@ -55,7 +67,9 @@ def _rows(path: Path, text: str) -> Iterator[Located]:
         yield Located(line, dict(zip(names, fields, strict=True)))
 
 
-def _header(path: Path, text: str) -> tuple[list[str], str]:
+def _header(
+    path: Path, text: str, required: Sequence[Sequence[str]], example: str
+) -> tuple[list[str], str]:
     """The names of the columns and what stands between them."""
     for delimiter in _DELIMITERS:
         lines = io.StringIO(text, newline="")
@@ -65,7 +79,7 @@ def _header(path: Path, text: str) -> tuple[list[str], str]:
         except (csv.Error, StopIteration):
             continue
         names = [name.strip().lower() for name in fields]
-        if set(IMAGES) & set(names) and set(ANSWERS) & set(names):
+        if all(set(one_of) & set(names) for one_of in required):
             if twice := sorted({n for n in names if n and names.count(n) > 1}):
                 raise DataError(
                     f"{path}:1: two columns are called {twice[0]}; rename one"
@@ -75,7 +89,7 @@ def _header(path: Path, text: str) -> tuple[list[str], str]:
     shown = first[:60] if is_text(first) else "not UTF-8"
     raise DataError(
         f"{path}:1: the first line ({shown}) does not name the columns; begin with a"
-        " line such as file,text or image,question,answer"
+        f" line such as {example}"
     )
 
 
