@@ -4,15 +4,16 @@ The expected answers tell how: JSON objects are scored field by field, short ans
 exact match, longer text by its character error rate (CER).
 """
 
-import json
 import math
-import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.evaluation.metrics.exact import plain
+from fastvlm_mlx.evaluation.metrics.fields import field_marks, json_object
+from fastvlm_mlx.evaluation.metrics.text import edit_distance, quality
 
 Kind = Literal["exact", "text", "fields"]
 SHORT = 40  # characters of the longest answer that is scored by exact match alone
@@ -86,7 +87,7 @@ def score(
         )
     kind = kind_of(expected) if kind is None else kind
     pairs = [
-        (_plain(right), _plain(given))
+        (plain(right), plain(given))
         for right, given in zip(expected, answers, strict=True)
     ]
     errors = [edit_distance(right, given) for right, given in pairs]
@@ -95,16 +96,13 @@ def score(
     if kind == "fields":
         qualities = []
         for right, given in pairs:
-            marks = _marks(right, given)
+            marks = field_marks(right, given)
             for name, mark in marks:
                 hits, asked = fields.get(name, (0, 0))
                 fields[name] = (hits + mark, asked + 1)
             qualities.append(sum(mark for _, mark in marks) / max(len(marks), 1))
     elif kind == "text":
-        qualities = [
-            max(0.0, 1 - wrong / max(len(right), 1))
-            for wrong, (right, _) in zip(errors, pairs, strict=True)
-        ]
+        qualities = [quality(right, given) for right, given in pairs]
     else:
         qualities = [float(right == given) for right, given in pairs]
     return Score(
@@ -119,7 +117,7 @@ def score(
 
 def kind_of(expected: Sequence[str]) -> Kind:
     """How answers like these are scored: "fields", "exact" or "text"."""
-    if all(_object(each) for each in expected):
+    if all(json_object(each) for each in expected):
         return "fields"
     short = all(len(each) <= SHORT and "\n" not in each.strip() for each in expected)
     return "exact" if short else "text"
@@ -127,7 +125,7 @@ def kind_of(expected: Sequence[str]) -> Kind:
 
 def chance(expected: Sequence[str]) -> float:
     """The share of right answers of who always gives the most frequent one."""
-    return Counter(map(_plain, expected)).most_common(1)[0][1] / len(expected)
+    return Counter(map(plain, expected)).most_common(1)[0][1] / len(expected)
 
 
 def is_better(before: Score, after: Score) -> bool:
@@ -146,63 +144,3 @@ def by_chance(before: Score, after: Score) -> float:
     changed = won + lost
     tail = sum(math.comb(changed, k) for k in range(min(won, lost) + 1)) / 2**changed
     return min(1.0, 2 * tail)
-
-
-def edit_distance(right: str, given: str) -> int:
-    """Characters to insert, delete or replace (Levenshtein's distance).
-
-    Hyyro's bit-parallel form of it: a column of the usual table is two whole numbers,
-    so that pages of text take milliseconds.
-    """
-    if not right:
-        return len(given)
-    last, full = 1 << (len(right) - 1), (1 << len(right)) - 1
-    places: dict[str, int] = {}
-    for index, character in enumerate(right):
-        places[character] = places.get(character, 0) | 1 << index
-    # Bit i: the table's cell i + 1 is one more (`up`), or one less, than cell i.
-    up, down, distance = full, 0, len(right)
-    for character in given:
-        equal = places.get(character, 0)
-        diagonal = (((equal & up) + up) ^ up) | equal | down
-        right_up = down | ~(diagonal | up)
-        right_down = up & diagonal
-        distance += bool(right_up & last) - bool(right_down & last)
-        right_up = right_up << 1 | 1
-        up = (right_down << 1 | ~(diagonal | right_up)) & full
-        down = right_up & diagonal & full
-    return distance
-
-
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFC", text).strip()
-
-
-def _object(text: str) -> dict[str, Any]:
-    """The JSON object that a text is; empty if it is none."""
-    try:
-        found = json.loads(text)
-    # Also what is nested deeper than Python can follow.
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _marks(right: str, given: str) -> list[tuple[str, bool]]:
-    """Each expected field with whether the answer has it, and with the same value."""
-    found = dict(_leaves(_object(given)))
-    return [
-        (name, name in found and found[name] == value)
-        for name, value in _leaves(_object(right))
-    ]
-
-
-def _leaves(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Each field below objects as (`seller.name`, its value as canonical JSON)."""
-    for name, each in value.items():
-        if isinstance(each, dict) and each:
-            yield from _leaves(each, f"{prefix}{name}.")
-        else:
-            if isinstance(each, float) and each.is_integer():
-                each = int(each)  # 3.0 and 3 are one number
-            yield prefix + name, json.dumps(each, sort_keys=True, ensure_ascii=False)

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.evaluation.metrics.text import edit_distance
 from fastvlm_mlx.evaluation.scoring import (
     by_chance,
     chance,
-    edit_distance,
     is_better,
     kind_of,
     score,
