@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         FastVLMError,
         ImageError,
         OptionError,
+        ServerError,
         TrainingError,
     )
     from fastvlm_mlx.fastvlm import FastVLM, generate, load, stream_generate
@@ -52,6 +53,7 @@ _HOMES = {
     "ImageOptions": "processing.image_options",
     "OptionError": "errors",
     "Sampling": "generation.sampling",
+    "ServerError": "errors",
     "Timings": "generation.stream",
     "TrainingError": "errors",
     "Turn": "conversation.history",
@@ -77,6 +79,7 @@ __all__ = [
     "ImageOptions",
     "OptionError",
     "Sampling",
+    "ServerError",
     "Timings",
     "TrainingError",
     "Turn",

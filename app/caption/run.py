@@ -133,7 +133,7 @@ def _run(
                     done += 1
                     if record.error is not None:
                         failures.append(record.error)
-                rate = format_rate(done, time.perf_counter() - begun)
+                rate = terminal.format_rate(done, time.perf_counter() - begun, "image")
                 update(done, len(todo), rate)
     finally:
         seconds = time.perf_counter() - begun
@@ -197,18 +197,11 @@ def check(request: Request) -> None:
         raise session.UsageError(f"--batch {request.batch}: must be at least 1")
 
 
-def format_rate(images: int, seconds: float) -> str:
-    """`2.5 images/s`, or `4.0 s/image` where that is slow."""
-    if not images or images >= seconds:
-        return f"{images / max(seconds, 1e-9):.1f} images/s"
-    return f"{seconds / images:.1f} s/image"
-
-
 def _summarize(captions: int, failures: list[str], todo: int, seconds: float):
     done = captions + len(failures)
     text = f"{_count(captions)} captioned in {seconds:.1f} s"
     if captions:  # failures are quick, and no measure of anything
-        text += f" ({format_rate(captions, seconds)})"
+        text += f" ({terminal.format_rate(captions, seconds, 'image')})"
     if failures:
         text += f", {len(failures)} failed:"
     terminal.note(text)

@@ -92,6 +92,7 @@ class Comparison:
     """The marks of two models on the same questions.
 
     - `count`: the questions.
+    - `first`, `second`: the means.
     - `difference`: the second's mean less the first's, -1 to 1, with its `interval`.
     - `won`, `lost`: questions that the second answered better, and worse.
     - `p`: see `by_chance`; below `SIGNIFICANT` the difference is no accident.
@@ -99,6 +100,8 @@ class Comparison:
     """
 
     count: int
+    first: float
+    second: float
     difference: float
     interval: Interval
     won: int
@@ -131,6 +134,8 @@ def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
         ends = bootstrap(differences)
     return Comparison(
         count=len(first),
+        first=sum(first) / len(first),
+        second=sum(second) / len(second),
         difference=sum(differences) / len(differences),
         interval=ends,
         won=won,

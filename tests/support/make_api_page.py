@@ -51,7 +51,8 @@ GROUPS = {
     "Convert": CONVERT,
     "Errors": (
         *("FastVLMError", "AdapterError", "CheckpointError", "ContextError"),
-        *("DataError", "DownloadError", "ImageError", "OptionError", "TrainingError"),
+        *("DataError", "DownloadError", "ImageError", "OptionError", "ServerError"),
+        "TrainingError",
     ),
 }
 HEAD = """# Python API
