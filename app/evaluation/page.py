@@ -30,7 +30,7 @@ QUALITY = 80
 MADE_BY = '<meta name="generator" content="fastvlm-mlx eval">'
 _HEAD = 400  # bytes within which a page says who wrote it
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_KINDS = {"lost": "lost", "won": "won", "same": "as right as before"}
+_KINDS = {"lost": "lost", "won": "won", "same": "same score"}
 
 
 def check_page(path: Path) -> None:
@@ -200,7 +200,7 @@ def _card(question: Question, changes: Sequence[Change], names: tuple[str, str])
     shown = "\n".join(_change(each, names) for each in changes)
     return (
         f'<section class="card">\n<div class="images">{_figures(question)}</div>\n'
-        f"<div>\n{shown}\n</div>\n</section>\n"
+        f'<div class="changes">\n{shown}\n</div>\n</section>\n'
     )
 
 

@@ -121,9 +121,7 @@ def ask_server(
             return failed(question, _said(fault))
         # A 200 whose body is no JSON, or not of a chat completion's shape.
         except (ValueError, TypeError, AttributeError, LookupError) as fault:
-            return failed(
-                question, f"what the server sent is no answer: {quoted(fault)}"
-            )
+            return failed(question, f"the server sent no answer: {quoted(fault)}")
 
     try:
         yield from _at_once(questions, attempt, batch)
@@ -165,7 +163,10 @@ def _at_once(
 
 
 def _read(question: Question, response: Any) -> Answer:
-    choice = response.choices[0]
+    choices = getattr(response, "choices", None)
+    if not choices:  # the client gives a page of HTML as a text
+        raise ValueError("what came has no choices; does --url lead to its /v1?")
+    choice = choices[0]
     text, reason = choice.message.content, choice.finish_reason
     if not isinstance(text, str):
         raise ValueError("a message without text")
