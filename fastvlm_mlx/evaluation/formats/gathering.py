@@ -1,5 +1,6 @@
 """Collects the questions of a benchmark, and all that is wrong with them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,33 @@ def image_folders(
 class Gathering:
     """Questions so far; a fault is kept and told with the others at the end."""
 
-    def __init__(self, path: Path, folders: Sequence[Path]):
+    def __init__(self, path: Path, folders: Sequence[Path], images_in: str = ""):
+        """
+        Args:
+            path: what is read, for messages.
+            folders: where images may lie.
+            images_in: the folder that the download has them in; empty for own data.
+        """
         self.path = path
         self.finder = ImageFinder(folders)
         self.questions: list[Question] = []
         self.faults = Faults()
-        self.notes: list[str] = []
+        self._images_in = images_in
+        self._missing = 0
+        self._left_out: Counter[str] = Counter()
         self._ids: set[str] = set()
+
+    def leave_out(self, why: str) -> None:
+        """Counts a question that is not asked; `why` is such as "no answer"."""
+        self._left_out[why] += 1
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line for each kind of question that is left out."""
+        return tuple(
+            f"{n} question{'s are' if n > 1 else ' is'} left out: {why}"
+            for why, n in self._left_out.items()
+        )
 
     def add(
         self,
@@ -59,7 +80,8 @@ class Gathering:
 
         Args:
             id: its name; must be unlike those before.
-            images: a name, a list of names, or images that were found already.
+            images: a name, or a list of names and of images that are known already; a
+                tuple in it has names of which the first that is there counts.
             text: the question alone; options are written below it.
             answers: one answer or a list; of options the letter.
             origin: where it stands, for messages.
@@ -89,15 +111,22 @@ class Gathering:
         self.questions.append(question)
 
     def _images(self, named: Any) -> tuple[Image | StoredImage, ...]:
-        each = named if isinstance(named, list | tuple) else [named]
+        each = named if isinstance(named, list) else [named]
         if not each or any(_is_nothing(name) for name in each):
             raise BadRow("has no image")
         return tuple(
-            name
-            if isinstance(name, StoredImage | Path | bytes)
-            else self.finder.find(name)
-            for name in each
+            name if isinstance(name, StoredImage) else self._find(name) for name in each
         )
+
+    def _find(self, named: Any) -> Image:
+        faults: list[BadRow] = []
+        for name in named if isinstance(named, tuple) else (named,):
+            try:
+                return self.finder.find(name)
+            except BadRow as fault:
+                faults.append(fault)
+        self._missing += 1
+        raise faults[0]
 
     def finish(
         self,
@@ -112,14 +141,18 @@ class Gathering:
         Raises:
             DataError: there were faults, or no question is left.
         """
+        if self._missing and self._images_in:
+            way_out = (
+                f"unpack the images into {self._images_in} beside it, or name their"
+                " folder with --image-folder"
+            )
         self.faults.check("bad questions", way_out)
         if not self.questions:
             why = f" ({'; '.join(self.notes)})" if self.notes else ""
             raise DataError(
                 f"{self.path}: no question to ask{why}; give a file that has some"
             )
-        questions = tuple(self.questions)
-        return Benchmark(name, label, questions, metric, suffix, tuple(self.notes))
+        return Benchmark(name, label, tuple(self.questions), metric, suffix, self.notes)
 
 
 def _is_nothing(value: Any) -> bool:

@@ -34,8 +34,8 @@ _IDS = ("id", "question_id", "index")
 
 
 def claims(path: Path, head: bytes) -> bool:
-    """Whether a file may be one; any other format goes before."""
-    return path.suffix.lower() in DATA_SUFFIXES and bool(head.strip())
+    """By the ending alone; any other format goes before."""
+    return path.suffix.lower() in DATA_SUFFIXES
 
 
 def read(files: Sequence[Path], image_folder: Path | None) -> Benchmark:

@@ -5,19 +5,44 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fastvlm_mlx.data.folder import DATA_SUFFIXES
+from fastvlm_mlx.data.parquet_rows import MAGIC
 from fastvlm_mlx.errors import DataError
+from fastvlm_mlx.evaluation.formats.chartqa import CHARTQA
+from fastvlm_mlx.evaluation.formats.docvqa import DOCVQA, INFOVQA
 from fastvlm_mlx.evaluation.formats.format import Format
+from fastvlm_mlx.evaluation.formats.gqa import GQA
+from fastvlm_mlx.evaluation.formats.mmmu import MMMU
+from fastvlm_mlx.evaluation.formats.ocrbench import OCRBENCH
 from fastvlm_mlx.evaluation.formats.own import OWN
+from fastvlm_mlx.evaluation.formats.pope import POPE
+from fastvlm_mlx.evaluation.formats.scienceqa import SCIENCEQA
+from fastvlm_mlx.evaluation.formats.seedbench import SEEDBENCH
+from fastvlm_mlx.evaluation.formats.textvqa import TEXTVQA
+from fastvlm_mlx.evaluation.formats.vlmevalkit import VLMEVALKIT
 from fastvlm_mlx.evaluation.question import Benchmark
 from fastvlm_mlx.files.user_path import expand_user
 
-_FORMATS: tuple[Format, ...] = ()
+_FORMATS: tuple[Format, ...] = (
+    TEXTVQA,
+    DOCVQA,
+    INFOVQA,
+    CHARTQA,
+    GQA,
+    POPE,
+    SCIENCEQA,
+    SEEDBENCH,
+    MMMU,
+    OCRBENCH,
+    VLMEVALKIT,
+)
 _BY_NAME = {each.name: each for each in (*_FORMATS, OWN)}
 FORMATS = tuple(_BY_NAME)
 
 _DEPTH = 3  # folders below the one given
 _HEAD = 1 << 14  # bytes by which a file is recognized
 _SUFFIXES = (*DATA_SUFFIXES, ".parquet")
+# A folder with more is of records, such as what OCR found on each page of DocVQA.
+_MOST = 100
 
 
 def read_benchmark(
@@ -49,35 +74,42 @@ def read_benchmark(
 
 
 def _recognize(place: Path, name: str | None) -> tuple[Format, list[Path]]:
+    """The format and its files."""
+    if not place.is_dir() and name is not None:
+        return _BY_NAME[name], [place]
     files = list(_data_files(place)) if place.is_dir() else [place]
-    if name is not None and not place.is_dir():
-        return _BY_NAME[name], files
+    heads = {file: _head(file) for file in files}
     found: dict[str, list[Path]] = {}
-    for file in files:
-        head = _head(file)
-        for each in _FORMATS if name is None else (_BY_NAME[name],):
-            if each.claims(file, head):
-                found.setdefault(each.name, []).append(file)
-    if not found and name is None:
-        # Of own data a folder is not searched below: what lies there may be anything.
-        own = [f for f in files if f.parent == place or f == place]
-        if own := [file for file in own if OWN.claims(file, _head(file))]:
-            found[OWN.name] = own
-    if not found:
-        wanted = "" if name is None else f" of the format {name}"
-        expected = "benchmark" if name is None else _BY_NAME[name].files
-        raise DataError(
-            f"{place}: no data file{wanted}; give the {expected} file or a folder with"
-            " it"
-        )
+    for each in _FORMATS if name is None else (_BY_NAME[name],):
+        if claimed := [file for file in files if each.claims(file, heads[file])]:
+            found[each.name] = claimed
+    if name in (None, OWN.name) and not found.keys() - {OWN.name}:
+        # Below a folder of own data anything may lie.
+        top = [file for file in files if file == place or file.parent == place]
+        found = {OWN.name: [file for file in top if OWN.claims(file, heads[file])]}
+    found = {key: claimed for key, claimed in found.items() if claimed}
     if len(found) > 1:
-        names = ", ".join(f"{key} ({files[0].name})" for key, files in found.items())
+        names = ", ".join(f"{key} ({each[0].name})" for key, each in found.items())
         raise DataError(
-            f"{place}: holds several benchmarks: {names}; name the file, or one with"
-            " --format"
+            f"{place}: holds several benchmarks: {names}; name the file, or choose one"
+            " with --format"
         )
+    if not found:
+        raise _nothing(place, name, heads)
     ((key, chosen),) = found.items()
     return _BY_NAME[key], chosen
+
+
+def _nothing(place: Path, name: str | None, heads: dict[Path, bytes]) -> DataError:
+    for file, head in heads.items():
+        if file.suffix.lower() == ".parquet" and not head.startswith(MAGIC):
+            return DataError(f"{file}: not a parquet file; download it again")
+    if name is not None:
+        return DataError(f"{place}: no {name} in it; give {_BY_NAME[name].files}")
+    return DataError(
+        f"{place}: no benchmark is recognized in it; give its data file, or own"
+        " questions as .csv or .jsonl"
+    )
 
 
 def _head(file: Path) -> bytes:
@@ -97,9 +129,13 @@ def _data_files(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if depth >= _DEPTH:
             folders.clear()
-        for name in sorted(files):
-            if name.lower().endswith(_SUFFIXES) and not name.startswith("."):
-                found.append((depth, Path(place, name)))
+        names = [
+            name
+            for name in sorted(files)
+            if name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+        ]
+        if len(names) <= _MOST:
+            found += [(depth, Path(place, name)) for name in names]
     found.sort(key=lambda each: each[0])
     return (file for _, file in found)
 

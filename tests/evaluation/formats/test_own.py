@@ -112,7 +112,7 @@ BAD = {
     "image,question,answer\ncat.png,Q\n": "a.csv:2: 2 fields for 3 columns; correct",
     "image,question,answer\n": "a.csv: no question to ask; give a file that has some",
     "image,answer\ncat.png,A\n": "begin with a line such as image,question,answer",
-    "": "a.csv: no data file; give the benchmark file",
+    "": "a.csv: is empty; give a file with rows",
     "id,image,question,answer\n1,cat.png,Q,A\n1,dog.png,Q,A\n": (
         "a.csv:3: a second question has the id 1; correct it or take it out"
     ),
@@ -149,7 +149,7 @@ def test_several_data_files(place: Path):
 
 
 def test_nothing_there(place: Path):
-    assert "no data file; give the benchmark file or a folder" in refusal(place)
+    assert "no benchmark is recognized in it; give its data file" in refusal(place)
     assert "x: no such file or folder; check the path" in refusal(place / "x")
     assert "format vqa: choose one of " in refusal(place, format="vqa")
     assert "no such folder; check --image-folder" in refusal(place, image_folder="n/a")
