@@ -14,7 +14,7 @@ from fastvlm_mlx.app.evaluation import page, table
 from fastvlm_mlx.app.evaluation.answers import Answers, read_answers
 from fastvlm_mlx.app.evaluation.request import Request, check
 from fastvlm_mlx.app.evaluation.result import difference_of, result_of
-from fastvlm_mlx.app.evaluation.setup import Models, Setup
+from fastvlm_mlx.app.evaluation.setup import Models, Setup, check_there
 from fastvlm_mlx.errors import DataError
 from fastvlm_mlx.evaluation.ask import Answer, ask_questions
 from fastvlm_mlx.evaluation.formats.read import read_benchmark
@@ -114,6 +114,9 @@ def _ask_all(todo: Sequence[Answers], benchmark: Benchmark, count: int) -> None:
         )
         if there := len(answers.known):
             terminal.note(f"{name}: {there} of {count} questions are answered already")
+    for answers in todo[1:]:  # not after hours of asking the first
+        if answers.todo:
+            check_there(answers.setup)
     for answers in todo:
         if answers.todo:
             _ask(answers, benchmark, models)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastvlm_mlx.app import session
+from fastvlm_mlx.app import session, terminal
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.errors import OptionError
 
@@ -87,6 +87,22 @@ class Models:
             self._model = _opened(setup)
             self._key = key
         return self._model
+
+
+def check_there(setup: Setup) -> None:
+    """Finds the model and the adapter, converting the one if need be.
+
+    Raises:
+        FastVLMError: they cannot be found, or read.
+    """
+    from fastvlm_mlx.model_folder import converted
+
+    if setup.url is not None:
+        return
+    if setup.adapter is not None:
+        session.read_adapters([setup.adapter])
+    with terminal.progress("converting") as update:
+        converted(setup.model, on_progress=update)
 
 
 def _opened(setup: Setup) -> "FastVLM":

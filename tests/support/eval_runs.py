@@ -29,13 +29,14 @@ class Asked(list[str]):
     """The ids of the questions that were asked, and what is answered to them.
 
     `right` are the ids that are answered as expected by the setup at each resolution;
-    `broken` are those that fail.
+    `broken` are those that fail; to others it says `wrong`.
     """
 
     def __init__(self):
         super().__init__()
         self.right: dict[int | None, Sequence[str]] = {}
         self.broken: set[str] = set()
+        self.wrong = "no"
 
     def ask(self, model: object, questions: Sequence[Question], **options: object):
         """In the place of `ask_questions`."""
@@ -47,7 +48,7 @@ class Asked(list[str]):
             if question.id in self.broken:
                 yield failed(question, "lost.png: no such file")
             else:
-                text = question.answers[0] if question.id in right else "no"
+                text = question.answers[0] if question.id in right else self.wrong
                 yield Answer(question, text, "stop")
 
 

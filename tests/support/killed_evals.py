@@ -77,4 +77,5 @@ def _raw(out: str) -> Iterator[bytes]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:4], int(sys.argv[4])))
+    _, name, questions, place, times = sys.argv
+    sys.exit(main(name, questions, place, int(times)))
