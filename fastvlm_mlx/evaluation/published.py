@@ -1,8 +1,8 @@
 """Apple's own figures for FastVLM, to be shown beside measured ones.
 
 Of the model cards of apple/FastVLM-0.5B, -1.5B and -7B (huggingface.co), which give the
-same table for the checkpoints of stage 3. GQA and POPE have no figure: the paper
-(arXiv:2412.13303, table 6) gives them for other stages and resolutions only.
+same table for the checkpoints of stage 3. GQA and POPE are not in it, and it does not
+say of which split, prompt or parsing of answers its figures are.
 """
 
 import re

@@ -172,6 +172,14 @@ def vqa(rng: random.Random, text: str, checkout: Path) -> list[Case]:
             ten = (ten * 10)[:10]
         entry = {"pred_answer": answer, "gt_answers": ten}
         cases.append([ten, [], "", answer, evaluator.eval_pred_list([entry])])
+    processor = evaluator.answer_processor
+    words = {**processor.CONTRACTIONS, **processor.NUMBER_MAP}
+    # Its table of numbers has grown by all words above, each its own form.
+    for written, meant in sorted(words.items()):
+        if written != meant:
+            ten = [meant] * 10
+            entry = {"pred_answer": written, "gt_answers": ten}
+            cases.append([ten, [], "", written, evaluator.eval_pred_list([entry])])
     return cases
 
 
@@ -402,7 +410,8 @@ class Table:
 OPEN = (
     "{}|{}.|The answer is {}|So the result is {}.|x = {}|= {}|It could be {} or 7|"
     "Therefore, {}\nfinal {}|The total is 3. Thus the answer is {} dollars|${}|{}%|"
-    "First 12,345 then 1.5e3 so {}|about {} m|is|.|"
+    "First 12,345 then 1.5e3 so {}|about {} m|is|.|x = {}\nthat is all|"
+    "a = 5\nb = {}|so\n{}\nis: 3|{} = y\nfinal 9|it is ,\nthus {}|"
 ).split("|")
 
 

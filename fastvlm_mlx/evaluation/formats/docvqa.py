@@ -11,6 +11,7 @@ with spdocvqa_images/pybv0228_81.png, or documents/ in older downloads. Infograp
 has `image_local_name` and infographicsvqa_images/. Test answers are not published.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from fastvlm_mlx.evaluation.formats.json_file import (
     rows_of,
 )
 from fastvlm_mlx.evaluation.question import SHORT_ANSWER, Benchmark
+
+_SPLIT = re.compile("train|val|test")
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,10 @@ class _Kind:
                 origin=origin,
                 category=_category(row),
             )
-        split = document.get("dataset_split") or path.name.split("_v")[0].split("_")[-1]
+        named = _SPLIT.search(path.name)
+        split = document.get("dataset_split") or (named[0] if named else "")
         return gathering.finish(
-            self.name, f"{self.label} {split}", "anls", SHORT_ANSWER
+            self.name, f"{self.label} {split}".strip(), "anls", SHORT_ANSWER
         )
 
 

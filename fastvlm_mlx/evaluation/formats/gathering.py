@@ -1,5 +1,6 @@
 """Collects the questions of a benchmark, and all that is wrong with them."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -161,7 +162,7 @@ def _is_nothing(value: Any) -> bool:
 
 def _text(value: Any, what: str) -> str:
     if isinstance(value, bool | int | float):
-        value = str(value)
+        value = json.dumps(value)
     if not isinstance(value, str):
         raise BadRow(f"{what} is missing" if value is None else f"{what} is no text")
     if not is_text(value):

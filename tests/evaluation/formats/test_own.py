@@ -8,6 +8,7 @@ import pytest
 from fastvlm_mlx.errors import DataError
 from fastvlm_mlx.evaluation.formats.read import read_benchmark
 from fastvlm_mlx.evaluation.question import OPTION_LETTER, prompt_of
+from tests.support.doc_blocks import blocks
 from tests.support.paths import EXAMPLES
 
 
@@ -57,6 +58,16 @@ def test_a_table(place: Path):
     assert prompt_of(second, "Short.") == "Tail?\nShort."
 
 
+def test_true_and_numbers_of_json(place: Path):
+    rows = [
+        {"image": "cat.png", "question": "?", "answer": answer}
+        for answer in (True, 3, 2.5, [False, "no"])
+    ]
+    path = write(place / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    answers = [question.answers for question in read_benchmark(path).questions]
+    assert answers == [("true",), ("3",), ("2.5",), ("false", "no")]
+
+
 def test_lines_of_json_with_several_images_and_answers(place: Path):
     row = {
         "id": 0,
@@ -102,6 +113,27 @@ def test_images_of_another_folder(place: Path, tmp_path: Path):
     assert "cat.png: no such file" in refusal(path)
     (question,) = read_benchmark(path, image_folder=place).questions
     assert question.images == (place / "cat.png",)
+
+
+@pytest.mark.parametrize(("language", "suffix"), [("csv", ".csv"), ("json", ".jsonl")])
+def test_the_examples_of_the_documentation(place: Path, language: str, suffix: str):
+    (block,) = (
+        block
+        for block in blocks()
+        if block.page == "docs/eval-data.md" and block.language == language
+    )
+    for name in ("a.png", "b.png", "c.png", "receipts/1.jpg"):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_bytes(b"never opened")
+    if suffix == ".csv":
+        first, _ = read_benchmark(write(place / "a.csv", block.text)).questions
+        assert (first.answers, first.category) == (("12.40", "12.4"), "total")
+    else:
+        several, choice = block.text.strip().split("\n")
+        (first,) = read_benchmark(write(place / "a.jsonl", several)).questions
+        assert len(first.images) == 2 and first.answers == ("a", "the first")
+        (second,) = read_benchmark(write(place / "b.jsonl", choice)).questions
+        assert second.answers == ("B",)
 
 
 BAD = {

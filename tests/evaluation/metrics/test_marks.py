@@ -3,6 +3,7 @@
 import pytest
 
 from fastvlm_mlx.evaluation.metrics import METRICS
+from fastvlm_mlx.evaluation.metrics.text import quality
 from fastvlm_mlx.evaluation.question import Question
 
 
@@ -17,6 +18,11 @@ def test_names_are_those_of_the_metrics(name: str):
     assert METRICS[name].label
 
 
+def test_marks_between_0_and_1():
+    between = {name for name, metric in METRICS.items() if not metric.binary}
+    assert between == {"text", "fields", "vqa", "anls"}
+
+
 def test_exact_match_with_any_accepted_answer():
     assert marked("exact", ["cat", "kitten"], " kitten\n") == 1
     assert marked("exact", ["cat"], "Cat") == 0
@@ -27,12 +33,16 @@ def test_text_is_marked_against_the_nearest():
     assert marked("text", ["abcd", "abce"], "abcx") == 0.75
     assert marked("text", ["ab"], "much longer") == 0
     assert marked("text", ["x", "abcd"], " abcd ") == 1
+    assert quality("", "x") == 0
 
 
 def test_fields():
     assert marked("fields", ['{"a": 1, "b": {"c": "x"}}'], '{"a": 1.0, "b": 2}') == 0.5
     assert marked("fields", ['{"a": 1}', '{"a": 2}'], '{"a": 2}') == 1
     assert marked("fields", ['{"a": 1}'], "none") == 0
+    # The order of the fields of an object does not count, that of a list does.
+    assert marked("fields", ['{"a": [{"b": 1, "c": 2}]}'], '{"a": [{"c": 2, "b": 1}]}')
+    assert not marked("fields", ['{"a": [1, 2]}'], '{"a": [2, 1]}')
 
 
 def test_one_annotator_is_no_vote():
