@@ -11,7 +11,8 @@ right if it equals the expected one exactly. The second table ("unseen look") ha
 font, shades and words that training did not use. All rows are asked the same questions
 about the same images. `python -m benchmarks.accuracy.draw FOLDER` writes them for
 `fastvlm-mlx eval`, whose metric and statistics these are. The fonts that
-training/README.md names must be installed. The last line of stdout is one JSON document.
+training/README.md names must be installed. The last line of stdout is one JSON
+document.
 """
 
 import argparse

@@ -132,10 +132,8 @@ def test_eval_gives_the_same_answers(tmp_path: Path, run) -> None:
     shown = run(*command, "--json")
     assert shown.code == 0, shown.err
     asked = list(draw_questions(kinds, 2))
-    rows = [
-        Row(variant)
-        for variant in make_variants([SHIPPED], converted("demo"), tmp_path)
-    ]
+    (shipped,) = make_variants([SHIPPED], converted("demo"), tmp_path)
+    row = Row(shipped)
     lines = {line["id"]: line for line in read_lines(out)}
     for question in asked:
         (answer,) = ask([shipped], question)
@@ -144,9 +142,8 @@ def test_eval_gives_the_same_answers(tmp_path: Path, run) -> None:
         assert line["answer"].strip() == answer.text
         assert line["score"] == row.marks[-1]
         assert line["category"] == f"{question.look}/{question.kind}"
-    categories = {
-        row["category"]: row["score"] for row in json.loads(shown.out)["categories"]
-    }
+    found = json.loads(shown.out)["categories"]
+    categories = {each["category"]: each["score"] for each in found}
     assert categories == {
         f"{look}/{kind}": share
         for look in LOOKS

@@ -56,7 +56,7 @@ def test_the_same_text(run, data, tmp_path, count):
     for question in read_benchmark(data).questions:
         if question.id in found:
             said = model.conversation().stream(  # as `chat` does
-                question.text, question.images[0], max_tokens=48, temperature=0.0
+                question.text, question.load_images(), max_tokens=48, temperature=0.0
             )
             text = "".join(chunk.text for chunk in said)
             assert (question.id, found[question.id]) == (question.id, text)
