@@ -30,23 +30,26 @@ _PROJECTOR_TENSOR = re.compile(
 )
 _LEAVES = {"lora_A": "lora_a", "lora_B": "lora_b", "lora_magnitude_vector": "m"}
 
-# What changes the arithmetic in ways that these layers have not: the value that means
-# "not used", beside null, false and nothing in it.
-_REFUSED = {
-    "bias": "none",
-    "modules_to_save": None,
-    "rank_pattern": None,
-    "alpha_pattern": None,
-    "layer_replication": None,
-    "trainable_token_indices": None,
-    "target_parameters": None,
-    "fan_in_fan_out": None,
-    "lora_bias": None,
-    "alora_invocation_tokens": None,
-    "use_qalora": None,
+# Options that are read, or say nothing about the arithmetic. Any other one, also of a
+# later PEFT, may change it in ways that these layers have not.
+_HARMLESS = {
+    # read
+    *("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "init_lora_weights"),
+    # what the names of the tensors say as well
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    # of another start, which `init_lora_weights` names, and of training
+    *("eva_config", "corda_config", "lora_ga_config", "loftq_config", "velora_config"),
+    *("ensure_weight_tying", "merge_weights", "runtime_config"),
+    *("megatron_core", "megatron_config"),
+    "qalora_group_size",  # unused without `use_qalora`
+    # where it comes from
+    *("peft_type", "peft_version", "task_type", "auto_mapping", "inference_mode"),
+    *("base_model_name_or_path", "revision"),
 }
-# With any other, such as PiSSA's, the weights of the base change as well.
-_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "lora_ga")
+# Such a value, beside null, false and nothing in it, means "not used".
+_UNUSED = {"bias": "none"}
+# With any other, such as PiSSA and LoRA-GA, the weights of the base change as well.
+_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 
 
 def is_peft(config: Mapping[str, Any]) -> bool:
@@ -169,9 +172,8 @@ def _check_config(config: Mapping[str, Any]) -> None:
         raise AdapterError(
             f"adapter_config.json: peft_type is {kind!r:.200}; only LORA can be read"
         )
-    for name, unused in _REFUSED.items():
-        value = config.get(name)
-        if value and value != unused:
+    for name, value in config.items():
+        if name not in _HARMLESS and value and value != _UNUSED.get(name):
             raise AdapterError(
                 f"adapter_config.json: {name} is {value!r:.200}, which cannot be"
                 " honoured; train it without"

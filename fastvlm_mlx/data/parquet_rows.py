@@ -80,12 +80,12 @@ def parquet_rows(
     file = _opened(path)
     there = set(file.schema_arrow.names)
     wanted = [name for name in columns if name in there]
-    pictures = [name for name in images if name in there]
+    present = [name for name in images if name in there]
     for group in range(file.num_row_groups):
         rows = _read(path, group, wanted).to_pylist()
-        shown = {name: _is_there(path, group, name) for name in pictures}
+        shown = {name: _is_there(path, group, name) for name in present}
         for row, values in enumerate(rows):
-            for name in pictures:
+            for name in present:
                 image = ParquetImage(path, group, row, name)
                 values[name] = image if shown[name][row] else None
             yield values

@@ -90,7 +90,7 @@ def _has_all_scans(data: bytes) -> bool:
             progressive = marker in _PROGRESSIVE
             for component in body[6::3]:
                 needed |= {(component, n) for n in range(64 if progressive else 1)}
-        elif marker == 0xDA and len(body) >= 4:
+        elif marker == 0xDA and len(body) >= 6:  # of one component
             count = body[0]
             first, last, bits = (0, 0, 0) if not progressive else body[-3:]
             if bits & 0x0F == 0:

@@ -87,6 +87,32 @@ def test_the_names_of_several_pytorch_models(prefix: str):
     assert given.keys() == make_adapter(MockModel(), SPEC).tensors.keys()
 
 
+def test_the_other_options_that_peft_writes_are_read():
+    """All of a plain `LoraConfig` of PEFT 0.21.2, beside those of `to_peft`."""
+    spec, _ = peft.from_peft(
+        *theirs(
+            auto_mapping=None,
+            peft_version="0.21.2",
+            revision=None,
+            exclude_modules=None,
+            init_lora_weights=True,
+            megatron_config=None,
+            megatron_core="megatron.core",
+            loftq_config={},
+            eva_config=None,
+            ensure_weight_tying=False,
+            qalora_group_size=16,
+            use_qalora=False,
+            rank_pattern={},
+            alpha_pattern={},
+            arrow_config=None,
+            kasa_config=None,
+            runtime_config={"ephemeral_gpu_offload": False},
+        )
+    )
+    assert spec == SPEC
+
+
 def test_rank_stabilized_lora_has_another_scale():
     spec, _ = peft.from_peft(*theirs(use_rslora=True, lora_alpha=6))
     assert spec.scale == 3
@@ -104,7 +130,11 @@ def test_rank_stabilized_lora_has_another_scale():
         ({"trainable_token_indices": [1]}, "trainable_token_indices is"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
         ({"lora_bias": True}, "lora_bias is True"),
+        ({"kasa_config": {"beta": 1e-4}}, "kasa_config is {'beta': 0.0001}, which can"),
+        ({"use_bdlora": {"nblocks": 2}}, "use_bdlora is"),
+        ({"an_option_of_tomorrow": True}, "an_option_of_tomorrow is True, which"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which changes"),
+        ({"init_lora_weights": "lora_ga"}, "init_lora_weights is 'lora_ga', which"),
         ({"r": "8"}, "r is '8' and lora_alpha 8, where numbers are needed"),
         ({"lora_alpha": None}, "r is 4 and lora_alpha None"),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fastvlm_mlx.conversation import transcript
 from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.errors import (
     FastVLMError,
@@ -277,3 +278,11 @@ def test_saving_is_whole_or_not_at_all(model, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert json.loads(path.read_text()) == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["talk.json"]
+
+
+def test_a_file_larger_than_any_conversation(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(transcript, "_LARGEST", 3 << 20)
+    path = tmp_path / "large.json"
+    path.write_bytes(b" " * ((3 << 20) + 1))
+    with pytest.raises(FastVLMError, match=r"large.json: .*more than 3 MB"):
+        Conversation.load(model, path)

@@ -8,7 +8,7 @@ import pytest
 
 from fastvlm_mlx.adapters.files import Adapter, write_adapter
 from fastvlm_mlx.adapters.spec import AdapterSpec
-from fastvlm_mlx.convert import llava_files, to_mlx, to_mlx_vlm
+from fastvlm_mlx.convert import llava_files, to_ios, to_mlx, to_mlx_vlm
 from fastvlm_mlx.device import cpu_only
 from fastvlm_mlx.errors import AdapterError
 from fastvlm_mlx.fastvlm import FastVLM, load
@@ -73,6 +73,19 @@ def test_what_phones_and_mlx_vlm_read(
         _, config, tensors = llava_files.read_model(source, target, given)
         assert_close(tensors, wanted(mini, adapter))
     assert config.source["adapter"] == "flags"
+
+
+def test_a_whole_export_for_phones(
+    reference: Path, mini: FastVLM, adapter: Adapter, tmp_path: Path
+):
+    pytest.importorskip("coremltools")
+    out = tmp_path / "phone"
+    to_ios.export(reference / "llava-mini", out, q_bits=None, adapter=adapter)
+    right = to_ios.rename_for_app(wanted(mini, adapter), mini.config)
+    given = load_all_tensors(out)
+    embedding = "language_model.model.embed_tokens.weight"
+    given[embedding] = given[embedding][: len(right[embedding])]  # rows for <image>
+    assert_close(given, right)
 
 
 @pytest.mark.parametrize(

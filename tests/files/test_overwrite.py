@@ -259,3 +259,19 @@ def test_two_that_overwrite_at_once_both_end_well(tmp_path: Path):
     assert failures == []
     assert set(tree(out)) == {"mark", "weights"}
     assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("model", "model: is the source itself; name another output"),
+        ("model/out", "out: lies inside the source; name an output outside it"),
+        (".", "holds the source; name an output beside it"),
+    ],
+)
+def test_what_is_read_is_not_written_to(tmp_path: Path, out: str, message: str):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(OptionError, match=f"{message}$"):
+        check_output(tmp_path / out, overwrite=True, source=tmp_path / "model")
+    check_output(tmp_path / "other", overwrite=True, source=tmp_path / "model")

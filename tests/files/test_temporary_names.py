@@ -165,3 +165,14 @@ def test_the_handlers_of_signals_are_put_back(number: int):
             assert signal.getsignal(number) is handler
     finally:
         signal.signal(number, before)
+
+
+def test_each_file_of_a_folder_is_brought_to_the_disk(tmp_path: Path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    files = [tmp_path / "a", tmp_path / "sub" / "b"]
+    for file in files:
+        file.write_bytes(b"x")
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda at: synced.append(os.fstat(at).st_ino))
+    temporary_names.sync(tmp_path)
+    assert sorted(synced) == sorted(file.stat().st_ino for file in files)

@@ -23,7 +23,7 @@ import safetensors.numpy
 from fastvlm_mlx.errors import DownloadError
 from fastvlm_mlx.hub.download import LICENCE_NOTE, hub_answers
 from fastvlm_mlx.hub.locate import is_cached, locate
-from tests.support.hub_server import WEIGHTS, Hub, Repository, empty_machine
+from tests.support.hub_server import WEIGHTS, Hub, Repository
 from tests.support.paths import ROOT
 
 APPLE = "apple/FastVLM-0.5B"
@@ -50,15 +50,6 @@ def server() -> Iterator[Hub]:
         {APPLE: [Repository(FILES), newer], "them/old": [Repository(plain)]}
     ) as it:
         yield it
-
-
-@pytest.fixture
-def home(tmp_path: Path, server: Hub, monkeypatch) -> Iterator[Path]:
-    """An empty machine whose hub is the stand-in."""
-    empty_machine(monkeypatch, tmp_path, server.url)
-    yield tmp_path
-    if "huggingface_hub" in sys.modules:
-        sys.modules["huggingface_hub"].close_session()
 
 
 def command(code: str, *args: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from fastvlm_mlx.errors import DownloadError
 from fastvlm_mlx.hub.locate import is_cached, locate
 from fastvlm_mlx.hub.snapshot import commit_of, incomplete_files
-from tests.support.hub_server import WEIGHTS, Hub, Repository, empty_machine
+from tests.support.hub_server import WEIGHTS, Hub, Repository
 
 NAME = "them/model"
 FILES = {
@@ -26,15 +25,6 @@ FILES = {
 def server() -> Iterator[Hub]:
     with Hub({NAME: [Repository(FILES)]}) as hub:
         yield hub
-
-
-@pytest.fixture
-def home(tmp_path: Path, server: Hub, monkeypatch) -> Iterator[Path]:
-    """An empty machine whose hub is the stand-in."""
-    empty_machine(monkeypatch, tmp_path, server.url)
-    yield tmp_path
-    if "huggingface_hub" in sys.modules:
-        sys.modules["huggingface_hub"].close_session()
 
 
 def fetch(*names: str) -> Path:

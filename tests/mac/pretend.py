@@ -10,13 +10,13 @@ would call g++. Conversions and references stay on the CPU, as on a Mac.
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.copy_tree import copy_tree
+
 DTYPES = ("bfloat16", "float16")
 
 # Added to the end of these files: later definitions win.
@@ -86,22 +86,6 @@ def sgemm_addresses():
 
 # Tests of what is replaced above, and of the pages, which no device changes.
 ABOUT_THIS = ("tests/cpu", "tests/test_device.py", "tests/mac", "tests/app/web")
-
-
-def copy_tree(into: Path) -> None:
-    """Copies what git knows or would take up, links as links."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        source = ROOT / name
-        if source.is_symlink() or source.exists():
-            (into / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, into / name, follow_symlinks=False)
 
 
 def main() -> int:

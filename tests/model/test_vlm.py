@@ -1,10 +1,13 @@
 """FastVLMModel called with ids and images, as training code does."""
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.model.config import ProjectorConfig
 from fastvlm_mlx.model.vlm import IMAGE_TOKEN_INDEX
 from tests.support.mock_model import VOCABULARY, MockModel
 
@@ -71,3 +74,18 @@ def test_only_features_that_are_not_finite_are_made_again(worst: float, monkeypa
         assert used == [mx.float16, mx.bfloat16, mx.bfloat16]
     assert projector.layers[0].weight.dtype == used[-1]
     assert not model.check_finite
+
+
+def test_another_encoder_with_a_projector_that_has_no_layers():
+    """Its features are the embeddings, in the dtype that they come in."""
+    model = MockModel(projector=ProjectorConfig("identity", (32,)))
+    features = mx.ones((1, 4, 32), mx.float16)
+
+    class Encoder:
+        projected = False
+
+        def __call__(self, pixels: Any) -> mx.array:
+            return features
+
+    model.encoder = Encoder()
+    assert model.project(features) is features

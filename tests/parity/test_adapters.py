@@ -15,6 +15,7 @@ from fastvlm_mlx.adapters.merge import merge
 from fastvlm_mlx.adapters.spec import ALL_KEYS, AdapterSpec
 from tests.support.mock_model import TEXT, MockModel
 from tests.support.small_adapters import flat, make_adapter
+from tests.support.torch_qwen2 import qwen2_config
 
 pytestmark = pytest.mark.parity
 
@@ -32,19 +33,7 @@ def their_model() -> Any:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("peft")
-    config = transformers.Qwen2Config(
-        hidden_size=TEXT.hidden_size,
-        num_hidden_layers=TEXT.num_hidden_layers,
-        intermediate_size=TEXT.intermediate_size,
-        num_attention_heads=TEXT.num_attention_heads,
-        num_key_value_heads=TEXT.num_key_value_heads,
-        rms_norm_eps=TEXT.rms_norm_eps,
-        vocab_size=TEXT.vocab_size,
-        max_position_embeddings=TEXT.max_position_embeddings,
-        rope_theta=TEXT.rope_theta,
-        tie_word_embeddings=True,
-    )
-    model = transformers.Qwen2ForCausalLM(config)
+    model = transformers.Qwen2ForCausalLM(qwen2_config(TEXT))
     weights = {
         name: torch.from_numpy(np.array(array))
         for name, array in flat(MockModel().language_model).items()

@@ -18,7 +18,6 @@ torch = pytest.importorskip("torch")
 from mlx.utils import tree_flatten  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
 from transformers import (  # noqa: E402
-    Qwen2Config,
     Qwen2ForCausalLM,
     get_cosine_schedule_with_warmup,
 )
@@ -33,6 +32,7 @@ from fastvlm_mlx.train.loop import TrainingSet  # noqa: E402
 from fastvlm_mlx.train.options import TrainOptions  # noqa: E402
 from fastvlm_mlx.train.run import train  # noqa: E402
 from tests.support.learners import KEY, learner  # noqa: E402
+from tests.support.torch_qwen2 import qwen2_config  # noqa: E402
 from tests.support.training_sets import sample  # noqa: E402
 
 pytestmark = [
@@ -100,19 +100,7 @@ class Theirs:
     def __init__(self, model: FastVLM, start: dict[str, mx.array], dora: bool):
         assert model.config.text is not None and model.projector is not None
         text = model.config.text
-        config = Qwen2Config(
-            hidden_size=text.hidden_size,
-            intermediate_size=text.intermediate_size,
-            num_hidden_layers=text.num_hidden_layers,
-            num_attention_heads=text.num_attention_heads,
-            num_key_value_heads=text.num_key_value_heads,
-            vocab_size=text.vocab_size,
-            rms_norm_eps=text.rms_norm_eps,
-            max_position_embeddings=text.max_position_embeddings or 32768,
-            rope_parameters={"rope_theta": text.rope_theta, "rope_type": "default"},
-            tie_word_embeddings=text.tie_word_embeddings,
-        )
-        base = Qwen2ForCausalLM(config)
+        base = Qwen2ForCausalLM(qwen2_config(text))
         flat: Any = tree_flatten(model.language_model.parameters())
         missing, surplus = base.load_state_dict(
             {name: as_torch(array) for name, array in flat}, strict=False

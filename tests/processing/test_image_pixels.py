@@ -151,3 +151,14 @@ def test_memory_is_at_most_three_times_the_decoded_image(mode, tmp_path):
 def test_signed_integers_that_use_half_of_the_range(low: int, wanted):
     image = Image.fromarray(np.array([[low, 7]], np.int32))
     assert image_pixels._range(image, Samples(16, signed=True)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("bits", "high", "wanted"),
+    [(12, 4000, 4095), (12, 200, 255), (24, 70_000, 2**24 - 1), (32, 70_000, 70_000)],
+)
+def test_unsigned_integers_keep_the_scale_of_their_type(
+    bits: int, high: int, wanted: int
+):
+    image = Image.fromarray(np.array([[0, high]], np.int32))
+    assert image_pixels._range(image, Samples(bits, signed=False)) == (0, wanted)

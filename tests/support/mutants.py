@@ -10,7 +10,6 @@ than `least` per cent were noticed, or if a test fails without any change.
 
 import argparse
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from tests.support.copy_tree import copy_tree
 from tests.support.mutation_operators import Mutant, sample
 from tests.support.paths import ROOT
 
@@ -47,21 +47,6 @@ class Copies:
             yield copy
         finally:
             self._free.put(copy)
-
-
-def copy_tree(folder: Path) -> None:
-    """Copies what git has or would add, so without .venv and ignored files."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if os.path.lexists(ROOT / name):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
 
 
 def tests_of(path: str, settings: dict[str, list[str]]) -> list[str]:

@@ -21,13 +21,13 @@ from fastvlm_mlx.data.faults import BadRow
 from fastvlm_mlx.data.folder import DATA_SUFFIXES
 from fastvlm_mlx.data.json_rows import json_rows
 from fastvlm_mlx.data.located import Located, read_bytes
-from fastvlm_mlx.errors import DataError
 from fastvlm_mlx.evaluation.formats.format import Format
 from fastvlm_mlx.evaluation.formats.gathering import Gathering, image_folders
+from fastvlm_mlx.evaluation.formats.json_file import only
 from fastvlm_mlx.evaluation.question import OPTION_LETTER, Benchmark
 from fastvlm_mlx.evaluation.scoring import kind_of
 
-_PICTURES = ("images", *IMAGES)
+_IMAGES = ("images", *IMAGES)
 _RIGHT = ("answers", *ANSWERS)
 _CATEGORIES = ("category", "kind", "type")
 _IDS = ("id", "question_id", "index")
@@ -44,13 +44,7 @@ def read(files: Sequence[Path], image_folder: Path | None) -> Benchmark:
     Raises:
         DataError: several files, or bad rows.
     """
-    if len(files) > 1:
-        names = ", ".join(file.name for file in files[:4])
-        raise DataError(
-            f"{files[0].parent}: holds several data files ({names}); name one, such as"
-            f" {files[0]}"
-        )
-    (path,) = files
+    path = only(files)
     data = read_bytes(path)
     gathering = Gathering(path, [*image_folders(path, image_folder), Path()])
     if (by_image := _by_image(data)) is not None:
@@ -78,7 +72,7 @@ def _finish(gathering: Gathering, *, short: bool) -> Benchmark:
 
 def _rows(path: Path, data: bytes) -> Sequence[Located]:
     if path.suffix.lower() in (".csv", ".tsv"):
-        needed = (_PICTURES, QUESTIONS, _RIGHT)
+        needed = (_IMAGES, QUESTIONS, _RIGHT)
         return csv_rows(path, data, needed, "image,question,answer")
     return list(json_rows(data))
 
@@ -93,7 +87,7 @@ def _add(row: Located, origin: str, gathering: Gathering) -> None:
         answers = _split(first_value(values, _RIGHT))
         gathering.add(
             str(row.line) if (own_id := first_value(values, _IDS)) is None else own_id,
-            _named(first_value(values, _PICTURES)),
+            _named(first_value(values, _IMAGES)),
             first_value(values, QUESTIONS),
             [_letter(answer, choices) for answer in answers] if choices else answers,
             origin=origin,

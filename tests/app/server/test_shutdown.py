@@ -4,7 +4,6 @@ import json
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,16 +16,8 @@ from tests.support.serve_process import (  # noqa: E402
     check_log,
     check_refused,
     ollama,
-    serving,
     wait_for,
 )
-
-
-@pytest.fixture
-def served() -> Iterator[Program]:
-    with serving() as program:
-        yield program
-
 
 # One signal, the same twice at all distances, and another one in between. A start takes
 # seconds: what "again and again" holds as well is slow.

@@ -5,7 +5,6 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -21,13 +20,6 @@ from tests.support.serve_process import (  # noqa: E402
     started,
     wait_for,
 )
-
-
-@pytest.fixture
-def served() -> Iterator[Program]:
-    with serving() as program:
-        yield program
-
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 

@@ -38,11 +38,6 @@ def coremltools():
 
 
 @pytest.fixture(scope="module")
-def model(reference: Path) -> FastVLM:
-    return load(reference / "llava-mini", dtype="float32")
-
-
-@pytest.fixture(scope="module")
 def golden(reference: Path):
     return np.load(reference / "llava-mini" / "golden.npz")
 

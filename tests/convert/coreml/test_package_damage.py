@@ -17,7 +17,7 @@ from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.to_coreml import write_package
 from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.fastvlm import FastVLM, load
+from fastvlm_mlx.fastvlm import FastVLM
 
 END = "; export it again"
 
@@ -26,11 +26,6 @@ END = "; export it again"
 def coremltools():
     pytest.importorskip("coremltools")
     return import_coremltools()
-
-
-@pytest.fixture(scope="module")
-def model(reference: Path) -> FastVLM:
-    return load(reference / "llava-mini", dtype="float32")
 
 
 @pytest.fixture(scope="module")

@@ -172,12 +172,26 @@ def test_faults_are_counted(place: Path):
     assert said.endswith("and 2 more; correct them or take them out")
 
 
+def test_json_without_questions(place: Path):
+    assert "questions.json:1: the question is missing" in refusal(
+        write(place / "questions.json", "{}")
+    )
+    lists = '{"cat.png": [], "dog.png": []}'
+    assert "no question to ask" in refusal(write(place / "questions.json", lists))
+
+
+def test_json_answers_keep_their_letters(place: Path):
+    row = {"image": "cat.png", "question": "?", "answer": {"name": "Zoë"}}
+    (question,) = read_benchmark(write(place / "a.jsonl", json.dumps(row))).questions
+    assert question.answers == ('{"name": "Zoë"}',)
+
+
 def test_several_data_files(place: Path):
     for name in ("a.csv", "b.csv"):
         write(place / name, "image,question,answer\ncat.png,Q,A\n")
-    assert f"several data files (a.csv, b.csv); name one, such as {place}" in refusal(
-        place
-    )
+    said = refusal(place)
+    assert "several data files (a.csv, b.csv); name one, such as" in said
+    assert said.endswith(str(place / "a.csv"))
 
 
 def test_nothing_there(place: Path):

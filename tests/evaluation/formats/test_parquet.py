@@ -11,7 +11,7 @@ from fastvlm_mlx.errors import DataError, ImageError
 from fastvlm_mlx.evaluation.formats.read import read_benchmark
 from fastvlm_mlx.evaluation.metrics import METRICS
 from fastvlm_mlx.evaluation.question import OPTION_LETTER, SHORT_ANSWER, prompt_of
-from tests.support import benchmark_sets as sets
+from tests.support import benchmark_tables as sets
 
 
 def refusal(path: Path, **options: Any) -> str:
@@ -84,6 +84,7 @@ def test_ocrbench(tmp_path: Path):
     found = read_benchmark(sets.ocrbench(tmp_path))
     assert (found.name, found.metric, found.suffix) == ("ocrbench", "contained", "")
     first, second = found.questions
+    assert (first.id, second.id) == ("1", "2")
     assert first.answers == ("CENTRE", "CENTER")
     assert first.load_images() == (sets.image_bytes(1),)
     # Formulas keep their case and lose their blanks.
@@ -101,7 +102,9 @@ def test_broken_files(tmp_path: Path):
     assert refusal(path).endswith("not a parquet file; download it again")
     sets.parquet(path, [{"a": 1}])
     assert "no benchmark is recognized in it" in refusal(path)
-    assert "no column id (a); give another file" in refusal(path, format="mmmu")
+    for name, column in (("mmmu", "id"), ("ocrbench", "dataset")):
+        said = refusal(path, format=name)
+        assert said.endswith(f"no column {column} (a); give another file")
 
 
 def test_a_file_that_changes_while_it_is_asked(tmp_path: Path):

@@ -9,7 +9,8 @@ from fastvlm_mlx.data.stored_image import Base64Slice
 from fastvlm_mlx.errors import DataError, ImageError
 from fastvlm_mlx.evaluation.formats.read import read_benchmark
 from fastvlm_mlx.evaluation.question import OPTION_LETTER, SHORT_ANSWER, prompt_of
-from tests.support import benchmark_sets as sets
+from tests.support import benchmark_tables as sets
+from tests.support.benchmark_sets import put_image
 
 
 def refusal(path: Path, **options: Any) -> str:
@@ -137,7 +138,7 @@ def test_the_metric_of_a_table_by_its_questions(tmp_path: Path):
 
 
 def test_images_as_files(tmp_path: Path):
-    sets.put_image(tmp_path / "images" / "Mine" / "1.png")
+    put_image(tmp_path / "images" / "Mine" / "1.png")
     row = {"index": "a", "image_path": "1.png", "question": "Q", "answer": "x"}
     path = sets.tsv(tmp_path / "Mine.tsv", [row])
     (question,) = read_benchmark(path).questions
@@ -148,7 +149,7 @@ def test_images_as_files(tmp_path: Path):
 
 def test_a_long_path_is_no_base64(tmp_path: Path):
     name = f"{'long' * 20}.png"
-    sets.put_image(tmp_path / name)
+    put_image(tmp_path / name)
     path = table(tmp_path / "Mine.tsv", {"image": name})
     assert read_benchmark(path).questions[0].images == (tmp_path / name,)
 

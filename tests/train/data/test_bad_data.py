@@ -46,6 +46,7 @@ ROWS: dict[str, tuple[str | bytes, str]] = {
     "folder.png": ('{"image": "g.png", "answer": "x"}', "g.png: is a folder"),
     "a pipe": ('{"image": "pipe.png", "answer": "x"}', "pipe.png: is no regular file"),
     "a link": ('{"image": "link.png", "answer": "x"}', "link.png: no such file"),
+    "a circle": ('{"image": "circle.png", "answer": "x"}', "circle.png: too many lev"),
     "zero byte": ('{"image": "b\\u0000", "answer": "x"}', "b\\x00: "),
     "surrogate": ('{"image": "b\\ud800", "answer": "x"}', "b\\ud800: "),
     "long name": (json.dumps({"image": "b" * 5000, "answer": "x"}), "file name too"),
@@ -112,6 +113,7 @@ def test_rows(name: str, folder: Path):
     (folder / "g.png").mkdir()
     os.mkfifo(folder / "pipe.png")
     (folder / "link.png").symlink_to("nowhere")
+    (folder / "circle.png").symlink_to("circle.png")
     row, wanted = ROWS[name]
     row = row.encode() if isinstance(row, str) else row
     file = folder / "data.jsonl"
@@ -272,6 +274,8 @@ def test_too_large_files(folder: Path, monkeypatch):
     monkeypatch.setattr("fastvlm_mlx.data.located.LARGEST_STREAM", 2000)
     (folder / "x.jsonl").write_text(GOOD * 100)
     assert "x.jsonl: more than 1.0 kB; split it" in refused(folder / "x.jsonl")
+    (folder / "x.jsonl").write_text(GOOD.ljust(1000))
+    assert read_samples(folder / "x.jsonl")[1].samples == 1
     assert "/dev/zero: more than 2.0 kB; split it" in refused(Path("/dev/zero"))
     assert "/dev/null: is empty; give a file with rows" in refused(Path("/dev/null"))
 

@@ -41,6 +41,15 @@ def test_classes_keep_their_shares(seed: int):
     assert counts == {**dict.fromkeys(("a.", "b.", "c.", "d.", "e."), 2), "Rare": 1}
 
 
+def test_texts_of_which_hardly_one_occurs_twice_are_taken_as_they_come():
+    """By their shares the 20 that occur twice would be held out before all others."""
+    data = [sample(f"{n}.png", str(n)) for n in range(60)]
+    data += [sample(f"t{n}.png", f"twice {n // 2}") for n in range(40)]
+    held_out = split(data)[1]
+    twice = sum(each.answers[0].startswith("twice") for each in held_out)
+    assert 0 < twice < len(held_out) == 10
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_an_image_is_on_one_side(seed: int):
     data = [sample(f"{n // 3}.png", str(n)) for n in range(90)]
