@@ -83,7 +83,10 @@ def by_chance(won: int, lost: int) -> float:
         lost: questions that it answered worse.
     """
     changed = won + lost
-    tail = sum(math.comb(changed, k) for k in range(min(won, lost) + 1))
+    tail = ways = 1
+    for heads in range(1, min(won, lost) + 1):
+        ways = ways * (changed - heads + 1) // heads  # binomial coefficients
+        tail += ways
     return min(1.0, 2 * (tail / 2**changed))
 
 

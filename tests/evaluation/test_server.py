@@ -165,6 +165,24 @@ def test_a_slow_answer_is_one_question(questions, monkeypatch):
     assert (found["q1"].error or "").endswith("no answer in 0.2 s; is the server busy?")
 
 
+def test_an_early_end_waits_for_no_answer(questions):
+    done = threading.Event()
+
+    def script(body, before):
+        if before:
+            done.wait(20)
+        return Reply(body=completion("yes"))
+
+    with standing_in(script) as stand_in:
+        given = ask_server(stand_in.url, "peer", questions, batch=2)
+        assert next(given).text == "yes"
+        begun = time.monotonic()
+        given.close()
+        assert time.monotonic() - begun < 5
+        done.set()
+    assert len(stand_in.asked) <= 4
+
+
 def test_an_image_that_cannot_be_opened_is_one_question(questions, tmp_path: Path):
     (tmp_path / "set" / "1.png").unlink()
     with standing_in(lambda body, before: Reply(body=completion("yes"))) as stand_in:

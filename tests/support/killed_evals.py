@@ -57,8 +57,13 @@ def main(model: str, data: str, out: str, kills: int) -> int:
         cli.main([*arguments[:-1], f"{out}.warm.jsonl", "--limit", "1"])
     moments, counts = random.Random(4), set[int]()
     for number in range(kills):
+        before = _size(out)
         child = start(arguments)
-        time.sleep(moments.uniform(0, 0.5))
+        # A fourth dies early, the others once they have written so much.
+        early, more = number % 4 == 3, moments.randrange(10_000)
+        end = time.monotonic() + (moments.uniform(0, 0.1) if early else 30)
+        while time.monotonic() < end and _size(out) <= before + more:
+            time.sleep(0.001)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         if number % 3 == 0 and os.path.exists(out):
@@ -68,6 +73,10 @@ def main(model: str, data: str, out: str, kills: int) -> int:
     _, status = os.waitpid(start(arguments), 0)
     print(*sorted(counts))
     return os.waitstatus_to_exitcode(status)
+
+
+def _size(out: str) -> int:
+    return os.path.getsize(out) if os.path.exists(out) else 0
 
 
 def _raw(out: str) -> Iterator[bytes]:

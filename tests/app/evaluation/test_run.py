@@ -1,5 +1,6 @@
 """`eval`: the newcomer's command, tables, samples, files that go on, failures."""
 
+import fcntl
 import json
 import random
 import re
@@ -190,6 +191,16 @@ def test_data_that_changed_meanwhile(evaluate, asked, data, tmp_path):
     )
 
 
+def test_two_runs_at_once(evaluate, asked, data, tmp_path):
+    out = tmp_path / "a.jsonl"
+    out.touch()
+    with out.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        _, err = evaluate(data, "-o", out, code=1)
+    assert err == f"error: {out}: another run is writing it; wait for that one\n"
+    assert asked == []
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_ctrl_c(evaluate, asked, data, tmp_path, monkeypatch, kept):
     from fastvlm_mlx.app.evaluation import run as eval_run
@@ -230,16 +241,14 @@ def test_killed_at_any_moment(tmp_path, tiny):
             assert line["answer"] == f"answer {line['id']}"
 
 
-@pytest.mark.parametrize(
-    "times", [2, pytest.param(10, marks=pytest.mark.slow)], ids=str
-)
-def test_killed_with_a_model(tmp_path, tiny, times):
+@pytest.mark.slow
+def test_killed_with_a_model(tmp_path, tiny):
     data, out = make_set(tmp_path / "set", count=60), tmp_path / "a.jsonl"
     code = "from fastvlm_mlx.app import cli; cli.main()"
     command = [sys.executable, "-c", code, "eval", tiny, str(data), "-o", str(out)]
     command += ["--max-tokens", "8", "--batch", "1"]
     moments = random.Random(7)
-    for _ in range(times):
+    for _ in range(10):
         before = out.stat().st_size if out.exists() else 0
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

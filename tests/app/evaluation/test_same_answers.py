@@ -37,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "count", [16, pytest.param(101, marks=pytest.mark.slow)], ids=str
+    "count", [8, pytest.param(101, marks=pytest.mark.slow)], ids=str
 )
 def test_the_same_text(run, data, tmp_path, count):
     pytest.importorskip("starlette")
