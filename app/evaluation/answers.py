@@ -76,7 +76,8 @@ class Answers:
         contents = Contents("answer", self._labels, lambda each: each["id"], (FORM,))
         self._file = LineFile(out, FORM, contents, overwrite=overwrite)
         try:
-            self.known = matched(out, self._file.kept(), questions, benchmark.suffix)
+            kept = _of(benchmark, out, self._file.kept())
+            self.known = matched(out, kept, questions, benchmark.suffix)
         except BaseException:
             self.close()
             raise
@@ -159,6 +160,24 @@ def matched(
         elif isinstance(text, str):
             found[question.id] = Answer(question, text, str(reason or "stop"))
     return found
+
+
+def _of(
+    benchmark: Benchmark, name: str | Path, lines: Iterator[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """The lines, each of which must be about a question of the benchmark.
+
+    Two sets of one's own may have one name, and answers of both must not mix.
+    """
+    ids = {question.id for question in benchmark.questions}
+    for fields in lines:
+        if fields["id"] not in ids:
+            raise OptionError(
+                f"{name}: its answer {fields['id']!r:.80} is to no question of"
+                f" {benchmark.label}; name another file, or use --overwrite to begin"
+                " anew"
+            )
+        yield fields
 
 
 def read_answers(

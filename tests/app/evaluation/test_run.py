@@ -191,6 +191,19 @@ def test_data_that_changed_meanwhile(evaluate, asked, data, tmp_path):
     )
 
 
+def test_another_set_of_the_same_name(evaluate, asked, data, tmp_path):
+    out = tmp_path / "a.jsonl"
+    evaluate(data, "-o", out)
+    data.write_text(data.read_text().replace('"q3"', '"new"'))
+    before = out.read_bytes()
+    _, err = evaluate(data, "-o", out, code=1)
+    assert err == (
+        f"error: {out}: its answer 'q3' is to no question of questions.jsonl; name"
+        " another file, or use --overwrite to begin anew\n"
+    )
+    assert out.read_bytes() == before
+
+
 def test_two_runs_at_once(evaluate, asked, data, tmp_path):
     out = tmp_path / "a.jsonl"
     out.touch()
