@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation.attachment import Attachment
     from fastvlm_mlx.conversation.batch import batch_generate
+    from fastvlm_mlx.conversation.choose import Choice
     from fastvlm_mlx.conversation.conversation import Conversation
     from fastvlm_mlx.conversation.history import Turn
     from fastvlm_mlx.errors import (
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
         ServerError,
         TrainingError,
     )
-    from fastvlm_mlx.fastvlm import FastVLM, generate, load, stream_generate
+    from fastvlm_mlx.fastvlm import FastVLM, load
+    from fastvlm_mlx.functions import generate, stream_generate
+    from fastvlm_mlx.generation.logprobs import TokenLogprob
     from fastvlm_mlx.generation.sampling import Sampling
     from fastvlm_mlx.generation.stream import Chunk, Timings
     from fastvlm_mlx.model.vlm import FastVLMModel
@@ -41,6 +44,7 @@ _HOMES = {
     "AdapterError": "errors",
     "Attachment": "conversation.attachment",
     "CheckpointError": "errors",
+    "Choice": "conversation.choose",
     "Chunk": "generation.stream",
     "ContextError": "errors",
     "Conversation": "conversation.conversation",
@@ -55,18 +59,20 @@ _HOMES = {
     "Sampling": "generation.sampling",
     "ServerError": "errors",
     "Timings": "generation.stream",
+    "TokenLogprob": "generation.logprobs",
     "TrainingError": "errors",
     "Turn": "conversation.history",
     "batch_generate": "conversation.batch",
-    "generate": "fastvlm",
+    "generate": "functions",
     "load": "fastvlm",
-    "stream_generate": "fastvlm",
+    "stream_generate": "functions",
 }
 
 __all__ = [
     "AdapterError",
     "Attachment",
     "CheckpointError",
+    "Choice",
     "Chunk",
     "ContextError",
     "Conversation",
@@ -81,6 +87,7 @@ __all__ = [
     "Sampling",
     "ServerError",
     "Timings",
+    "TokenLogprob",
     "TrainingError",
     "Turn",
     "__version__",

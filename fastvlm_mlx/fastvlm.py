@@ -9,6 +9,7 @@ import mlx.core as mx
 from fastvlm_mlx.adapters.apply import attach
 from fastvlm_mlx.adapters.files import read_adapter
 from fastvlm_mlx.conversation.attachment import ImageSources, stacked_pixels
+from fastvlm_mlx.conversation.choose import Choice
 from fastvlm_mlx.conversation.conversation import Conversation
 from fastvlm_mlx.cpu import openblas
 from fastvlm_mlx.device import DTYPES
@@ -88,6 +89,7 @@ class FastVLM(FastVLMModel):
         constraint: Constraint | None = None,
         cancel: Event | None = None,
         detailed: bool = False,
+        top_logprobs: int | None = None,
     ) -> Generator[Chunk, None, None]:
         """Streams the answer to one prompt about `images`, a chunk for each token.
 
@@ -101,6 +103,7 @@ class FastVLM(FastVLMModel):
             temperature: 0 is greedy; see `Sampling` for this and the next seven.
             constraint, cancel: a rule for the answer's form; once set, ends it early.
             detailed: measures every stage of `Chunk.timings`, which takes longer.
+            top_logprobs: 0 to 20 fills `Chunk.logprobs`, each with so many others.
         Raises:
             OptionError: at the call, for an option that cannot be honoured.
             ImageError: while iterating, if an image cannot be opened.
@@ -124,6 +127,7 @@ class FastVLM(FastVLMModel):
             constraint=constraint,
             cancel=cancel,
             detailed=detailed,
+            top_logprobs=top_logprobs,
         )
 
     def ask(
@@ -169,6 +173,42 @@ class FastVLM(FastVLMModel):
         )
         return "".join(chunk.text for chunk in chunks)
 
+    def choose(
+        self,
+        prompt: str,
+        images: ImageSources,
+        choices: Sequence[str],
+        *,
+        system: str | None = None,
+        fit: str | None = None,
+        resolution: int | None = None,
+        tiles: tuple[int, int] | None = None,
+        normalize: bool = False,
+    ) -> Choice:
+        """The likeliest of several given answers, and the probability of each.
+
+        Every choice is scored in whole, with the token that ends an answer after it,
+        so "cat" is no part of "caterpillar". A choice of more tokens is less likely by
+        its length alone, as it would be as an answer; `normalize` takes that away.
+
+        Args:
+            prompt: the question; it should say what may be answered.
+            images: those it is about, as for `stream`; () is none.
+            choices: 2 to 1000 distinct texts, as the model would write them; blanks
+                around them do not count.
+            system, fit, resolution, tiles: as for `stream`.
+            normalize: compare the mean log-probability of a choice's tokens, not their
+                sum; the probabilities then are scores, and long choices gain.
+        Raises:
+            OptionError: a choice is empty or there twice, or there are too few or many.
+            ImageError: an image cannot be opened.
+            ContextError: the prompt does not fit with the longest choice.
+        """
+        chat = self.conversation(
+            system=system, fit=fit, resolution=resolution, tiles=tiles
+        )
+        return chat.choose(prompt, images, choices, normalize=normalize)
+
 
 def load(
     path_or_hf_repo: str | Path,
@@ -210,91 +250,3 @@ def load(
     if tuning is not None:
         attach(model, tuning)
     return model
-
-
-def generate(
-    model: FastVLM,
-    prompt: str,
-    images: ImageSources = (),
-    *,
-    system: str | None = None,
-    fit: str | None = None,
-    resolution: int | None = None,
-    tiles: tuple[int, int] | None = None,
-    max_tokens: int = 512,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
-    repetition_penalty: float | None = None,
-    seed: int | None = None,
-    stop: Sequence[str] = (),
-    ignore_eos: bool = False,
-    constraint: Constraint | None = None,
-    cancel: Event | None = None,
-) -> str:
-    """`model.ask` as a function, as in mlx-lm and mlx-vlm."""
-    return model.ask(
-        prompt,
-        images,
-        system=system,
-        fit=fit,
-        resolution=resolution,
-        tiles=tiles,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        stop=stop,
-        ignore_eos=ignore_eos,
-        constraint=constraint,
-        cancel=cancel,
-    )
-
-
-def stream_generate(
-    model: FastVLM,
-    prompt: str,
-    images: ImageSources = (),
-    *,
-    system: str | None = None,
-    fit: str | None = None,
-    resolution: int | None = None,
-    tiles: tuple[int, int] | None = None,
-    max_tokens: int = 512,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
-    repetition_penalty: float | None = None,
-    seed: int | None = None,
-    stop: Sequence[str] = (),
-    ignore_eos: bool = False,
-    constraint: Constraint | None = None,
-    cancel: Event | None = None,
-    detailed: bool = False,
-) -> Generator[Chunk, None, None]:
-    """`model.stream` as a function, as in mlx-lm and mlx-vlm."""
-    return model.stream(
-        prompt,
-        images,
-        system=system,
-        fit=fit,
-        resolution=resolution,
-        tiles=tiles,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        stop=stop,
-        ignore_eos=ignore_eos,
-        constraint=constraint,
-        cancel=cancel,
-        detailed=detailed,
-    )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import terminal
-from fastvlm_mlx.app.chat import stats
+from fastvlm_mlx.app.chat import choices, stats
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.app.session import (
     ConversationOptions,
@@ -45,12 +45,20 @@ class Request:
     schema: Path | None = None
     refresh: bool = False
     adapter: Path | None = None
+    choices: str | None = None
 
 
 def run(request: Request) -> None:
     """Answers the question, or runs a conversation until the user leaves."""
     terminal.check_stdout()
+    given = None if request.choices is None else choices.read_choices(request.choices)
+    if given is not None:
+        choices.check_options(
+            request.sampling, schema=request.schema is not None, stats=request.stats
+        )
     question = read_question(request)
+    if given is not None and question is None:
+        raise UsageError("--choices needs the one question to score; use -p PROMPT")
     check_images(request.images)
     schema = read_schema(request.schema) if request.schema else None
     may_use_coreml = packages.check(request.encoder, request.compute_units)
@@ -67,6 +75,16 @@ def run(request: Request) -> None:
         if not request.images:
             hint_at_images(name, question_is_piped=request.prompt is None)
         name = tuned_name(name, request.adapter)
+        if given is not None:
+            choices.answer(
+                request.options.conversation(model),
+                question,
+                request.images,
+                given,
+                name,
+                as_json=request.as_json,
+            )
+            return
         answer(request.options.conversation(model), question, request, name, schema)
         return
     from fastvlm_mlx.app.chat.repl import Repl

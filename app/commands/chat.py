@@ -33,6 +33,14 @@ def chat(
     max_tokens: options.MaxTokens = 512,
     stop: options.Stop = None,
     schema: options.Schema = None,
+    choices: Annotated[
+        str | None,
+        typer.Option(
+            "--choices",
+            metavar="A,B,...",
+            help="Print the probability of each of these answers.",
+        ),
+    ] = None,
     encoder: options.Encoder = "auto",
     compute_units: options.ComputeUnits = None,
     stats: Annotated[
@@ -73,6 +81,7 @@ def chat(
             stats=stats,
             as_json=as_json,
             schema=schema,
+            choices=choices,
             encoder=encoder,
             compute_units=compute_units,
         )

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from fastvlm_mlx.conversation.attachment import Attachment, Pieces, length
+from fastvlm_mlx.conversation.attachment import ImageSource, Pieces, attach, length
 from fastvlm_mlx.conversation.history import History, Turn
 from fastvlm_mlx.conversation.shared_prefix import restore_prefix, save_prefix
 from fastvlm_mlx.errors import ContextError, FastVLMError
 from fastvlm_mlx.generation import decode
 from fastvlm_mlx.generation.sampling import Constraint, Sampling
 from fastvlm_mlx.generation.stream import Chunk, Timings, stream_generate
+from fastvlm_mlx.processing.image_options import ImageOptions
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
@@ -25,15 +26,16 @@ def stream_answer(
     model: "FastVLMModel",
     state: History,
     question: str,
-    images: Sequence[Attachment],
+    images: Sequence[ImageSource],
     sampling: Sampling,
     *,
     context_size: int,
-    timings: Timings,
+    image_options: ImageOptions,
     started: float,
     detailed: bool,
     cancel: Event | None,
     constraint: Constraint | None,
+    top_logprobs: int | None = None,
 ) -> Generator[Chunk, None, None]:
     """Streams the answer to `question`, which `images` join; see `stream_generate`.
 
@@ -41,14 +43,21 @@ def stream_answer(
     stream ends; otherwise `state` is as it was.
 
     Raises:
+        ImageError: while iterating, if an image cannot be opened.
         ContextError: while iterating, if the question does not fit.
     """
+    joining = [attach(model, image, image_options) for image in images]
+    timings = Timings(
+        decode=sum(image.decode_seconds for image in joining),
+        preprocess=sum(image.preprocess_seconds for image in joining),
+    )
+    shown_images = [*state.waiting, *joining]
     prefixes, used = model.feature_cache, length(state.pieces)
-    pieces = state.with_question(question, images)
+    pieces = state.with_question(question, shown_images)
     left = answer_room(pieces, used, context_size)
 
     before = time.perf_counter()
-    features = [image.features(model) for image in images]
+    features = [image.features(model) for image in shown_images]
     if detailed:
         mx.eval(features)
         timings = replace(timings, encode=time.perf_counter() - before)
@@ -62,12 +71,13 @@ def stream_answer(
             state.missing(pieces),
             state.cache,
             replace(sampling, max_tokens=min(sampling.max_tokens, left)),
-            visual_tokens=length(images),
+            visual_tokens=length(shown_images),
             timings=timings,
             started=started,
             detailed=detailed,
             cancel=cancel,
             constraint=constraint,
+            top_logprobs=top_logprobs,
         )
         with contextlib.closing(chunks):
             for chunk in chunks:
@@ -77,7 +87,7 @@ def stream_answer(
                     save_prefix(prefixes, pieces, state.cache)
     finally:
         if shown:
-            state.keep(Turn("user", question, tuple(images)), pieces, shown)
+            state.keep(Turn("user", question, tuple(shown_images)), pieces, shown)
         else:
             decode.trim_cache(state.cache, used)
 

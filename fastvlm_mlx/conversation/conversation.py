@@ -9,27 +9,24 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
 
 from fastvlm_mlx.conversation import transcript
 from fastvlm_mlx.conversation.answer import answer_room, end_answer, stream_answer
 from fastvlm_mlx.conversation.attachment import (
-    Attachment,
     ImageSource,
     ImageSources,
     as_list,
     attach,
     length,
 )
+from fastvlm_mlx.conversation.choose import Choice, choose_answer
 from fastvlm_mlx.conversation.history import History, Turn
 from fastvlm_mlx.conversation.transcript import Transcript
-from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.generation.logprobs import check_top_logprobs
 from fastvlm_mlx.generation.sampling import Constraint, Sampling
-from fastvlm_mlx.generation.stream import Chunk, Timings
+from fastvlm_mlx.generation.stream import Chunk
+from fastvlm_mlx.model.vlm import FastVLMModel, encoder_alone
 from fastvlm_mlx.processing.image_options import ImageOptions
-
-if TYPE_CHECKING:
-    from fastvlm_mlx.model.vlm import FastVLMModel
 
 
 class Conversation:
@@ -51,7 +48,7 @@ class Conversation:
 
     def __init__(
         self,
-        model: "FastVLMModel",
+        model: FastVLMModel,
         images: ImageSources = (),
         *,
         system: str | None = None,
@@ -60,20 +57,16 @@ class Conversation:
         tiles: tuple[int, int] | None = None,
     ):
         if model.language_model is None:
-            raise CheckpointError(
-                "this checkpoint is an encoder alone and cannot chat;"
-                " give a whole FastVLM checkpoint"
-            )
+            raise encoder_alone()
         self.model = model
         self.system = system
         self.image_options = ImageOptions.of(model.config, fit, resolution, tiles)
         self.context_size = model.config.context_size
         self._stream: weakref.ref[Generator[Chunk, None, None]] | None = None
         self.state = History(model, system)
-        self._waiting: list[Attachment] = []
         for source in as_list(images):
             self.add(source)
-        self._opening = list(self._waiting)
+        self._opening = list(self.state.waiting)
 
     @property
     def history(self) -> tuple[Turn, ...]:
@@ -94,16 +87,16 @@ class Conversation:
         """
         self._settle()
         added = attach(self.model, image, self.image_options)
-        pieces = [*self.state.pieces, *self._waiting, added]
+        pieces = [*self.state.pieces, *self.state.waiting, added]
         answer_room(pieces, self.context_used, self.context_size)
         added.features(self.model)
-        self._waiting.append(added)
+        self.state.waiting.append(added)
 
     def reset(self):
         """Forgets all turns. The images given at the start join the next question."""
         self._settle()
         self.state = History(self.model, self.system)
-        self._waiting = list(self._opening)
+        self.state.waiting = list(self._opening)
 
     def ask(
         self,
@@ -157,6 +150,7 @@ class Conversation:
         constraint: Constraint | None = None,
         cancel: Event | None = None,
         detailed: bool = False,
+        top_logprobs: int | None = None,
     ) -> Generator[Chunk, None, None]:
         """Streams the answer to `prompt`, about `images` too if any join here.
 
@@ -172,6 +166,7 @@ class Conversation:
             constraint: a rule for the form of the answer, as from `constrained.py`.
             cancel: once set, the answer ends early.
             detailed: measures every stage of `Chunk.timings`, which takes longer.
+            top_logprobs: 0 to 20 fills `Chunk.logprobs`, each with so many others.
         Raises:
             OptionError: at the call, for an option that cannot be honoured.
             ImageError, ContextError: while iterating, before the model computes
@@ -194,6 +189,7 @@ class Conversation:
             constraint=constraint,
             cancel=cancel,
             detailed=detailed,
+            top_logprobs=top_logprobs,
         )
 
     def answer(
@@ -205,53 +201,57 @@ class Conversation:
         constraint: Constraint | None = None,
         cancel: Event | None = None,
         detailed: bool = False,
+        top_logprobs: int | None = None,
     ) -> Generator[Chunk, None, None]:
         """As `stream`, for callers that hold a `Sampling`."""
         started = time.perf_counter()
+        check_top_logprobs(top_logprobs)
         self._settle()
-        stream = self._answer(
-            prompt, as_list(images), sampling, constraint, cancel, detailed, started
+        stream = stream_answer(
+            self.model,
+            self.state,
+            prompt,
+            as_list(images),
+            sampling,
+            context_size=self.context_size,
+            image_options=self.image_options,
+            started=started,
+            constraint=constraint,
+            cancel=cancel,
+            detailed=detailed,
+            top_logprobs=top_logprobs,
         )
         self._stream = weakref.ref(stream)
         return stream
 
-    def _answer(
+    def choose(
         self,
         prompt: str,
-        images: Sequence[ImageSource],
-        sampling: Sampling,
-        constraint: Constraint | None,
-        cancel: Event | None,
-        detailed: bool,
-        started: float,
-    ) -> Generator[Chunk, None, None]:
-        joining = [attach(self.model, image, self.image_options) for image in images]
-        turns = len(self.state.turns)
-        try:
-            yield from stream_answer(
-                self.model,
-                self.state,
-                prompt,
-                [*self._waiting, *joining],
-                sampling,
-                context_size=self.context_size,
-                timings=Timings(
-                    decode=sum(image.decode_seconds for image in joining),
-                    preprocess=sum(image.preprocess_seconds for image in joining),
-                ),
-                started=started,
-                detailed=detailed,
-                cancel=cancel,
-                constraint=constraint,
-            )
-        finally:
-            if len(self.state.turns) > turns:
-                self._waiting = []
+        images: ImageSources,
+        choices: Sequence[str],
+        *,
+        normalize: bool = False,
+    ) -> Choice:
+        """The likeliest of `choices` as the answer, which then is this turn's answer.
+
+        Arguments and errors as for `FastVLM.choose`; after an error the conversation is
+        as it was.
+        """
+        self._settle()
+        return choose_answer(
+            self.model,
+            self.state,
+            prompt,
+            as_list(images),
+            choices,
+            context_size=self.context_size,
+            image_options=self.image_options,
+            normalize=normalize,
+        )
 
     def _settle(self):
         """Ends an answer that is still open, keeping what was shown of it."""
-        stream = self._stream() if self._stream else None
-        if stream is not None:
+        if self._stream and (stream := self._stream()) is not None:
             end_answer(stream)
         self._stream = None
 
@@ -264,18 +264,18 @@ class Conversation:
             FastVLMError: `path` cannot be written.
         """
         self._settle()
-        saved = Transcript(
+        whole = Transcript(
             model=str(self.model.config.source.get("name", "")),
             system=self.system,
             image_options=self.image_options,
             turns=self.history,
             opening=tuple(self._opening),
-            waiting=tuple(self._waiting),
+            waiting=tuple(self.state.waiting),
         )
-        transcript.write(path, saved)
+        transcript.write(path, whole)
 
     @classmethod
-    def load(cls, model: "FastVLMModel", path: str | Path) -> "Conversation":
+    def load(cls, model: FastVLMModel, path: str | Path) -> "Conversation":
         """The conversation that `save` wrote, to be continued with `model`.
 
         With the same model it goes on as if it had never stopped. Its images are
@@ -290,7 +290,7 @@ class Conversation:
         options = asdict(saved.image_options)
         conversation = cls(model, system=saved.system, **options)
         conversation._opening = list(saved.opening)
-        conversation._waiting = list(saved.waiting)
+        conversation.state.waiting = list(saved.waiting)
         for turn in saved.turns:
             conversation.state.replay(turn)
         pieces = [*conversation.state.pieces, *saved.waiting]

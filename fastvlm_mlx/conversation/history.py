@@ -45,11 +45,13 @@ class History:
     - `turns`: for people.
     - `pieces`: the prompt they make, for the model.
     - `cache`: the KV cache for a prefix of `pieces`.
+    - `waiting`: images that join the next question.
     """
 
     def __init__(self, model: "FastVLMModel", system: str | None):
         self.turns: list[Turn] = []
         self.pieces: Pieces = []
+        self.waiting: list[Attachment] = []
         self.cache: decode.KVCache = language.make_cache(model.language_model)
         self._model = model
         self._system = system
@@ -107,8 +109,13 @@ class History:
         tokenizer = self._model.tokenizer
         if rest := text[len(tokenizer.decode(kept)) :]:
             kept += tokenizer.encode(rest)
-        self.pieces = [*pieces, kept]
-        self.turns += [question, Turn("assistant", text, (), tuple(kept), finish)]
+        self.add(question, pieces, Turn("assistant", text, (), tuple(kept), finish))
+
+    def add(self, question: Turn, pieces: Pieces, answer: Turn):
+        """Adds a question, `pieces` with it, and its answer; no image waits then."""
+        self.pieces = [*pieces, list(answer.tokens)]
+        self.turns += [question, answer]
+        self.waiting = []
 
     def _count_shown(self, ids: list[int], text: str) -> int:
         """How many of `ids` decode to a beginning of `text`.

@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.generation.decode import AnswerReader, Decoder
+from fastvlm_mlx.generation.logprobs import LogprobRecorder, TokenLogprob
 from fastvlm_mlx.generation.sampling import (
     Constraint,
     Sampler,
@@ -27,11 +28,13 @@ class Completion:
     - `text`: without the stop sequence that ended it.
     - `tokens`: its ids, without the stop token.
     - `finish_reason`: "stop" or "length".
+    - `logprobs`: None unless asked for; of the tokens of which text is shown.
     """
 
     text: str
     tokens: tuple[int, ...]
     finish_reason: str
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 @dataclass
@@ -48,6 +51,7 @@ def batch_generate(
     sampling: Sampling,
     *,
     constraints: Sequence[Constraint] = (),
+    top_logprobs: int | None = None,
 ) -> list[Completion]:
     """Answers B prompts of one length; each answer is what `stream_generate` gives.
 
@@ -59,6 +63,8 @@ def batch_generate(
         sampling: how tokens are chosen, the same for all rows; a `seed` gives each
             row the same random numbers.
         constraints: none, or a rule for the form of each answer.
+        top_logprobs: 0 to 20 fills `Completion.logprobs`, each with so many likely
+            tokens.
     Returns:
         One completion for each row, in order.
     Raises:
@@ -94,15 +100,21 @@ def batch_generate(
         mx.async_eval(tokens)
         return tokens
 
+    recorder = None
+    sampler: Sampler = choose
+    if top_logprobs is not None:
+        recorder = LogprobRecorder(model.tokenizer, top_logprobs, constraints)
+        sampler = recorder.watch(choose)
     cache = language.make_cache(model.language_model)
     decoder = Decoder(model, cache)
     completions: dict[int, Completion] = {}
     logits = decoder.prefill(embeddings)
-    for tokens in decoder.tokens(logits, choose, sampling.max_tokens):
+    for tokens in decoder.tokens(logits, sampler, sampling.max_tokens):
         going: list[int] = []
+        logprobs = recorder.pop() if recorder else [None] * len(rows)
         for position, token in enumerate(cast(list[int], tokens.tolist())):
             row = rows[position]
-            row.text.append(row.reader.push(token))
+            row.text.append(row.reader.push(token, logprobs[position]))
             if row.reader.finish_reason is None:
                 going.append(position)
             else:
@@ -110,10 +122,13 @@ def batch_generate(
                     "".join(row.text),
                     tuple(row.reader.tokens),
                     row.reader.finish_reason,
+                    tuple(row.reader.logprobs) if recorder else None,
                 )
         if not going:
             break
         if len(going) < len(rows):
             rows = [rows[position] for position in going]
             decoder.keep_rows(going)
+            if recorder:
+                recorder.keep_rows(going)
     return [completions[index] for index in range(count)]

@@ -80,6 +80,14 @@ class JSONConstraint:
         self._last = token
         return token
 
+    def allowed(self, logits: mx.array) -> mx.array:
+        """See `sampling.Constraint`."""
+        if self._matcher.is_stopped():
+            is_end = mx.arange(logits.shape[-1]) == self._vocabulary.end
+            return mx.where(is_end, logits, -mx.inf)
+        # The matcher takes in a token when the next one is chosen.
+        return self._masked(logits, self._matcher)
+
     def _look_at_whole(self, left: int):
         """Finds the shortest answer of all, which must fit into `left` tokens."""
         self._end = self._shortest(self._state)

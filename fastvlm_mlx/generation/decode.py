@@ -5,11 +5,13 @@ before the tokens it continues are looked at. So the KV cache runs one position 
 of what was read.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
+from fastvlm_mlx.generation.logprobs import TokenLogprob
 from fastvlm_mlx.generation.sampling import Constraint, Sampler, Sampling
 from fastvlm_mlx.generation.stop_sequences import StopSequenceMatcher
 
@@ -76,6 +78,18 @@ class Decoder:
         for layer in self._cache:
             layer.keys, layer.values = layer.keys[kept], layer.values[kept]
 
+    def rewind(self, length: int):
+        """Removes everything from the cache after its first `length` positions.
+
+        All of it is removed if a step was interrupted, between two layers or between
+        two lines of one: which tensors that left behind cannot be known.
+        """
+        if self.cached >= 0:
+            trim_cache(self._cache, length)
+        else:
+            for layer in self._cache:
+                layer.state = (None, None, 0)
+
     def _step(self, embeddings: mx.array) -> mx.array:
         before, self.cached = self.cached, -1
         logits = self._model.logits(embeddings, self._cache)
@@ -89,7 +103,8 @@ class AnswerReader:
 
     An answer with a `constraint` ends as that says: a stop sequence would cut JSON in
     two. `tokens` are the ids so far, without the stop token; `finish_reason` is None,
-    then "stop" or "length".
+    then "stop" or "length". `logprobs` are those that `push` was given, of the tokens
+    of which some text is shown: a stop sequence and what may begin one are not.
     """
 
     def __init__(
@@ -100,13 +115,30 @@ class AnswerReader:
     ):
         self.tokens: list[int] = []
         self.finish_reason: str | None = None
+        self.logprobs: list[TokenLogprob] = []
+        # With the number of characters before its token's.
+        self._waiting: deque[tuple[int, TokenLogprob]] = deque()
+        self._shown = 0
         stop = () if constraint is not None else tuple(sampling.stop)
         self._matcher = StopSequenceMatcher(tokenizer.stream(), stop)
         self._stop_ids = () if sampling.ignore_eos else tokenizer.stop_ids
         self._max_tokens = sampling.max_tokens
 
-    def push(self, token: int) -> str:
+    def push(self, token: int, logprob: TokenLogprob | None = None) -> str:
         """Takes the next id; returns the text that is known to follow."""
+        start, known = self._shown + self._matcher.held, len(self.tokens)
+        text = self._push(token)
+        self._shown += len(text)
+        if logprob is not None:
+            if len(self.tokens) > known:
+                self._waiting.append((start, logprob))
+            # Tokens without text, such as control tokens, stand for themselves.
+            whole = self.finish_reason is not None and not self._matcher.stopped
+            while self._waiting and (whole or self._waiting[0][0] < self._shown):
+                self.logprobs.append(self._waiting.popleft()[1])
+        return text
+
+    def _push(self, token: int) -> str:
         if token in self._stop_ids:
             self.finish_reason = "stop"
             return self._matcher.finish()

@@ -144,6 +144,10 @@ class Constraint(Protocol):
         """
         ...
 
+    def allowed(self, logits: mx.array) -> mx.array:
+        """`logits` (1, vocab), -inf where `choose` could not take a token just now."""
+        ...
+
 
 def make_sampler(sampling: Sampling, constraint: Constraint | None = None) -> Sampler:
     """A function from logits `(1, vocab)` to a token `(1,)` whose computing has begun.

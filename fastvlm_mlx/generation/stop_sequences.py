@@ -15,6 +15,11 @@ class StopSequenceMatcher:
         self._stop = stop
         self._held = ""
 
+    @property
+    def held(self) -> int:
+        """Characters that are held back."""
+        return len(self._held)
+
     def push(self, token: int) -> str:
         """The text that is certain after `token`, without the stop sequence."""
         return self._show(self._decoder.push(token), final=False)

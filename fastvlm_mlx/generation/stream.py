@@ -18,8 +18,8 @@ from fastvlm_mlx.generation.decode import (
     Decoder,
     KVCache,
     cache_length,
-    trim_cache,
 )
+from fastvlm_mlx.generation.logprobs import LogprobRecorder, TokenLogprob
 from fastvlm_mlx.generation.sampling import Constraint, Sampling, make_sampler
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Chunk:
     - `generation_tps`: of the steps after the first; 0 until there is one.
     - `peak_memory`: MLX's, in bytes (mlx-lm's is in GB), since the process started.
     - `finish_reason`: None, or in the last chunk "stop", "length" or "cancelled".
+    - `logprobs`: None unless asked for; of the tokens of which text is shown with this
+      chunk and was not before: none while text is held back, then several.
     """
 
     text: str
@@ -71,6 +73,7 @@ class Chunk:
     peak_memory: int
     timings: Timings
     finish_reason: str | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 def stream_generate(
@@ -85,6 +88,7 @@ def stream_generate(
     detailed: bool = False,
     cancel: threading.Event | None = None,
     constraint: Constraint | None = None,
+    top_logprobs: int | None = None,
 ) -> Generator[Chunk, None, None]:
     """Streams the answer to the prompt `embeddings`, `(1, L, hidden)`, L at least 1.
 
@@ -95,17 +99,28 @@ def stream_generate(
 
     `started` is `time.perf_counter()` at the user's call. A set `cancel` ends the
     answer with the finish reason "cancelled". `constraint` is a rule for its form.
+    `top_logprobs`, 0 to 20, fills `Chunk.logprobs`, each with so many likely tokens.
     """
     started = time.perf_counter() if started is None else started
     stages = timings or Timings()
     decoder = Decoder(model, cache)
     reader = AnswerReader(model.tokenizer, sampling, constraint)
     choose = make_sampler(sampling, constraint)
+    recorder = None
+    if top_logprobs is not None:
+        recorder = LogprobRecorder(model.tokenizer, top_logprobs, [constraint])
+        choose = recorder.watch(choose)
     cached = cache_length(cache)
     prompt = cached + embeddings.shape[1]
     prefill_started = ttft = first = 0.0
 
-    def chunk(text: str, token: int | None, steps: int, finish: str | None) -> Chunk:
+    def chunk(
+        text: str,
+        token: int | None,
+        steps: int,
+        finish: str | None,
+        logprobs: tuple[TokenLogprob, ...] | None,
+    ) -> Chunk:
         seconds = time.perf_counter() - first
         return Chunk(
             text=text,
@@ -120,6 +135,7 @@ def stream_generate(
             peak_memory=mx.get_peak_memory(),
             timings=stages,
             finish_reason=finish,
+            logprobs=logprobs,
         )
 
     try:
@@ -138,20 +154,15 @@ def stream_generate(
                 ttft = first - started
                 if detailed:
                     stages = dataclasses.replace(stages, first_token=first - before)
-            known = len(reader.tokens)
-            text = reader.push(token)
+            known, listed = len(reader.tokens), len(reader.logprobs)
+            text = reader.push(token, recorder.pop()[0] if recorder else None)
+            logprobs = tuple(reader.logprobs[listed:]) if recorder else None
             finish = reader.finish_reason
             if finish is None and cancel is not None and cancel.is_set():
                 finish = "cancelled"
             shown = token if len(reader.tokens) > known else None
-            yield chunk(text, shown, steps, finish)
+            yield chunk(text, shown, steps, finish, logprobs)
             if finish:
                 return
     finally:
-        if decoder.cached >= 0:
-            trim_cache(cache, prompt + len(reader.tokens))
-        else:
-            # Interrupted between two layers, or between two lines of one: which
-            # tensors that left behind cannot be known, so none is kept.
-            for layer in cache:
-                layer.state = (None, None, 0)
+        decoder.rewind(prompt + len(reader.tokens))

@@ -55,6 +55,14 @@ class Encoder(Protocol):
         ...
 
 
+def encoder_alone() -> CheckpointError:
+    """The error for a checkpoint that has no projector and no language model."""
+    return CheckpointError(
+        "this checkpoint is an encoder alone and cannot chat;"
+        " give a whole FastVLM checkpoint"
+    )
+
+
 class FastVLMModel(nn.Module):
     """A vision tower, a projector and a language model, any of which a partial
     checkpoint may lack (the attribute is then None).
@@ -149,10 +157,7 @@ class FastVLMModel(nn.Module):
         if self.encoder is not None and self.encoder.projected:
             return features
         if self.projector is None:
-            raise CheckpointError(
-                "this checkpoint is an encoder alone and cannot chat;"
-                " give a whole FastVLM checkpoint"
-            )
+            raise encoder_alone()
         if self.encoder is not None and self.projector.layers:
             features = features.astype(self.projector.layers[0].weight.dtype)
         return self.projector(features)

@@ -78,6 +78,10 @@ class Tokenizer:
         """The id of one token by its exact name, control tokens included."""
         return self._tokenizer.token_to_id(token)
 
+    def name(self, id: int) -> str:
+        """The exact name of one id, "" beyond the vocabulary; see `id`."""
+        return self._tokenizer.id_to_token(id) or ""
+
     def __len__(self) -> int:
         """The number of tokens; a model's vocabulary may be padded beyond it."""
         return self._tokenizer.get_vocab_size()
@@ -90,11 +94,16 @@ class Tokenizer:
         """The content of a tokenizer.json that makes this tokenizer."""
         return self._tokenizer.to_str()
 
-    def token_bytes(self, id: int) -> bytes:
-        """What one id contributes to the text, as bytes of UTF-8; may be a fragment."""
+    def token_bytes(self, id: int, *, first: bool = False) -> bytes:
+        """What one id contributes to the text, as bytes of UTF-8; may be a fragment.
+
+        The `first` token of a text may contribute less: sentencepiece marks the start
+        with a space that is no part of it.
+        """
         if id not in self._bytes:
             self._bytes[id] = self._token_bytes(int(id))
-        return self._bytes[id]
+        data = self._bytes[id]
+        return data.removeprefix(b" ") if first and self._sentencepiece else data
 
     def _token_bytes(self, id: int) -> bytes:
         if id in self._special or not 0 <= id < 1 << 32:

@@ -27,7 +27,7 @@ SHOWS_IMAGES = [
 # Parameters beside the options, in the signatures that take a `Sampling` apart.
 OTHERS = {
     *("self", "model", "prompt", "images", "system"),
-    *("constraint", "cancel", "detailed"),
+    *("constraint", "cancel", "detailed", "top_logprobs"),
 }
 
 

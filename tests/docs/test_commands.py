@@ -48,7 +48,7 @@ BLOCKS = blocks()
 SHELL = [block for block in BLOCKS if block.is_shell]
 COMMANDS = [(str(block), command) for block in SHELL for command in block.commands]
 # docs/api.md shows signatures; docs/server.md shows clients of a running server.
-RUN = ("README.md", "docs/evaluation.md")
+RUN = ("README.md", "docs/evaluation.md", "docs/probabilities.md")
 PYTHON = [b for b in BLOCKS if b.language == "python" and b.page in RUN]
 CLIENTS = [b for b in BLOCKS if b.language == "python" and b.page == "docs/server.md"]
 

@@ -50,7 +50,8 @@ EXTRA = (*CONVERT, *ADAPTERS)
 GROUPS = {
     "Load and ask": ("load", "generate", "stream_generate", "FastVLM", "Conversation"),
     "Answers and options": (
-        *("Chunk", "Timings", "Sampling", "ImageOptions", "Attachment", "Turn"),
+        *("Chunk", "TokenLogprob", "Choice", "Timings"),
+        *("Sampling", "ImageOptions", "Attachment", "Turn"),
     ),
     "The network": ("FastVLMModel",),
     "Train": TRAIN,

@@ -42,7 +42,7 @@ def main() -> None:
         "scienceqa": (
             llava,
             "llava/eval/eval_science_qa.py",
-            official_metrics.scienceqa,
+            official.scienceqa,
         ),
         "anls": (kit, "vlmeval/dataset/utils/vqa_eval.py", official.anls),
         "relaxed": (kit, "vlmeval/dataset/utils/vqa_eval.py", official.relaxed),

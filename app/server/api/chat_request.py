@@ -25,6 +25,7 @@ def _whole(value: Any) -> Any:
 _Whole = BeforeValidator(_whole)
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**63), _Whole]
 Count = Annotated[int, Field(ge=1, lt=2**63), _Whole]
+TopLogprobs = Annotated[int, Field(ge=0, le=20), _Whole]
 TopK = Annotated[int, Field(ge=-1, lt=2**63), _Whole]
 
 

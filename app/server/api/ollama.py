@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastvlm_mlx.app.server.api import ollama_schema as schema
+from fastvlm_mlx.app.server.api import token_logprobs
 from fastvlm_mlx.app.server.api.chat_request import (
     UNLIMITED,
     merge_turns,
@@ -24,9 +25,10 @@ from fastvlm_mlx.app.server.engine.request import (
 )
 from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.app.server.http.limits import Limits
+from fastvlm_mlx.generation.logprobs import TokenLogprob
 
 # The version of Ollama whose protocol this is; some clients require a minimum.
-VERSION = "0.12.6"
+VERSION = "0.12.11"
 # What the library's messages call `schema` and `max_tokens`.
 _NAMES = {"schema": "format", "max_tokens": "options.num_predict"}
 _ZERO = re.compile(r"[-+]?(0+(\.0*)?(ns|us|µs|ms|s|m|h)?)+")
@@ -56,7 +58,7 @@ async def generation_request(
     return GenerationRequest(
         messages=turns,
         system=system,
-        sampling=_sampling(request.options or schema.Options.model_validate({})),
+        sampling=_sampling(request),
         response_format=_response_format(request.format),
         names=_NAMES,
     )
@@ -88,7 +90,10 @@ def _message(
     return Message(message.role, message.content or "", images, fields)
 
 
-def _sampling(options: schema.Options) -> dict[str, Any]:
+def _sampling(
+    request: schema.ChatRequest | schema.GenerateRequest,
+) -> dict[str, Any]:
+    options = request.options or schema.Options.model_validate({})
     values = {
         "temperature": options.temperature,
         "top_p": options.top_p,
@@ -96,6 +101,8 @@ def _sampling(options: schema.Options) -> dict[str, Any]:
         "min_p": options.min_p,
         "repetition_penalty": options.repeat_penalty,
         "stop": options.stop,
+        # Alone the second has no effect, as in Ollama.
+        "top_logprobs": (request.top_logprobs or 0) if request.logprobs else None,
     }
     if options.num_predict is not None:
         # Without a limit the answer may fill the context.
@@ -121,14 +128,16 @@ class Formatter:
         self._model = model
         self._chat = chat
 
-    def complete(self, text: str, last: StreamEvent) -> dict[str, object]:
-        return {**self._head(text), **self._ending(last)}
+    def complete(
+        self, text: str, last: StreamEvent, logprobs: Sequence[TokenLogprob] | None
+    ) -> dict[str, object]:
+        return {**self._head(text), **self._ending(last), **_logprobs(logprobs)}
 
     def event(self, event: StreamEvent) -> bytes:
         # As in Ollama, the line that ends the answer has no text.
-        lines = b""
-        if event.text:
-            lines = _line({**self._head(event.text), "done": False})
+        lines, logprobs = b"", _logprobs(event.chunk.logprobs)
+        if event.text or logprobs:
+            lines = _line({**self._head(event.text), "done": False, **logprobs})
         if event.finish_reason:
             lines += _line({**self._head(""), **self._ending(event)})
         return lines
@@ -163,6 +172,21 @@ class Formatter:
             "eval_duration": int(decoding * 1e9),
             "timings": last.timings(),
         }
+
+
+def _logprobs(entries: Sequence[TokenLogprob] | None) -> dict[str, object]:
+    """As Ollama writes them: what is empty is left out."""
+    if not entries:
+        return {}
+    content = [
+        _without_nothing({**one, "top_logprobs": [_without_nothing(t) for t in top]})
+        for one, top in token_logprobs.written(entries)
+    ]
+    return {"logprobs": content}
+
+
+def _without_nothing(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value not in (None, [])}
 
 
 def is_zero(keep_alive: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from fastvlm_mlx.app.server.api.chat_request import Integer, TopK
+from fastvlm_mlx.app.server.api.chat_request import Integer, TopK, TopLogprobs
 
 
 class Lenient(BaseModel):
@@ -50,6 +50,14 @@ class Request(Lenient):
     options: Options | None = None
     keep_alive: Any = Field(
         None, description="0 is answered, but the model stays loaded all the same."
+    )
+    logprobs: bool | None = Field(
+        None,
+        description="Return the log-probabilities of the answer's tokens, at"
+        " temperature 1; with `format` over the tokens that it allows.",
+    )
+    top_logprobs: TopLogprobs | None = Field(
+        None, description="With `logprobs`: those of so many likely tokens as well."
     )
     think: bool | str | None = Field(None, description="Only false is supported.")
 

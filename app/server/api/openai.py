@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastvlm_mlx.app.server.api import openai_schema as schema
+from fastvlm_mlx.app.server.api import token_logprobs
 from fastvlm_mlx.app.server.api.chat_request import merge_turns, sampling_options
 from fastvlm_mlx.app.server.api.image_data import from_url
 from fastvlm_mlx.app.server.engine.answer_stream import StreamEvent
@@ -19,6 +20,7 @@ from fastvlm_mlx.app.server.engine.request import (
 )
 from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.app.server.http.limits import Limits
+from fastvlm_mlx.generation.logprobs import TokenLogprob
 
 _DONE = b"data: [DONE]\n\n"  # the mark that ends a stream
 
@@ -44,6 +46,13 @@ async def generation_request(
                 code="unsupported_value",
                 param=name,
             )
+    if request.top_logprobs and not request.logprobs:
+        raise APIError(
+            400,
+            "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.",
+            code="invalid_value",
+            param="top_logprobs",
+        )
     # Base64 of many megabytes: not on the event loop.
     messages = await asyncio.to_thread(
         lambda: [_message(at, message) for at, message in enumerate(request.messages)]
@@ -97,6 +106,7 @@ def _sampling(request: schema.ChatRequest) -> dict[str, Any]:
         "repetition_penalty": request.repetition_penalty,
         "seed": None if request.seed is None else request.seed % 2**32,
         "stop": request.stop,
+        "top_logprobs": (request.top_logprobs or 0) if request.logprobs else None,
     }
     return sampling_options(values)
 
@@ -126,7 +136,9 @@ class Formatter:
         self._created = int(time.time())
         self._started = False
 
-    def complete(self, text: str, last: StreamEvent) -> dict[str, object]:
+    def complete(
+        self, text: str, last: StreamEvent, logprobs: Sequence[TokenLogprob] | None
+    ) -> dict[str, object]:
         message = {"role": "assistant", "content": text, "refusal": None}
         return {
             **self._head("chat.completion"),
@@ -134,7 +146,7 @@ class Formatter:
                 {
                     "index": 0,
                     "message": message,
-                    "logprobs": None,
+                    "logprobs": _logprobs(logprobs),
                     "finish_reason": last.finish_reason,
                 }
             ],
@@ -148,7 +160,8 @@ class Formatter:
         delta = {"content": event.text} if event.text or not self._started else {}
         if not self._started:
             delta = {"role": "assistant", **delta}
-        choice = {"index": 0, "delta": delta, "logprobs": None}
+        logprobs = _logprobs(event.chunk.logprobs or None)
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs}
         body: dict[str, object] = {
             **self._head("chat.completion.chunk"),
             "choices": [{**choice, "finish_reason": event.finish_reason}],
@@ -184,6 +197,15 @@ class Formatter:
             "model": self._model,
             "system_fingerprint": None,
         }
+
+
+def _logprobs(entries: Sequence[TokenLogprob] | None) -> dict[str, object] | None:
+    if entries is None:
+        return None
+    content = [
+        {**one, "top_logprobs": top} for one, top in token_logprobs.written(entries)
+    ]
+    return {"content": content, "refusal": None}
 
 
 def usage(last: StreamEvent) -> dict[str, object]:

@@ -8,7 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from fastvlm_mlx.app.server.api.chat_request import Count, Integer, TopK
+from fastvlm_mlx.app.server.api.chat_request import (
+    Count,
+    Integer,
+    TopK,
+    TopLogprobs,
+)
 
 
 class Strict(BaseModel):
@@ -162,6 +167,15 @@ class ChatRequest(Strict):
         | None
     ) = None
 
+    logprobs: bool | None = Field(
+        None,
+        description="Return the log-probabilities of the answer's tokens, at"
+        " temperature 1; with `response_format` over the tokens that it allows.",
+    )
+    top_logprobs: TopLogprobs | None = Field(
+        None, description="And those of so many likely tokens in each place."
+    )
+
     # Extensions, with the names that other servers for open models use.
     top_k: TopK | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -183,8 +197,6 @@ class ChatRequest(Strict):
 
     # See UNSUPPORTED.
     n: Any = None
-    logprobs: bool | None = None
-    top_logprobs: Any = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
@@ -202,8 +214,6 @@ class ChatRequest(Strict):
 # The only values, beside null, that FastVLM supports.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "n": (1,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "logit_bias": ({},),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Protocol
 
 from starlette.responses import JSONResponse
@@ -10,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from fastvlm_mlx.app.server.engine.answer_stream import AnswerStream, StreamEvent
 from fastvlm_mlx.app.server.engine.worker import Worker
 from fastvlm_mlx.app.server.http.errors import APIError, api_error_from, busy
+from fastvlm_mlx.generation.logprobs import TokenLogprob
 
 
 class ResponseFormatter(Protocol):
@@ -17,8 +19,10 @@ class ResponseFormatter(Protocol):
 
     media_type: str  # of a stream
 
-    def complete(self, text: str, last: StreamEvent) -> dict[str, object]:
-        """The body of a complete response."""
+    def complete(
+        self, text: str, last: StreamEvent, logprobs: Sequence[TokenLogprob] | None
+    ) -> dict[str, object]:
+        """The body of a complete response; `logprobs` are None unless asked for."""
         ...
 
     def event(self, event: StreamEvent) -> bytes:
@@ -70,11 +74,15 @@ class AnswerResponse:
 
     async def _send_complete(self, send: Send):
         text, last = "", None
+        logprobs: list[TokenLogprob] = []
         async for last in self._answer:
             text += last.text
+            logprobs += last.chunk.logprobs or ()
         if last is None:
             raise _abandoned()
-        response = JSONResponse(self._formatter.complete(text, last))
+        asked = last.chunk.logprobs is not None
+        content = self._formatter.complete(text, last, logprobs if asked else None)
+        response = JSONResponse(content)
         await _start(send, response.status_code, response.raw_headers)
         await send({"type": "http.response.body", "body": response.body})
 

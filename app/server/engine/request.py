@@ -34,7 +34,8 @@ class GenerationRequest:
     """A chat to answer.
 
     `messages` alternate between user and assistant; the first and the last are the
-    user's. `sampling` are fields of `Sampling`. `detailed` measures every stage.
+    user's. `sampling` are fields of `Sampling`, and `top_logprobs`. `detailed`
+    measures every stage.
     `names` are the client's names of `schema` and of fields of `Sampling`, for errors.
     `model` is a name of `ModelInfo`; empty is the model without an adapter.
     """

@@ -137,7 +137,7 @@ HARMLESS: dict[str, list[Any]] = {
     "temperature": [0],
     "tool_choice": ["none", "auto"],
     "tools": [[]],
-    "top_logprobs": [0],
+    "top_logprobs": [0, 0.0],
     "top_p": [1],
     "user": ["me"],
     "verbosity": ["medium"],
