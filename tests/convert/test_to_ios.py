@@ -191,10 +191,18 @@ def test_refusals(reference: Path, tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_projectors_that_the_app_has_not():
+@pytest.mark.parametrize(
+    "projector",
+    [
+        ProjectorConfig("linear", (3072, 896)),
+        ProjectorConfig("mlp", (3072, 1024, 896)),
+        ProjectorConfig("mlp", (3072, 896, 896, 896)),
+    ],
+)
+def test_projectors_that_the_app_has_not(projector: ProjectorConfig):
     config = ModelConfig(
         vision=VisionConfig(),
-        projector=ProjectorConfig("linear", (3072, 896)),
+        projector=projector,
         text=replace(TEXT, hidden_size=896),
     )
     message = re.escape("has a projector of two layers as wide as the language model")

@@ -29,7 +29,8 @@ class Asked(list[str]):
     """The ids of the questions that were asked, and what is answered to them.
 
     `right` are the ids that are answered as expected by the setup at each resolution;
-    `broken` are those that fail; to others it says `wrong`.
+    `broken` are those that fail; to others it says `wrong`,
+    with the resolution if `is_told`.
     """
 
     def __init__(self):
@@ -37,6 +38,7 @@ class Asked(list[str]):
         self.right: dict[int | None, Sequence[str]] = {}
         self.broken: set[str] = set()
         self.wrong = "no"
+        self.is_told = False
 
     def ask(self, model: object, questions: Sequence[Question], **options: object):
         """In the place of `ask_questions`."""
@@ -48,7 +50,8 @@ class Asked(list[str]):
             if question.id in self.broken:
                 yield failed(question, "lost.png: no such file")
             else:
-                text = question.answers[0] if question.id in right else self.wrong
+                wrong = f"{self.wrong} {resolution}" if self.is_told else self.wrong
+                text = question.answers[0] if question.id in right else wrong
                 yield Answer(question, text, "stop")
 
 

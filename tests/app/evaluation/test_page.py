@@ -129,6 +129,14 @@ def test_no_answer_differs(compared, asked):
     assert "No answer differs." in text and "<article" not in text
 
 
+def test_other_answers_with_the_same_score(compared, asked):
+    asked.is_told = True
+    found = Elements(compared())
+    kinds = [each["class"] for each in found.of("article")]
+    assert kinds.count("change same") == 5 and len(kinds) == 12
+    assert "Same score 5" in found.text and "Won 1" in found.text
+
+
 def test_marks_between(compared, asked, data):
     rows = [json.loads(line) for line in data.read_text().splitlines()]
     for row in rows:

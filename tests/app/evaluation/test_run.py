@@ -157,6 +157,8 @@ def test_going_on(evaluate, asked, data, tmp_path):
     # Nothing is left to ask: no model is loaded, and the table is the same.
     asked.clear()
     assert evaluate(data, "-o", out)[0] == table and asked == []
+    part, _ = evaluate(data, "-o", out, "--limit", 5, "--seed", 1)
+    assert "5 questions" in part and asked == []
     evaluate(data, "-o", out, "--overwrite")
     assert asked == ALL
 

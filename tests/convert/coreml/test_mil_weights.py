@@ -130,3 +130,12 @@ def test_other_forms_do_not_mind_the_channels():
         )
         made = weights.pointwise(RANDOM.standard_normal((4, 5, 1, 1)), "fc")
         assert made == ("palette" if compression else "plain")
+
+
+def test_too_few_packed_bytes():
+    packed = np.zeros(2, np.uint8)
+    assert unpack_bits(packed, 4, (4,)).tolist() == [0] * 4
+    with pytest.raises(ValueError, match="2 bytes for 5 values of 4 bits"):
+        unpack_bits(packed, 4, (5,))
+    with pytest.raises(ValueError, match="2 bytes for 17 values of 1 bits"):
+        unpack_bits(packed, 1, (17,))
