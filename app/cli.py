@@ -23,6 +23,9 @@ from fastvlm_mlx.app.commands import (
     train,
     verify,
 )
+from fastvlm_mlx.app.commands import (
+    eval as evaluation,
+)
 from fastvlm_mlx.files.standard_descriptors import open_closed_descriptors
 
 # In the order in which they are met.
@@ -30,6 +33,7 @@ COMMANDS = [
     "chat",
     "caption",
     "train",
+    "eval",
     "convert",
     "export",
     "verify",
@@ -102,6 +106,7 @@ for command in (
     serve.serve,
 ):
     app.command()(command)
+app.command("eval")(evaluation.evaluate)
 app.add_typer(export.export)
 
 

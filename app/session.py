@@ -103,12 +103,17 @@ def read_adapters(folders: Iterable[Path]) -> "dict[str, Adapter]":
 
 
 def open_model(
-    name: str | None, *, refresh: bool = False, adapter: Path | None = None
+    name: str | None,
+    *,
+    refresh: bool = False,
+    adapter: Path | None = None,
+    dtype: str | None = None,
 ) -> tuple[str, "FastVLM"]:
     """Loads the given model, or the default one; returns its name and the model.
 
     `refresh` looks on the hub for a newer revision first; other names have none.
-    `adapter` is put on the model, and read before anything is downloaded.
+    `adapter` is put on the model, and read before anything is downloaded. `dtype` is
+    as for `load`.
     """
     from fastvlm_mlx.fastvlm import load
 
@@ -123,7 +128,7 @@ def open_model(
 
         locate(name, refresh=True)
     with terminal.progress("converting") as update:
-        model = load(name, on_progress=update)
+        model = load(name, dtype=dtype, on_progress=update)
     if tuning is not None:
         from fastvlm_mlx.adapters.apply import attach
 

@@ -199,6 +199,13 @@ def deferred_interrupt() -> Iterator[Event]:
         signal.signal(signal.SIGINT, before)
 
 
+def format_rate(count: int, seconds: float, noun: str) -> str:
+    """`2.5 images/s`, or `4.0 s/image` where that is slow."""
+    if not count or count >= seconds:
+        return f"{count / max(seconds, 1e-9):.1f} {noun}s/s"
+    return f"{seconds / count:.1f} s/{noun}"
+
+
 class Update(Protocol):
     """Shows progress: what is done, of how much, and a note such as a rate."""
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         FastVLMError,
         ImageError,
         OptionError,
+        ServerError,
         TrainingError,
     )
     from fastvlm_mlx.fastvlm import FastVLM, load
@@ -56,8 +57,9 @@ _HOMES = {
     "ImageOptions": "processing.image_options",
     "OptionError": "errors",
     "Sampling": "generation.sampling",
-    "TokenLogprob": "generation.logprobs",
+    "ServerError": "errors",
     "Timings": "generation.stream",
+    "TokenLogprob": "generation.logprobs",
     "TrainingError": "errors",
     "Turn": "conversation.history",
     "batch_generate": "conversation.batch",
@@ -83,6 +85,7 @@ __all__ = [
     "ImageOptions",
     "OptionError",
     "Sampling",
+    "ServerError",
     "Timings",
     "TokenLogprob",
     "TrainingError",

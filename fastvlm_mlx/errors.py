@@ -8,6 +8,7 @@ FastVLMError
  |- DownloadError      the hub did not answer or refused
  |- ImageError         an image cannot be opened or is too large
  |- OptionError        an option has a value that cannot be honoured
+ |- ServerError        another server did not answer, or refused
  `- TrainingError      a training run cannot go on
 
 Every message is one line: the thing, its value, the way out. The command line prints
@@ -61,6 +62,10 @@ class ImageError(FastVLMError):
 
 class OptionError(FastVLMError, ValueError):
     """An option has a value that cannot be honoured."""
+
+
+class ServerError(FastVLMError):
+    """A server that is evaluated did not answer, or refused the key or the model."""
 
 
 class TrainingError(FastVLMError):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastvlm_mlx.app import session
 from fastvlm_mlx.app.caption.output import File, Output
-from fastvlm_mlx.app.caption.records import CSV, Form, JSONLines
+from fastvlm_mlx.app.caption.records import CSV, JSONLines
 from fastvlm_mlx.app.caption.sidecars import Sidecars
 from fastvlm_mlx.app.caption.stream import (
     STDOUT,
@@ -14,6 +14,7 @@ from fastvlm_mlx.app.caption.stream import (
     descriptor_of,
     is_stream,
 )
+from fastvlm_mlx.app.lines.form import Form
 from fastvlm_mlx.errors import OptionError
 
 _FORMS = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".txt": "txt"}

@@ -4,7 +4,9 @@ import csv
 import io
 import json
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+
+from fastvlm_mlx.app.lines.form import KeyedJSONLines
 
 FIELDS: tuple[str, ...] = (
     "image",
@@ -39,61 +41,11 @@ class Record:
         return json.dumps(self.caption, ensure_ascii=False)
 
 
-class Form(Protocol):
-    """How records are written.
-
-    `header` is the first line or nothing, `opening` what every file begins with;
-    `quoted` says that a line break within quotes does not end a line.
-    """
-
-    quoted: bool
-
-    @property
-    def header(self) -> bytes: ...
-    @property
-    def opening(self) -> bytes: ...
-    def encode(self, record: Record, *, ascii: bool = False) -> bytes:
-        """The line of a record; `ascii` escapes other letters where the form can."""
-        ...
-
-    def decode(self, line: bytes) -> dict[str, Any]:
-        """The fields of a line.
-
-        Raises:
-            ValueError: it is no line of this form.
-        """
-        ...
-
-    def is_whole(self, line: bytes) -> bool:
-        """Whether a line is complete; a field may hold line breaks."""
-        ...
-
-
-class JSONLines:
+class JSONLines(KeyedJSONLines):
     """One JSON object a line."""
 
-    quoted = False
-    header = b""
-    opening = b'{"image": '
-
-    def encode(self, record: Record, *, ascii: bool = False) -> bytes:
-        line = json.dumps(record.fields(), ensure_ascii=ascii)
-        try:
-            return f"{line}\n".encode()
-        except UnicodeEncodeError:  # a file name that is no text
-            return f"{json.dumps(record.fields())}\n".encode()
-
-    def decode(self, line: bytes) -> dict[str, Any]:
-        try:
-            fields = json.loads(line)
-        except RecursionError as error:
-            raise ValueError("too deep") from error
-        if not isinstance(fields, dict) or not isinstance(fields.get("image"), str):
-            raise ValueError("no image")
-        return fields
-
-    def is_whole(self, line: bytes) -> bool:
-        return line.endswith(b"\n")
+    def __init__(self):
+        super().__init__("image")
 
 
 class CSV:

@@ -4,24 +4,22 @@ While the model answers about one batch, a thread opens the images of the next.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import session, terminal
 from fastvlm_mlx.app.caption.choose_output import open_output
 from fastvlm_mlx.app.caption.find_images import find, without_caption
 from fastvlm_mlx.app.caption.output import Output
 from fastvlm_mlx.app.caption.records import Record
-from fastvlm_mlx.app.caption.writing import NoPlace
 from fastvlm_mlx.app.encoder import packages
+from fastvlm_mlx.app.lines.writing import NoPlace
 from fastvlm_mlx.errors import FastVLMError, ImageError
 from fastvlm_mlx.generation.json_schema import read_schema
+from fastvlm_mlx.processing import prefetch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,7 +133,7 @@ def _run(
                     done += 1
                     if record.error is not None:
                         failures.append(record.error)
-                rate = format_rate(done, time.perf_counter() - begun)
+                rate = terminal.format_rate(done, time.perf_counter() - begun, "image")
                 update(done, len(todo), rate)
     finally:
         seconds = time.perf_counter() - begun
@@ -161,24 +159,7 @@ def batches(
         except (OSError, MemoryError) as error:
             return ImageError(f"{name}: {terminal.describe(error)}")
 
-    pool = ThreadPoolExecutor(1)
-    try:
-        names = iter(images)
-        waiting: deque[tuple[str, Future[Any]]] = deque()
-
-        def ask(count: int):
-            waiting.extend((n, pool.submit(attempt, n)) for n in islice(names, count))
-
-        ask(size)
-        while waiting:
-            batch = [
-                (name, future.result())
-                for name, future in [waiting.popleft() for _ in range(len(waiting))]
-            ]
-            ask(size)
-            yield batch
-    finally:
-        pool.shutdown(cancel_futures=True)
+    yield from prefetch.batches(images, attempt, size)
 
 
 def records(
@@ -216,18 +197,11 @@ def check(request: Request) -> None:
         raise session.UsageError(f"--batch {request.batch}: must be at least 1")
 
 
-def format_rate(images: int, seconds: float) -> str:
-    """`2.5 images/s`, or `4.0 s/image` where that is slow."""
-    if not images or images >= seconds:
-        return f"{images / max(seconds, 1e-9):.1f} images/s"
-    return f"{seconds / images:.1f} s/image"
-
-
 def _summarize(captions: int, failures: list[str], todo: int, seconds: float):
     done = captions + len(failures)
     text = f"{_count(captions)} captioned in {seconds:.1f} s"
     if captions:  # failures are quick, and no measure of anything
-        text += f" ({format_rate(captions, seconds)})"
+        text += f" ({terminal.format_rate(captions, seconds, 'image')})"
     if failures:
         text += f", {len(failures)} failed:"
     terminal.note(text)

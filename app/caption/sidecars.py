@@ -8,7 +8,7 @@ from pathlib import Path
 from fastvlm_mlx.app.caption.find_images import identity, is_address
 from fastvlm_mlx.app.caption.output import Output
 from fastvlm_mlx.app.caption.records import Record
-from fastvlm_mlx.app.caption.writing import FULL, NoPlace, take_over, unwritable
+from fastvlm_mlx.app.lines.writing import FULL, NoPlace, take_over, unwritable
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.temporary_names import partial_name, remove_stale
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.caption.output import Output
-from fastvlm_mlx.app.caption.records import Form, Record
-from fastvlm_mlx.app.caption.writing import unwritable, write_all
+from fastvlm_mlx.app.caption.records import Record
+from fastvlm_mlx.app.lines.form import Form
+from fastvlm_mlx.app.lines.writing import unwritable, write_all
 from fastvlm_mlx.errors import OptionError
 
 STDOUT = 1

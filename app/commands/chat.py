@@ -1,6 +1,6 @@
 """The signature of `fastvlm-mlx chat`."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -41,18 +41,8 @@ def chat(
             help="Print the probability of each of these answers.",
         ),
     ] = None,
-    encoder: Annotated[
-        str,
-        typer.Option(
-            "--encoder",
-            metavar="auto|mlx|coreml|PATH",
-            help="On a Mac: encode with a Core ML package; auto: if faster.",
-        ),
-    ] = "auto",
-    compute_units: Annotated[
-        Literal["all", "cpu-ne", "cpu-gpu", "cpu"] | None,
-        typer.Option("--compute-units", help="Where a Core ML package runs."),
-    ] = None,
+    encoder: options.Encoder = "auto",
+    compute_units: options.ComputeUnits = None,
     stats: Annotated[
         bool, typer.Option("--stats", help="Then show times, tokens and memory.")
     ] = False,

@@ -82,6 +82,19 @@ Tiles = Annotated[
     ),
 ]
 
+Encoder = Annotated[
+    str,
+    typer.Option(
+        "--encoder",
+        metavar="auto|mlx|coreml|PATH",
+        help="On a Mac: encode with a Core ML package; auto: if faster.",
+    ),
+]
+ComputeUnits = Annotated[
+    Literal["all", "cpu-ne", "cpu-gpu", "cpu"] | None,
+    typer.Option("--compute-units", help="Where a Core ML package runs."),
+]
+
 # Of an answer.
 Temperature = Annotated[
     float, typer.Option("--temperature", help="0 always takes the likeliest token.")

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastvlm_mlx.evaluation.scoring import SIGNIFICANT, Score, by_chance, is_better
+from fastvlm_mlx.evaluation.scoring import Score, by_chance, is_better
+from fastvlm_mlx.evaluation.statistics import SIGNIFICANT
 
 SHOWN = 8  # answers side by side
 WIDTH = 24  # characters of a text in that table

@@ -9,8 +9,10 @@ For each kind of question N images are drawn from seeds that training did not us
 one question of that kind is asked about each with `model.ask`, greedy. An answer is
 right if it equals the expected one exactly. The second table ("unseen look") has a
 font, shades and words that training did not use. All rows are asked the same questions
-about the same images. The fonts that training/README.md names must be installed. The
-last line of stdout is one JSON document.
+about the same images. `python -m benchmarks.accuracy.draw FOLDER` writes them for
+`fastvlm-mlx eval`, whose metric and statistics these are. The fonts that
+training/README.md names must be installed. The last line of stdout is one JSON
+document.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from pathlib import Path
 
 from benchmarks.accuracy import table
 from benchmarks.accuracy.asking import LOOKS, answers, draw_questions
-from benchmarks.accuracy.table import Tally
+from benchmarks.accuracy.table import Row
 from benchmarks.accuracy.variants import NAMES, SHIPPED, make_variants
 from fastvlm_mlx.app import machine as this_machine
 from fastvlm_mlx.device import device_dtype, on_cpu
@@ -76,14 +78,14 @@ def run(options: argparse.Namespace) -> None:
     names = [SHIPPED, *(name for name in NAMES if name in chosen)]
     with tempfile.TemporaryDirectory() as scratch:
         source = converted(options.model)
-        rows = make_variants(names, source, Path(scratch), options.resolution)
-        tallies = [Tally(row) for row in rows]
+        variants = make_variants(names, source, Path(scratch), options.resolution)
+        rows = [Row(variant) for variant in variants]
         to_ask = draw_questions(options.kinds, options.images)
         every = len(LOOKS) * len(options.kinds) * options.images
-        replies = answers(rows, to_ask, options.workers)
+        replies = answers(variants, to_ask, options.workers)
         for done, (question, given) in enumerate(replies, start=1):
-            for tally, answer in zip(tallies, given, strict=True):
-                tally.count(question, answer, same_as=given[0])
+            for row, answer in zip(rows, given, strict=True):
+                row.count(question, answer, same_as=given[0])
             if sys.stderr.isatty():
                 print(f"\r{done}/{every} ", end="", file=sys.stderr, flush=True)
             elif done * 10 // every > (done - 1) * 10 // every:  # in a pipe ten lines
@@ -92,10 +94,10 @@ def run(options: argparse.Namespace) -> None:
         print(file=sys.stderr)
     machine = this_machine.facts()
     dtype = str(device_dtype()).removeprefix("mlx.core.")
-    print("\n\n".join(table.markdown(tallies, options.kinds, options.images, dtype)))
+    print("\n\n".join(table.markdown(rows, options.kinds, options.images, dtype)))
     print(f"\n{options.model} on {this_machine.line(machine)}")
     settings = {"model": options.model, "images": options.images, "dtype": dtype}
-    report = {"rows": table.document(tallies, options.kinds), "machine": machine}
+    report = {"rows": table.document(rows, options.kinds), "machine": machine}
     print(json.dumps(settings | report))
 
 

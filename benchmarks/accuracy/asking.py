@@ -24,6 +24,7 @@ from benchmarks.accuracy.variants import Variant, load_variant
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.device import on_cpu
 from fastvlm_mlx.errors import FastVLMError
+from fastvlm_mlx.evaluation import question
 from training import drawing, questions, world
 
 FIRST_SEED = 2_000_000_000  # training ends far below
@@ -41,6 +42,21 @@ class Question:
     seed: int
     text: str
     answer: str
+
+    @property
+    def category(self) -> str:
+        """Such as "other seeds/colour"."""
+        return f"{self.look}/{self.kind}"
+
+    def as_evaluated(self) -> question.Question:
+        """The same for `fastvlm_mlx.evaluation`, without its image."""
+        return question.Question(
+            id=f"{self.look}/{self.kind}/{self.seed}",
+            images=(),
+            text=self.text,
+            answers=(self.answer,),
+            category=self.category,
+        )
 
 
 @dataclass(frozen=True)
@@ -74,11 +90,11 @@ def draw_questions(kinds: Sequence[str], number: int) -> Iterator[Question]:
                 seed += 1
 
 
-def ask(variants: Sequence[Variant], question: Question) -> tuple[Answer, ...]:
-    """The answer of every variant to `question`."""
-    scene = world.sample(question.seed, held_out=LOOKS[question.look])
+def ask(variants: Sequence[Variant], asked: Question) -> tuple[Answer, ...]:
+    """The answer of every variant to one question."""
+    scene = world.sample(asked.seed, held_out=LOOKS[asked.look])
     image = Image.fromarray(drawing.render(scene))
-    return tuple(_ask(variant, image, question.text) for variant in variants)
+    return tuple(_ask(variant, image, asked.text) for variant in variants)
 
 
 def _ask(variant: Variant, image: Image.Image, text: str) -> Answer:

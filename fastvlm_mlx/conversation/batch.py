@@ -14,8 +14,9 @@ from fastvlm_mlx.conversation.attachment import (
     attach,
 )
 from fastvlm_mlx.conversation.history import History
-from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.errors import ContextError, FastVLMError, OptionError
 from fastvlm_mlx.generation import batch
+from fastvlm_mlx.generation.batch import Completion
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing.image_options import ImageOptions
 
@@ -73,24 +74,54 @@ def batch_generate(
             f"images: {len(images)} for {len(prompts)} prompts; give none, or one entry"
             " for each"
         )
+    opened: list[list[Attachment]] = [[] for _ in prompts]
+    if images:
+        opened = [[attach(model, one, options) for one in as_list(i)] for i in images]
+    found = completions(model, prompts, opened, sampling, system=system, strict=True)
+    return [each.text for each in found if isinstance(each, Completion)]
+
+
+def completions(
+    model: "FastVLMModel",
+    prompts: Sequence[str],
+    images: Sequence[Sequence[Attachment]],
+    sampling: Sampling,
+    *,
+    system: str | None = None,
+    strict: bool = False,
+) -> list[Completion | FastVLMError]:
+    """The answers to several prompts, in order, or why one has none.
+
+    Args:
+        model: the model.
+        prompts: the questions.
+        images: for each prompt its images, opened by `attach`.
+        sampling: how tokens are chosen.
+        system: the system prompt; None is the model's own.
+        strict: raises the first error instead of giving it in an answer's place.
+    Raises:
+        ContextError: a prompt does not fit, if `strict`.
+    """
     state = History(model, system)  # stays empty: every prompt is a first one
     groups: dict[int, list[tuple[int, mx.array]]] = {}
-    for index, prompt in enumerate(prompts):
-        attached: list[Attachment] = []
-        if images:
-            attached = [attach(model, each, options) for each in as_list(images[index])]
+    found: dict[int, Completion | FastVLMError] = {}
+    for index, (prompt, attached) in enumerate(zip(prompts, images, strict=True)):
         pieces = state.with_question(prompt, attached)
-        answer_room(pieces, 0, model.config.context_size)
+        try:
+            answer_room(pieces, 0, model.config.context_size)
+        except ContextError as fault:
+            if strict:
+                raise
+            found[index] = fault
+            continue
         embeddings = state.missing(pieces)  # (1, L, hidden)
         groups.setdefault(embeddings.shape[1], []).append((index, embeddings))
-    answers = [""] * len(prompts)
     for length, rows in groups.items():
-        room = min(max_tokens, model.config.context_size - length)
-        completions = batch.batch_generate(
+        room = min(sampling.max_tokens, model.config.context_size - length)
+        answers = batch.batch_generate(
             model,
             mx.concatenate([embeddings for _, embeddings in rows]),
             replace(sampling, max_tokens=room),
         )
-        for (index, _), completion in zip(rows, completions, strict=True):
-            answers[index] = completion.text
-    return answers
+        found |= {i: each for (i, _), each in zip(rows, answers, strict=True)}
+    return [found[index] for index in range(len(prompts))]

@@ -4,20 +4,19 @@ The expected answers tell how: JSON objects are scored field by field, short ans
 exact match, longer text by its character error rate (CER).
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.evaluation import statistics
 from fastvlm_mlx.evaluation.metrics.exact import plain
 from fastvlm_mlx.evaluation.metrics.fields import field_marks, json_object
 from fastvlm_mlx.evaluation.metrics.text import edit_distance, quality
 
 Kind = Literal["exact", "text", "fields"]
 SHORT = 40  # characters of the longest answer that is scored by exact match alone
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -136,11 +135,9 @@ def is_better(before: Score, after: Score) -> bool:
 def by_chance(before: Score, after: Score) -> float:
     """How likely so clear a difference is if neither is better (a two-sided sign test).
 
-    Both must be of the same questions in the same order. Below `SIGNIFICANT` the
-    difference is no accident.
+    Both must be of the same questions in the same order. Below
+    `statistics.SIGNIFICANT` the difference is no accident.
     """
     pairs = list(zip(before.qualities, after.qualities, strict=True))
     won, lost = sum(b < a for b, a in pairs), sum(b > a for b, a in pairs)
-    changed = won + lost
-    tail = sum(math.comb(changed, k) for k in range(min(won, lost) + 1)) / 2**changed
-    return min(1.0, 2 * tail)
+    return statistics.by_chance(won, lost)

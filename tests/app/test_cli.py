@@ -33,7 +33,7 @@ def test_version_and_help(run):
         assert run(command, "-h") == run(command, "--help")
 
 
-@pytest.mark.parametrize("command", [[], ["chat"], ["convert"], ["info"]])
+@pytest.mark.parametrize("command", [[], ["chat"], ["convert"], ["info"], ["eval"]])
 def test_help_imports_nothing_heavy(command):
     script = (
         "import atexit, sys\n"

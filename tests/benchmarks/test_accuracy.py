@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.accuracy import table
-from benchmarks.accuracy.asking import LOOKS, Answer, Question, draw_questions
-from benchmarks.accuracy.table import Tally
-from benchmarks.accuracy.variants import NAMES, Variant, make_variants
+from benchmarks.accuracy import draw, table
+from benchmarks.accuracy.asking import LOOKS, Answer, Question, ask, draw_questions
+from benchmarks.accuracy.table import Row
+from benchmarks.accuracy.variants import NAMES, SHIPPED, Variant, make_variants
+from fastvlm_mlx.evaluation.statistics import wilson
 from fastvlm_mlx.model_folder import converted
+from tests.support.eval_sets import read_lines
 from tests.support.paths import ROOT
 from training import drawing, questions
 
@@ -91,15 +93,15 @@ def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
 
 def test_the_table_counts_right_and_same_answers() -> None:
     variants = [Variant(n, n, "", 256) for n in ("shipped", "other", "broken")]
-    tallies = [Tally(variant) for variant in variants]
+    rows = [Row(variant) for variant in variants]
     said = [("red", "red"), ("blue", "red"), ("pink", "pink"), ("red", "red")]
     for number, (first, second) in enumerate(said):
         look = list(LOOKS)[number // 2]
         question = Question("colour", look, number, "Which?", "red")
         given = Answer(first, 0.5), Answer(second, 0.25), Answer("", 0, "no encoder")
-        for tally, answer in zip(tallies, given, strict=True):
-            tally.count(question, answer, same_as=given[0])
-    text = "\n".join(table.markdown(tallies, ["colour"], 2, "float32"))
+        for row, answer in zip(rows, given, strict=True):
+            row.count(question, answer, same_as=given[0])
+    text = "\n".join(table.markdown(rows, ["colour"], 2, "float32"))
     assert text.startswith(
         "**Other seeds**, per cent right of 2 images a kind\n"
         "|         | colour |  mean |  same |\n"
@@ -111,7 +113,47 @@ def test_the_table_counts_right_and_same_answers() -> None:
     )
     assert "broken not asked: no encoder" in text
     assert "shipped 0.500, other 0.250." in text
-    rows = table.document(tallies, ["colour"])
-    assert rows["other"]["other seeds"] == {"colour": 1.0}
-    assert rows["other"]["same"] == {"other seeds": 0.5, "unseen look": 1.0}
-    assert rows["broken"] == {"not asked": "no encoder"}
+    assert "exact test: other +25.0 (won 1, lost 0, p = 1)." in text
+    found = table.document(rows, ["colour"])
+    assert found["other"]["other seeds"] == {"colour": 1.0}
+    assert found["other"]["same"] == {"other seeds": 0.5, "unseen look": 1.0}
+    assert found["other"]["interval"] == list(wilson(3, 4))
+    assert found["broken"] == {"not asked": "no encoder"}
+
+
+@with_fonts
+def test_eval_gives_the_same_answers(tmp_path: Path, run) -> None:
+    """The drawn set, scored by `eval`, has what `model.ask` says, and as many right."""
+    kinds = ["colour", "word"]
+    options = ["--images", "2", "--kinds", *kinds]
+    draw.main([str(tmp_path / "drawn"), *options])
+    out = tmp_path / "a.jsonl"
+    command = ("eval", "demo", tmp_path / "drawn", "-o", out, "--max-tokens", 96)
+    shown = run(*command, "--json")
+    assert shown.code == 0, shown.err
+    asked = list(draw_questions(kinds, 2))
+    (shipped,) = make_variants([SHIPPED], converted("demo"), tmp_path)
+    row = Row(shipped)
+    lines = {line["id"]: line for line in read_lines(out)}
+    for question in asked:
+        (answer,) = ask([shipped], question)
+        row.count(question, answer, same_as=answer)
+        line = lines[question.as_evaluated().id]
+        assert line["answer"].strip() == answer.text
+        assert line["score"] == row.marks[-1]
+        assert line["category"] == f"{question.look}/{question.kind}"
+    found = json.loads(shown.out)["categories"]
+    categories = {each["category"]: each["score"] for each in found}
+    assert categories == {
+        f"{look}/{kind}": share
+        for look in LOOKS
+        for kind, share in row.shares(look, kinds).items()
+    }
+
+
+@with_fonts
+def test_a_folder_that_is_there_is_not_replaced(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="benchmarks.accuracy.draw: .*exists already"):
+        draw.main([str(tmp_path), "--images", "1", "--kinds", "colour"])
+    with pytest.raises(SystemExit, match="--images 0: at least 1"):
+        draw.main([str(tmp_path / "new"), "--images", "0"])

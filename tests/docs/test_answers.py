@@ -46,7 +46,7 @@ def test_the_terminal_image_shows_a_session_that_works():
     assert f"> {terminal_shot.QUESTIONS[1]}\norange\ntime to first token" in text
 
 
-@pytest.mark.parametrize("name", ["terminal", "page-ask", "page-live"])
+@pytest.mark.parametrize("name", ["terminal", "page-ask", "page-live", "page-eval"])
 def test_image_is_a_screenshot(name: str):
     with Image.open(ROOT / "docs" / "images" / f"{name}.png") as image:
         assert image.width in range(1170, 1190)

@@ -40,6 +40,7 @@ PARSED_ONLY = {
     r"python -m (benchmarks\.|training\.|tests\.support\.mutants)": "minutes to hours",
     r"python -m pytest ": "the tests are run already",
     r"fastvlm-mlx train |mlx.launch ": "minutes; tests/app/train runs it",
+    r"fastvlm-mlx eval .* (textvqa|pope|drawn)\b": "needs a benchmark's data",
     r"python examples/train_flags": "minutes; tests/docs/test_train_flags.py does",
     r".* (SRC|FOLDER)\b": "names a checkpoint or a folder that the reader has",
 }
@@ -47,7 +48,7 @@ BLOCKS = blocks()
 SHELL = [block for block in BLOCKS if block.is_shell]
 COMMANDS = [(str(block), command) for block in SHELL for command in block.commands]
 # docs/api.md shows signatures; docs/server.md shows clients of a running server.
-RUN = ("README.md", "docs/probabilities.md")
+RUN = ("README.md", "docs/evaluation.md", "docs/probabilities.md")
 PYTHON = [b for b in BLOCKS if b.language == "python" and b.page in RUN]
 CLIENTS = [b for b in BLOCKS if b.language == "python" and b.page == "docs/server.md"]
 

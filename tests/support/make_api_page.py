@@ -2,7 +2,8 @@
 
     python -m tests.support.make_api_page
 
-Public is what `fastvlm_mlx.__all__` and `fastvlm_mlx.train.__all__` list, and `EXTRA`.
+Public is what `__all__` of `fastvlm_mlx`, `fastvlm_mlx.train` and
+`fastvlm_mlx.evaluation` list, and `EXTRA`.
 Nothing is imported: griffe reads the source, so the page does not depend on the
 machine.
 """
@@ -16,6 +17,7 @@ from functools import cache
 import griffe
 
 import fastvlm_mlx
+import fastvlm_mlx.evaluation
 import fastvlm_mlx.train
 from tests.support.paths import ROOT
 
@@ -29,6 +31,11 @@ TRAIN = tuple(
     f"fastvlm_mlx.train.{name}"
     for name in fastvlm_mlx.train.__all__
     if name != "write_adapter"  # among the adapters
+)
+EVALUATION = tuple(
+    f"fastvlm_mlx.evaluation.{name}"
+    for name in fastvlm_mlx.evaluation.__all__
+    if name != "METRICS"  # a dictionary; docs/eval-data.md lists its keys
 )
 ADAPTERS = (
     "fastvlm_mlx.adapters.files.read_adapter",
@@ -48,11 +55,13 @@ GROUPS = {
     ),
     "The network": ("FastVLMModel",),
     "Train": TRAIN,
+    "Evaluate": EVALUATION,
     "Adapters": ADAPTERS,
     "Convert": CONVERT,
     "Errors": (
         *("FastVLMError", "AdapterError", "CheckpointError", "ContextError"),
-        *("DataError", "DownloadError", "ImageError", "OptionError", "TrainingError"),
+        *("DataError", "DownloadError", "ImageError", "OptionError", "ServerError"),
+        "TrainingError",
     ),
 }
 HEAD = """# Python API
@@ -73,7 +82,7 @@ Member = griffe.Function | griffe.Class | griffe.Attribute
 def public_names() -> list[str]:
     """Every name the page must have, `fastvlm_mlx.` left out; `__version__` is none."""
     exported = [name for name in fastvlm_mlx.__all__ if name != "__version__"]
-    return [*exported, *TRAIN, *EXTRA]
+    return [*exported, *TRAIN, *EVALUATION, *EXTRA]
 
 
 @cache

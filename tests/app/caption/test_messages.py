@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from fastvlm_mlx.app import session
-from fastvlm_mlx.app.caption import resume, run
+from fastvlm_mlx.app import session, terminal
+from fastvlm_mlx.app.caption import run
 from fastvlm_mlx.app.caption.records import JSONLines, Record
+from fastvlm_mlx.app.lines import resume
 from fastvlm_mlx.errors import FastVLMError
 
 
@@ -24,7 +25,7 @@ from fastvlm_mlx.errors import FastVLMError
     ],
 )
 def test_rates_at_their_limits(images, seconds, text):
-    assert run.format_rate(images, seconds) == text
+    assert terminal.format_rate(images, seconds, "image") == text
 
 
 def summary(capsys, captions: int, failures: int, todo: int) -> list[str]:

@@ -14,8 +14,9 @@ from typing import Any, cast
 
 import pytest
 
-from fastvlm_mlx.app.caption import output, stream, writing
+from fastvlm_mlx.app.caption import stream
 from fastvlm_mlx.app.caption.records import JSONLines, Record
+from fastvlm_mlx.app.lines import output, writing
 from fastvlm_mlx.errors import OptionError
 from tests.support.caption_lines import LABEL, captioned, lines, opened
 from tests.support.mock_model import make_image

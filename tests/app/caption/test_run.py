@@ -7,6 +7,7 @@ import time
 import pexpect
 import pytest
 
+from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.caption import run
 from fastvlm_mlx.app.caption.captioner import Caption, Captioner
 from fastvlm_mlx.app.caption.find_images import find
@@ -165,7 +166,7 @@ def test_images_are_opened_in_order_and_ahead():
     ],
 )
 def test_rates(images, seconds, text):
-    assert run.format_rate(images, seconds) == text
+    assert terminal.format_rate(images, seconds, "image") == text
 
 
 def test_a_bar_on_a_terminal(folder, tiny, tmp_path):

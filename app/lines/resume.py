@@ -1,27 +1,24 @@
-"""Reads what an earlier run wrote: which images are done, and where whole lines end."""
+"""Reads what an earlier run wrote: what is done, and where whole lines end."""
 
 import io
 import os
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastvlm_mlx.app.caption.find_images import identity
-from fastvlm_mlx.app.caption.records import CSV, Form, JSONLines
+from fastvlm_mlx.app.lines.form import Contents, Form
 from fastvlm_mlx.errors import OptionError
-
-_FORMS: tuple[Form, ...] = (JSONLines(), CSV(), CSV("\t"))
 
 
 @dataclass
 class Found:
-    """What a file of captions holds.
+    """What a file of lines holds.
 
-    `done` are the identities of images with a caption, `whole` is the number of bytes
-    of whole lines, `failed` the offset of the first line with an error, or None;
-    `unended` says that the last of the whole lines has no line break.
+    `done` are the identities of what has a line without an error, `whole` is the
+    number of bytes of whole lines, `failed` the offset of the first line with an error,
+    or None; `unended` says that the last of the whole lines has no line break.
     """
 
     done: set[str] = field(default_factory=set)
@@ -30,82 +27,86 @@ class Found:
     unended: bool = False
 
 
-def read(
-    file: io.FileIO, form: Form, expected: dict[str, str], *, name: str | Path
-) -> Found:
-    """Reads a file that is to be gone on with; `expected` are its model and prompt.
+def read(file: io.FileIO, form: Form, contents: Contents, *, name: str | Path) -> Found:
+    """Reads a file that is to be gone on with; `name` is what to call it.
 
     Raises:
-        OptionError: it is damaged, holds something else, or captions of another model
-            or prompt. `name` is what to call it.
+        OptionError: it is damaged, holds something else, or has other labels than
+            `contents`, such as another model.
         OSError: it cannot be read.
     """
-    _check_opening(file, (form.opening,), name)
+    _check_opening(file, (form.opening,), contents, name)
     found = Found()
     for start, line in lines(file, form):
         if not form.is_whole(line):
             line = line.rstrip(b"\0")
             # An editor may leave out the last line break.
             if start or not form.header:
-                found.unended = _is_ours(form, line, expected)
+                found.unended = _is_ours(form, line, contents)
             if not found.unended:
-                _check_torn(form, start, line, expected, name)
+                _check_torn(form, start, line, contents, name)
                 break
         found.whole = start + len(line)
         if not start and form.header:
             # Spreadsheets save with a byte order mark, and with "\r\n".
             if line.removeprefix(BOM_UTF8).rstrip() != form.header.rstrip():
                 raise OptionError(
-                    f"{name}: has other columns than captions have; choose another -o,"
-                    " or delete the file first"
+                    f"{name}: has other columns than {contents.noun}s have; choose"
+                    " another -o, or delete the file first"
                 )
             continue
         try:
             fields = form.decode(line)
         except ValueError:
-            raise (_damaged(name, start) if start else _foreign(name)) from None
-        for key, value in expected.items():
+            fault = (
+                _damaged(name, contents, start) if start else _foreign(name, contents)
+            )
+            raise fault from None
+        for key, value in contents.labels.items():
             if not _is_same(key, fields.get(key), value):
+                there = f"{contents.noun}s of {key} {_short(fields.get(key))}"
                 raise OptionError(
-                    f"{name}: holds captions of {key} {_short(fields.get(key))};"
-                    " choose another -o, or use --overwrite to begin anew"
+                    f"{name}: holds {there}; choose another -o, or use --overwrite to"
+                    " begin anew"
                 )
         if not fields.get("error"):
-            found.done.add(identity(fields["image"]))
+            found.done.add(contents.identity(fields))
         elif found.failed is None:
             found.failed = start
     return found
 
 
 def _check_torn(
-    form: Form, start: int, line: bytes, expected: dict[str, str], name: str | Path
+    form: Form, start: int, line: bytes, contents: Contents, name: str | Path
 ):
-    # Cut by a crash, and its image is captioned again. But if a quote was lost further
-    # up, this "line" is all that follows: captions, not to be cut off.
+    # Cut by a crash, and done again. But if a quote was lost further up, this "line" is
+    # all that follows: whole lines, not to be cut off.
     for after in line.split(b"\n")[1:]:
-        if _is_ours(form, after + b"\n", expected):
-            raise _damaged(name, start)
+        if _is_ours(form, after + b"\n", contents):
+            raise _damaged(name, contents, start)
 
 
-def check_replaceable(file: io.FileIO, *, name: str | Path) -> None:
-    """Checks that a file holds captions of this program, in any form, or nothing.
+def check_replaceable(file: io.FileIO, contents: Contents, *, name: str | Path) -> None:
+    """Checks that a file holds such lines of this program, in any form, or nothing.
 
     Its first line tells: the tables and lists of others have an image and a caption
-    too, but no model and prompt.
+    too, but no labels such as the model.
 
     Raises:
         OptionError: it holds something else.
         OSError: it cannot be read.
     """
-    _check_opening(file, tuple(form.opening for form in _FORMS), name)
+    openings = tuple(form.opening for form in contents.forms)
+    _check_opening(file, openings, contents, name)
     file.seek(0)
     with open(file.fileno(), "rb", closefd=False) as reader:
         line = reader.readline().removeprefix(BOM_UTF8).rstrip(b"\0")
-    if line and not any(_is_first_of(form, line) for form in _FORMS):
-        raise _foreign(name)
+    labels = contents.labels
+    if line and not any(_is_first_of(form, line, labels) for form in contents.forms):
+        raise _foreign(name, contents)
 
 
-def _is_first_of(form: Form, line: bytes) -> bool:
+def _is_first_of(form: Form, line: bytes, labels: Iterable[str]) -> bool:
     """Whether a file of this form may begin with `line`, which a crash may have cut."""
     cut = not line.endswith(b"\n")
     if form.header:
@@ -117,7 +118,7 @@ def _is_first_of(form: Form, line: bytes) -> bool:
         fields = form.decode(line)
     except ValueError:
         return cut
-    return all(isinstance(fields.get(key), str) for key in ("model", "prompt"))
+    return all(isinstance(fields.get(key), str) for key in labels)
 
 
 def lines(file: io.FileIO, form: Form) -> Iterator[tuple[int, bytes]]:
@@ -139,23 +140,26 @@ def lines(file: io.FileIO, form: Form) -> Iterator[tuple[int, bytes]]:
             yield start, line
 
 
-def _check_opening(file: io.FileIO, openings: tuple[bytes, ...], name: str | Path):
-    """Checks that a file begins as captions do; a crash may have cut it there."""
+def _check_opening(
+    file: io.FileIO, openings: tuple[bytes, ...], contents: Contents, name: str | Path
+):
+    """Checks that a file begins as such lines do; a crash may have cut it there."""
     file.seek(0)
     begin = (file.read(64) or b"").removeprefix(BOM_UTF8).rstrip(b"\0")
     if not any(
         begin.startswith(opening[:10]) or opening.startswith(begin)
         for opening in openings
     ):
-        raise _foreign(name)
+        raise _foreign(name, contents)
 
 
-def _is_ours(form: Form, line: bytes, expected: dict[str, str]) -> bool:
+def _is_ours(form: Form, line: bytes, contents: Contents) -> bool:
     try:
         fields = form.decode(line)
     except ValueError:
         return False
-    return all(_is_same(key, fields.get(key), expected[key]) for key in expected)
+    labels = contents.labels
+    return all(_is_same(key, fields.get(key), labels[key]) for key in labels)
 
 
 def _is_same(key: str, value: Any, expected: str) -> bool:
@@ -179,15 +183,15 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:80]}..."
 
 
-def _damaged(name: str | Path, start: int) -> OptionError:
+def _damaged(name: str | Path, contents: Contents, start: int) -> OptionError:
     return OptionError(
-        f"{name}: no caption at byte {start}; mend the file, or use --overwrite to"
-        " begin anew"
+        f"{name}: no {contents.noun} at byte {start}; mend the file, or use --overwrite"
+        " to begin anew"
     )
 
 
-def _foreign(name: str | Path) -> OptionError:
+def _foreign(name: str | Path, contents: Contents, start: int = 0) -> OptionError:
     return OptionError(
-        f"{name}: exists and holds no captions; choose another -o, or delete the file"
-        " first"
+        f"{name}: exists and holds no {contents.noun}s; choose another -o, or delete"
+        " the file first"
     )
