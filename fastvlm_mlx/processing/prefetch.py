@@ -1,7 +1,7 @@
 """Prepares what comes next in a thread, while the caller is at work."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -12,7 +12,7 @@ Made = TypeVar("Made")
 
 def batches(
     items: Iterable[Item], make: Callable[[Item], Made], size: int
-) -> Iterator[list[tuple[Item, Made]]]:
+) -> Generator[list[tuple[Item, Made]], None, None]:
     """The items in order, `size` at a time, each with what `make` gives for it.
 
     A thread makes as many ahead. What `make` raises is raised when its batch is due.

@@ -17,6 +17,9 @@ class Refuses:
     def choose(self, logits, draw, left):
         raise OptionError(f"max_tokens {left}: too few")
 
+    def allowed(self, logits):
+        return logits
+
 
 @pytest.mark.parametrize(
     ("question", "used", "size", "room"),

@@ -189,6 +189,9 @@ def test_a_constraint_is_told_how_many_tokens_are_left():
             told.append(left)
             return draw(logits)
 
+        def allowed(self, logits):
+            return logits
+
     choose = make_sampler(Sampling(max_tokens=3), Counts())
     for _ in range(3):
         choose(LOGITS)
