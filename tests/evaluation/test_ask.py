@@ -10,6 +10,7 @@ from fastvlm_mlx.evaluation import ask_questions, read_benchmark
 from fastvlm_mlx.evaluation.ask import Answer
 from fastvlm_mlx.evaluation.question import Question
 from tests.support.eval_sets import make_set
+from tests.support.mock_model import MockModel
 
 SUFFIX = "Answer the question using a single word or phrase."
 
@@ -108,8 +109,9 @@ def test_what_does_not_fit_is_one_question(tiny_model, questions):
     assert "tokens of context" in (found["q1"].error or "")
 
 
-def test_an_encoder_alone_cannot_answer(model, questions, monkeypatch):
-    monkeypatch.setattr(model, "language_model", None)
+def test_an_encoder_alone_cannot_answer(questions):
+    model = MockModel()  # of its own: MLX does not put back what is replaced
+    model.language_model = None
     with pytest.raises(CheckpointError, match="an encoder alone and cannot answer"):
         list(ask_questions(model, questions))
 
