@@ -23,7 +23,8 @@ from fastvlm_mlx.adapters.files import Adapter
 from fastvlm_mlx.convert import llava_files
 from fastvlm_mlx.convert.coreml import mlpackage, verify
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.convert.coreml.verify import Reference, Verdict
+from fastvlm_mlx.convert.coreml.verify import Verdict
+from fastvlm_mlx.convert.encoder_reference import Reference
 from fastvlm_mlx.convert.ios_memory import MemoryEstimate, estimate_memory
 from fastvlm_mlx.convert.outputs import IOS_PACKAGE, MODEL_FOLDER
 from fastvlm_mlx.convert.save_weights import LICENCE_FILES, copy_files, save_tensors

@@ -8,6 +8,7 @@ from fastvlm_mlx.app.export.images import check_images
 from fastvlm_mlx.app.export.report import print_verdicts
 from fastvlm_mlx.convert.coreml import device as on_device
 from fastvlm_mlx.convert.coreml import mlpackage, verify
+from fastvlm_mlx.convert.encoder_reference import Reference
 from fastvlm_mlx.device import cpu_only
 from fastvlm_mlx.fastvlm import load
 
@@ -25,9 +26,7 @@ def run(
         coreml_encoder.require_macos()
     stored = mlpackage.read(package)
     check_images(images)
-    reference = verify.Reference(
-        load(model, dtype="float32"), [str(path) for path in images]
-    )
+    reference = Reference(load(model, dtype="float32"), [str(path) for path in images])
     verdicts = verify.judge(stored, reference, strict=strict)
     print_verdicts(verdicts)
     consequence = f"it does not hold the encoder of {model}, or drifts from it"
