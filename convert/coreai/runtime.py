@@ -1,0 +1,105 @@
+"""Runs an `.aimodel` in Apple's Core AI runtime: on Linux its interpreter.
+
+The runtime's interface is asynchronous and prints to the standard error descriptor;
+here it is neither. On Linux the program is compiled into the temporary folder first.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from fastvlm_mlx.coreai_encoder import import_coreai
+
+
+class CoreAIModel:
+    """A loaded `.aimodel`; use it in a `with` block.
+
+    All calls go to one thread with an event loop of its own, so that a caller may
+    itself be in one.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __enter__(self) -> Self:
+        ops = import_coreai()
+        self._thread = ThreadPoolExecutor(1, "coreai")
+        self._loop = asyncio.new_event_loop()
+        self._functions: dict[str, Any] = {}
+        try:
+            self._opened = ops.AIModelAsset.load(self.path).executable()
+            self._model = self._wait(self._opened.__aenter__())
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *fault: Any) -> None:
+        self._functions.clear()
+        self._model = None
+        with contextlib.suppress(OSError):  # its temporary folder
+            self._wait(self._opened.__aexit__(None, None, None))
+        self._close()
+
+    @property
+    def functions(self) -> list[str]:
+        assert self._model is not None
+        return sorted(self._model.function_names)
+
+    def describe(self, function: str) -> Any:
+        """The runtime's descriptor: names, shapes and types of inputs and outputs."""
+        return self._function(function).desc
+
+    def run(
+        self,
+        function: str,
+        inputs: dict[str, np.ndarray],
+        state: dict[str, Any] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The outputs of `function` by name, copied.
+
+        Args:
+            state: `NDArray`s of the runtime, which the call changes.
+        """
+        from coreai.runtime import NDArray
+
+        called = self._function(function)
+        given = {n: NDArray(np.ascontiguousarray(a)) for n, a in inputs.items()}
+        found = self._wait(called(given, state or {}))
+        return {name: np.array(array.numpy()) for name, array in found.items()}
+
+    def _function(self, name: str) -> Any:
+        if name not in self._functions:
+            assert self._model is not None
+            with quiet_stderr():
+                self._functions[name] = self._model.load_function(name)
+        return self._functions[name]
+
+    def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self._thread.submit(self._loop.run_until_complete, work).result()
+
+    def _close(self) -> None:
+        self._thread.shutdown()
+        self._loop.close()
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keeps what native code prints to descriptor 2 from the terminal."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
