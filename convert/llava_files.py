@@ -95,16 +95,14 @@ def vision_model(tensors: Tensors, config: ModelConfig) -> FastVLMModel:
 
 
 def add_embedding_rows(tensors: Tensors, needed: int) -> Tensors:
-    """Pads the embedding (and the head) with zeros to at least `needed` rows."""
+    """Pads the embedding and the head, if there, with zeros to `needed` rows."""
     out = dict(tensors)
-    rows = out["language_model.model.embed_tokens.weight"].shape[0]
-    if rows >= needed:
-        return out
-    extra = -(-needed // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE - rows
     for layer in ("model.embed_tokens", "lm_head"):
         for field in ("weight", "scales", "biases"):
             name = f"language_model.{layer}.{field}"
-            if name in out:
+            if name in out and (rows := out[name].shape[0]) < needed:
+                whole = -(-needed // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+                extra = whole - rows
                 zeros = mx.zeros((extra, out[name].shape[1]), out[name].dtype)
                 out[name] = mx.concatenate([out[name], zeros])
     return out

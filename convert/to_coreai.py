@@ -3,6 +3,8 @@
     OUT/metadata.json     what apple/coreai-models' runner reads first
         vision.aimodel    images (1,3,R,R) -> image_embeddings (1,tokens,hidden)
         embed.aimodel     input_ids (1,n) -> embeddings (1,n,hidden)
+        language.aimodel  inputs_embeds (1,n,hidden), position_ids (1,past+n), and the
+                          states k_cache, v_cache -> logits (1,n,vocabulary)
         tokenizer/        with <image> added
         LICENSE           and the other texts of the checkpoint
 
@@ -20,8 +22,9 @@ import numpy as np
 
 from fastvlm_mlx.adapters.files import Adapter
 from fastvlm_mlx.convert import llava_files
-from fastvlm_mlx.convert.coreai import asset, programs, verify
+from fastvlm_mlx.convert.coreai import asset, language, programs, verify
 from fastvlm_mlx.convert.coreai.bundle import bundle_metadata
+from fastvlm_mlx.convert.coreai.decoder import Weight
 from fastvlm_mlx.convert.coreai.options import CoreAIOptions
 from fastvlm_mlx.convert.coreai.verify import Verdict
 from fastvlm_mlx.convert.encoder_reference import Reference
@@ -38,7 +41,7 @@ from fastvlm_mlx.processing.image_file import Source
 from fastvlm_mlx.weights.quantization import dequantized
 from fastvlm_mlx.weights.weight_files import Tensors, reading
 
-VISION, EMBED = "vision.aimodel", "embed.aimodel"
+VISION, EMBED, LANGUAGE = "vision.aimodel", "embed.aimodel", "language.aimodel"
 
 EMBED_WEIGHT = "language_model.model.embed_tokens"
 
@@ -106,7 +109,7 @@ def export(
         table = embedding_table(tensors, config, image_id + 1, options.precision)
         model = llava_files.vision_model(tensors, config)
         reference = Reference(model, images)
-        needed = _needed(model, table, options)
+        needed = _needed(model, table, options, tensors)
         check_free_space(partial, needed)
         # Core AI compiles each asset into the temporary folder before it runs.
         with temporary_files_in(partial / "temporary", needed):
@@ -114,6 +117,12 @@ def export(
                 model, partial / VISION, options, sizes, reference, say
             )
             verdicts.append(_write_embed(table, partial / EMBED, options, config, say))
+            del model, reference
+            verdicts.append(
+                _write_language(
+                    tensors, table, partial / LANGUAGE, options, config, say
+                )
+            )
         verify.require(
             verdicts,
             str(out),
@@ -123,7 +132,7 @@ def export(
             out.name,
             config,
             options,
-            assets={"vision": VISION, "embedding": EMBED},
+            assets={"main": LANGUAGE, "vision": VISION, "embedding": EMBED},
             size=sizes[0],
             image_id=image_id,
             vocabulary=len(table),
@@ -134,13 +143,22 @@ def export(
     return CoreAIReport(out, total, tuple(verdicts), tuple(lossy))
 
 
-def _needed(model: FastVLMModel, table: np.ndarray, options: CoreAIOptions) -> int:
+def _needed(
+    model: FastVLMModel, table: np.ndarray, options: CoreAIOptions, tensors: Tensors
+) -> int:
     projector = model.projector if options.projector else None
-    parts = (model.vision_tower, projector)
-    compressed = options.compression is not None
-    encoder = least_bytes(parts, options.precision, compressed=compressed)
-    # Each is there twice while it is compared: as written and as compiled.
-    return encoder + table.nbytes + max(encoder, table.nbytes)
+    encoder = least_bytes(
+        (model.vision_tower, projector),
+        options.precision,
+        compressed=options.compression is not None,
+    )
+    count = sum(
+        array.size for n, array in tensors.items() if n.startswith("language_model.")
+    )
+    decoder = count * (options.q_bits or 8 * table.itemsize) // 8
+    sizes = (encoder, table.nbytes, decoder)
+    # One at a time is there twice: as written, and as compiled to be compared.
+    return sum(sizes) + max(sizes)
 
 
 def _write_vision(
@@ -177,6 +195,46 @@ def _write_embed(
     what = "FastVLM's token embeddings: ids to rows of the table."
     asset.write(programs.embed_program(table), path, what, values)
     return verify.judge_embed(asset.read(path), table)
+
+
+def _write_language(
+    tensors: Tensors,
+    table: np.ndarray,
+    path: Path,
+    options: CoreAIOptions,
+    config: ModelConfig,
+    say: Notify,
+) -> Verdict:
+    say("building the language model's program")
+    assert config.text is not None  # checked by read_model
+    weight = language_weights(tensors, config, len(table))
+    values = asset.values_of(options, converter(), _source(config))
+    values["compression"] = f"int{options.q_bits}-block" if options.q_bits else "none"
+    values |= language.asset_values(options.context, options.q_bits)
+    program = language.decoder_of(
+        config.text, weight, options.context, options.precision, options.q_bits
+    )
+    what = "FastVLM's language model (Qwen2): embeddings to logits, with caches."
+    asset.write(program, path, what, values)
+    del program
+    say("comparing it in Apple's runtime with MLX, token by token")
+    return language.judge_language(asset.read(path), config.text, weight, table)
+
+
+def language_weights(tensors: Tensors, config: ModelConfig, rows: int) -> Weight:
+    """Gives the language model's weights in float32, its vocabulary of `rows`."""
+    prefix = "language_model."
+    own = {n: a for n, a in tensors.items() if n.startswith(prefix)}
+
+    def weight(name: str) -> np.ndarray:
+        layer = (prefix + name).rpartition(".")[0]
+        fields = {n: a for n, a in own.items() if n.rpartition(".")[0] == layer}
+        if layer in (EMBED_WEIGHT, "language_model.lm_head"):
+            fields = llava_files.add_embedding_rows(fields, rows)
+        found = dequantized(fields, config.quantization)[prefix + name]
+        return np.array(found.astype(mx.float32))
+
+    return weight
 
 
 def _source(config: ModelConfig) -> str:

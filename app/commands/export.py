@@ -136,6 +136,14 @@ def coreai(
         ),
     ] = True,
     norm_prescale: NormPrescale = 16,
+    q_bits: Annotated[
+        Literal["4", "8"] | None,
+        typer.Option("--q-bits", help="Quantize the language model to this many bits."),
+    ] = None,
+    context: Annotated[
+        int,
+        typer.Option("--context", help="Hold this many tokens in the caches."),
+    ] = 4096,
     images: Images = None,
     adapter: options.MergedAdapter = None,
     overwrite: options.Overwrite = False,
@@ -153,6 +161,8 @@ def coreai(
             projector=projector,
             compression=compress,
             norm_prescale=norm_prescale,
+            context=context,
+            q_bits=None if q_bits is None else int(q_bits),
         ),
         images=images or (),
         adapter=adapter,

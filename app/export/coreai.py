@@ -3,25 +3,22 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import mlx.core as mx
-import numpy as np
-
 from fastvlm_mlx.adapters.files import read_adapter
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.export.images import check_images
 from fastvlm_mlx.app.session import UsageError
-from fastvlm_mlx.convert import to_coreai
+from fastvlm_mlx.convert import llava_files, to_coreai
 from fastvlm_mlx.convert.coreai import asset, verify
+from fastvlm_mlx.convert.coreai.language import judge_language
 from fastvlm_mlx.convert.coreai.options import CoreAIOptions
 from fastvlm_mlx.convert.coreai.probe import probe
 from fastvlm_mlx.convert.encoder_reference import Reference
 from fastvlm_mlx.convert.outputs import COREAI_FOLDER, COREAI_METADATA
 from fastvlm_mlx.coreai_encoder import import_coreai
 from fastvlm_mlx.device import cpu_only
-from fastvlm_mlx.errors import CheckpointError
-from fastvlm_mlx.fastvlm import FastVLM, load
 from fastvlm_mlx.files.disk_space import format_size
 from fastvlm_mlx.files.output_check import check_output
+from fastvlm_mlx.weights.weight_files import reading
 
 
 def folder_path(out: Path) -> Path:
@@ -84,6 +81,7 @@ def assets_of(path: Path) -> list[Path] | None:
 
 
 @cpu_only()
+@reading()
 def check(paths: list[Path], model: str, images: Sequence[Path]) -> None:
     """Prints how well the assets at `paths` agree with `model`.
 
@@ -96,24 +94,21 @@ def check(paths: list[Path], model: str, images: Sequence[Path]) -> None:
     for each in stored:
         probe(each)
     check_images(images)
-    loaded = load(model, dtype="float32")
-    reference = None
+    _, config, tensors = llava_files.read_model(model, "coreai")
+    reference = Reference(
+        llava_files.vision_model(tensors, config), [str(path) for path in images]
+    )
+    table = to_coreai.embedding_table(tensors, config, 0, "float32")
+    weight = to_coreai.language_weights(tensors, config, 0)
     for each in stored:
         if each.path.name == to_coreai.EMBED:
-            verdicts = [verify.judge_embed(each, _table(each, loaded))]
+            verdicts = [verify.judge_embed(each, table)]
+        elif each.path.name == to_coreai.LANGUAGE:
+            assert config.text is not None  # checked by read_model
+            verdicts = [judge_language(each, config.text, weight, table)]
         else:
-            reference = reference or Reference(loaded, [str(path) for path in images])
             verdicts = verify.judge(each, reference)
         for verdict in verdicts:
             print(verdict)
         consequence = f"it is not of {model}, or drifts from it"
         verify.require(verdicts, str(each.path), consequence)
-
-
-def _table(stored: asset.Asset, model: FastVLM) -> np.ndarray:
-    if model.config.text is None:
-        raise CheckpointError(
-            f"{stored.path}: the model has no language model to compare it with"
-        )
-    rows = model.embed_tokens(mx.arange(model.config.text.vocab_size))
-    return np.array(rows.astype(mx.float32))

@@ -29,7 +29,7 @@ def bundle_metadata(
 
     Args:
         name: of the model.
-        assets: file names by role: `vision`, `embedding` and, for a decoder, `main`.
+        assets: file names by role: `main`, `vision` and `embedding`.
         size: pixels a side of the encoder's function `main`.
         image_id: the token whose places the visual embeddings take.
         vocabulary: rows of the table of embeddings, and logits of the decoder.
@@ -44,7 +44,7 @@ def bundle_metadata(
         "language": {
             "tokenizer": source,
             "vocab_size": vocabulary,
-            "max_context_length": config.context_length,
+            "max_context_length": options.context,
             "embedded_tokenizer": True,
             "function_map": {"main": ["main"]},
         },

@@ -11,6 +11,9 @@ COMPRESSIONS = ("int8", "int8-block", "int4-block")
 # 48 x 48 tokens, as for Core ML.
 MAX_RESOLUTION = 3072
 
+# A prompt with an image and a short answer at least; Qwen2's own limit at most.
+MIN_CONTEXT, MAX_CONTEXT = 64, 131072
+
 
 @dataclass(frozen=True)
 class CoreAIOptions:
@@ -27,6 +30,8 @@ class CoreAIOptions:
         compression: of the weights of 1x1 convolutions: `int8` (a scale per output
             channel), `int8-block` or `int4-block` (per 32 inputs), or None.
         norm_prescale: LayerNorm's input is divided by this power of two, in float16.
+        context: tokens of the language model's caches.
+        q_bits: 4 or 8, of the language model's linear layers, in blocks of 32 inputs.
     Raises:
         OptionError: an impossible value or combination.
     """
@@ -36,6 +41,8 @@ class CoreAIOptions:
     projector: bool = True
     compression: str | None = None
     norm_prescale: int = 16
+    context: int = 4096
+    q_bits: int | None = None
 
     def __post_init__(self):
         for option, value, known in (
@@ -53,6 +60,16 @@ class CoreAIOptions:
         if self.norm_prescale < 1 or self.norm_prescale & (self.norm_prescale - 1):
             raise OptionError(
                 f"--norm-prescale {self.norm_prescale}: use a power of two, or 1"
+            )
+        if self.q_bits not in (None, 4, 8):
+            raise OptionError(f"--q-bits {self.q_bits}: use 4 or 8")
+        if self.q_bits and self.precision == "float32":
+            raise OptionError(
+                f"--q-bits {self.q_bits}: is for float16; leave out --precision float32"
+            )
+        if not MIN_CONTEXT <= self.context <= MAX_CONTEXT:
+            raise OptionError(
+                f"--context {self.context}: use {MIN_CONTEXT} to {MAX_CONTEXT} tokens"
             )
         if len(set(self.resolutions)) != len(self.resolutions):
             sizes = ",".join(map(str, self.resolutions))

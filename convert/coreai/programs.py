@@ -6,19 +6,18 @@
 The names of inputs are free: Apple's runner takes the first of each.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
 from fastvlm_mlx.convert.coreai.emitter import CoreAIEmitter
+from fastvlm_mlx.convert.coreai.functions import ANY, add_function
 from fastvlm_mlx.convert.coreai.options import CoreAIOptions, function_name
 from fastvlm_mlx.convert.encoder_walk import EMBEDDINGS, FEATURES, IMAGES, EncoderWalk
 from fastvlm_mlx.coreai_encoder import import_coreai
 from fastvlm_mlx.model.vlm import FastVLMModel
 
 IDS, ROWS = "input_ids", "embeddings"
-ANY = -1  # a dimension that is known when the function is called
 
 
 def vision_program(
@@ -30,6 +29,7 @@ def vision_program(
     assert tower is not None and config.vision is not None  # the caller checked
     projector = model.projector if options.projector else None
     width = config.vision.feature_dim if projector is None else projector_width(model)
+    output = FEATURES if projector is None else EMBEDDINGS
     dtype = np.dtype(options.precision).type
     emitter = CoreAIEmitter(options)
     walk = EncoderWalk(emitter)
@@ -46,12 +46,11 @@ def vision_program(
     module = ops.Module.create()
     with module:
         for size in sizes:
-            _add_function(
+            add_function(
                 encode,
                 function_name(size, sizes),
                 {IMAGES: ((1, 3, size, size), np.float32)},
-                FEATURES if projector is None else EMBEDDINGS,
-                ((1, config.vision.tokens(size), width), dtype),
+                (output, ((1, config.vision.tokens(size), width), dtype)),
             )
     return ops.AIProgram(module), list(dict.fromkeys(emitter.warnings))
 
@@ -71,22 +70,6 @@ def embed_program(table: np.ndarray) -> Any:
 
     module = ops.Module.create()
     with module:
-        result = ((1, ANY, table.shape[1]), table.dtype.type)
-        _add_function(embed, "main", {IDS: ((1, ANY), np.int32)}, ROWS, result)
+        rows = ((1, ANY, table.shape[1]), table.dtype.type)
+        add_function(embed, "main", {IDS: ((1, ANY), np.int32)}, (ROWS, rows))
     return ops.AIProgram(module)
-
-
-def _add_function(
-    body: Callable[..., Any],
-    name: str,
-    inputs: dict[str, tuple[tuple[int, ...], type]],
-    output: str,
-    result: tuple[tuple[int, ...], type],
-) -> None:
-    """Adds `body` to the open module; its parameters are named as the inputs."""
-    ops = import_coreai()
-    body.__annotations__ = {
-        each: Annotated[ops.Value, ops.TensorType(shape, dtype)]
-        for each, (shape, dtype) in inputs.items()
-    } | {"return": Annotated[ops.Value, ops.TensorType(*result, name=output)]}
-    ops.graph(body, provided_name=name)

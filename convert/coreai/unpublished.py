@@ -30,3 +30,23 @@ def int4_constant(values: np.ndarray) -> Any:
     kind = ops.TensorType(values.shape, ops.int4)._to_mlir()
     stored = coreai.create_elements_attr(Location.unknown(), kind, packed)
     return ops.Value._from_mlir(ConstantOp(value=stored).result)
+
+
+def mark_states(graph: Any, arguments: list[str], after: dict[str, str]) -> None:
+    """Makes arguments of `graph` states: handles that its caller keeps.
+
+    Args:
+        graph: what `coreai.authoring.graph` returned, in the module that is open.
+        arguments: the names of all its arguments, in order.
+        after: the output that is the new value of each state, by the state's name.
+    """
+    from coreai._compiler.ir import ArrayAttr, DictAttr, StringAttr
+
+    operation = graph._callable
+    attributes = []
+    for name, given in zip(arguments, operation.arg_attrs, strict=True):
+        kept = {each.name: each.attr for each in given}
+        if name in after:
+            kept["MutableBuffers.buffer_mutation"] = StringAttr.get(after[name])
+        attributes.append(DictAttr.get(kept))
+    operation.arg_attrs = ArrayAttr.get(attributes)
