@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,18 +30,22 @@ class CoreAIModel:
 
     def __enter__(self) -> Self:
         ops = import_coreai()
-        self._thread = ThreadPoolExecutor(1, "coreai")
         self._loop = asyncio.new_event_loop()
+        # A daemon, so that Ctrl-C need not wait for a call of minutes.
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
         self._functions: dict[str, Any] = {}
         try:
             self._opened = ops.AIModelAsset.load(self.path).executable()
             self._model = self._wait(self._opened.__aenter__())
-        except BaseException:
+        except Exception:
             self._close()
             raise
         return self
 
-    def __exit__(self, *fault: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *fault: Any) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            return  # interrupted, perhaps in the middle of a call
         self._functions.clear()
         self._model = None
         with contextlib.suppress(OSError):  # its temporary folder
@@ -83,10 +87,11 @@ class CoreAIModel:
         return self._functions[name]
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return self._thread.submit(self._loop.run_until_complete, work).result()
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _close(self) -> None:
-        self._thread.shutdown()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
         self._loop.close()
 
 
