@@ -34,7 +34,7 @@ PARSED_ONLY = {
     r"source ": "changes the shell that it runs in",
     r"pip install |uv tool install |uvx ": "installs from the network",
     r"fastvlm-mlx bench": "half a minute; tests/app/bench runs it",
-    r"fastvlm-mlx export (coreml|ios) ": "ten seconds; tests/convert/coreml does it",
+    r"fastvlm-mlx export (coreml|coreai|ios) ": "ten seconds; tests/convert does it",
     r"fastvlm-mlx verify ": "needs the package of such an export",
     r"fastvlm-mlx chat .*--encoder coreml": "needs a Mac",
     r"python -m (benchmarks\.|training\.|tests\.support\.mutants)": "minutes to hours",

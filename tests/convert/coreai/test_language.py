@@ -1,7 +1,7 @@
 """The language model in Apple's Core AI runtime: caches as states, token by token."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
@@ -130,3 +130,17 @@ def test_which_weights_are_quantized(reference: Path):
     random = np.random.default_rng(0).normal(size=(6, 64)).astype(np.float32)
     for bits, least in ((8, 40), (4, 18)):
         assert psnr(random, rounded(random, bits)) > least
+
+
+def test_what_the_public_interface_lacks():
+    """As docs/coreai.md says; once this fails, `unpublished.py` may go."""
+    from coreai.authoring import HandleType, Module, TensorType, Value, graph
+
+    def main(x):
+        return x
+
+    value = Annotated[Value, HandleType(TensorType((4,), np.float32))]
+    main.__annotations__ = {"x": value, "return": value}
+    with pytest.raises(TypeError, match="TensorSpec or ImageSpec"):
+        with Module.create():
+            graph(main)
