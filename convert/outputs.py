@@ -87,6 +87,11 @@ def _wrote_package(folder: Path) -> bool:
 
 MODEL_FOLDER = OutputKind("a model", re.compile(_IN_MODEL), _wrote_model)
 PACKAGE = OutputKind("a package", re.compile(_IN_PACKAGE), _wrote_package)
+COREAI_ASSET = OutputKind(
+    "a Core AI model",
+    re.compile(r"main\.(mlirb|hash)|metadata\.json"),
+    lambda folder: False,  # only the cache has one by itself, and never replaces it
+)
 COREAI_FOLDER = OutputKind(
     "a Core AI folder", re.compile(_IN_COREAI), _wrote_coreai_folder
 )

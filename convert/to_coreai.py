@@ -28,10 +28,15 @@ from fastvlm_mlx.convert.coreai.decoder import Weight
 from fastvlm_mlx.convert.coreai.options import CoreAIOptions
 from fastvlm_mlx.convert.coreai.verify import Verdict
 from fastvlm_mlx.convert.encoder_reference import Reference
-from fastvlm_mlx.convert.outputs import COREAI_FOLDER, COREAI_METADATA, converter
+from fastvlm_mlx.convert.outputs import (
+    COREAI_ASSET,
+    COREAI_FOLDER,
+    COREAI_METADATA,
+    converter,
+)
 from fastvlm_mlx.convert.save_weights import LICENCE_FILES, copy_files
 from fastvlm_mlx.convert.temporary_files import least_bytes, temporary_files_in
-from fastvlm_mlx.coreai_encoder import import_coreai
+from fastvlm_mlx.coreai_runtime import import_coreai
 from fastvlm_mlx.device import cpu_only
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.files.disk_space import check_free_space
@@ -141,6 +146,31 @@ def export(
         copy_files(folder, LICENCE_FILES, partial)
         total = sum(f.stat().st_size for f in partial.rglob("*") if f.is_file())
     return CoreAIReport(out, total, tuple(verdicts), tuple(lossy))
+
+
+@cpu_only()
+def export_encoder(model: FastVLMModel, out: Path) -> None:
+    """Writes the encoder of `model`, without its projector, as the asset `out`.
+
+    Args:
+        model: loaded in float32.
+        out: NAME.aimodel, which does not exist.
+    Raises:
+        OptionError: it agrees too little with MLX, or the disk is full.
+    """
+    options = CoreAIOptions(projector=False)
+    sizes = options.sizes(model.config)
+    with staged_folder(out, kind=COREAI_ASSET, first_wins=True) as partial:
+        path = partial / VISION
+        needed = 2 * least_bytes((model.vision_tower,), "float16", compressed=False)
+        with temporary_files_in(partial / "temporary", needed):
+            verdicts, _ = _write_vision(
+                model, path, options, sizes, Reference(model), lambda line: None
+            )
+        verify.require(verdicts, str(out), "nothing was written; use --encoder mlx")
+        for part in list(path.iterdir()):
+            part.rename(partial / part.name)
+        path.rmdir()
 
 
 def _needed(

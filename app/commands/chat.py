@@ -37,8 +37,8 @@ def chat(
         str,
         typer.Option(
             "--encoder",
-            metavar="auto|mlx|coreml|PATH",
-            help="On a Mac: encode with a Core ML package; auto: if faster.",
+            metavar="auto|mlx|coreml|coreai|PATH",
+            help="On a Mac: encode with Core ML or Core AI; auto: Core ML if faster.",
         ),
     ] = "auto",
     compute_units: Annotated[

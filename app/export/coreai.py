@@ -14,7 +14,7 @@ from fastvlm_mlx.convert.coreai.options import CoreAIOptions
 from fastvlm_mlx.convert.coreai.probe import probe
 from fastvlm_mlx.convert.encoder_reference import Reference
 from fastvlm_mlx.convert.outputs import COREAI_FOLDER, COREAI_METADATA
-from fastvlm_mlx.coreai_encoder import import_coreai
+from fastvlm_mlx.coreai_runtime import import_coreai
 from fastvlm_mlx.device import cpu_only
 from fastvlm_mlx.files.disk_space import format_size
 from fastvlm_mlx.files.output_check import check_output

@@ -16,7 +16,7 @@ import numpy as np
 from fastvlm_mlx.convert.coreai.functions import ANY, add_function
 from fastvlm_mlx.convert.coreai.unpublished import int4_constant
 from fastvlm_mlx.convert.weight_compression import BLOCK, quantize
-from fastvlm_mlx.coreai_encoder import import_coreai
+from fastvlm_mlx.coreai_runtime import import_coreai
 from fastvlm_mlx.model.text_config import TextConfig
 
 EMBEDS, POSITIONS, LOGITS = "inputs_embeds", "position_ids", "logits"

@@ -11,7 +11,7 @@ import numpy as np
 from fastvlm_mlx.convert.coreai.options import CoreAIOptions
 from fastvlm_mlx.convert.coreai.unpublished import int4_constant
 from fastvlm_mlx.convert.weight_compression import BLOCK, cast_weights, quantize
-from fastvlm_mlx.coreai_encoder import import_coreai
+from fastvlm_mlx.coreai_runtime import import_coreai
 
 # float16's smallest positive number: a smaller epsilon would be zero.
 MIN_EPSILON = 6e-8

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastvlm_mlx.convert.coreai.unpublished import mark_states
-from fastvlm_mlx.coreai_encoder import import_coreai
+from fastvlm_mlx.coreai_runtime import import_coreai
 
 ANY = -1  # a dimension that is known when the function is called
 

@@ -25,9 +25,9 @@ from fastvlm_mlx.convert.coreai.decoder import (
     is_quantized,
     rounded,
 )
-from fastvlm_mlx.convert.coreai.runtime import CoreAIModel
 from fastvlm_mlx.convert.coreai.verify import Verdict, asset_errors
 from fastvlm_mlx.convert.encoder_reference import REQUIRED_PSNR, psnr
+from fastvlm_mlx.coreai_runtime import CoreAIModel
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model import language
 from fastvlm_mlx.model.text_config import TextConfig

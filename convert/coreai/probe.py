@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from fastvlm_mlx.convert.coreai.asset import Asset
-from fastvlm_mlx.convert.coreai.runtime import CoreAIModel
+from fastvlm_mlx.coreai_runtime import CoreAIModel
 from fastvlm_mlx.errors import CheckpointError
 
 # Compiling the released encoder takes seconds.

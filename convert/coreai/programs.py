@@ -14,7 +14,7 @@ from fastvlm_mlx.convert.coreai.emitter import CoreAIEmitter
 from fastvlm_mlx.convert.coreai.functions import ANY, add_function
 from fastvlm_mlx.convert.coreai.options import CoreAIOptions, function_name
 from fastvlm_mlx.convert.encoder_walk import EMBEDDINGS, FEATURES, IMAGES, EncoderWalk
-from fastvlm_mlx.coreai_encoder import import_coreai
+from fastvlm_mlx.coreai_runtime import import_coreai
 from fastvlm_mlx.model.vlm import FastVLMModel
 
 IDS, ROWS = "input_ids", "embeddings"

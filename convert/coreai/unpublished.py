@@ -3,14 +3,14 @@
 `coreai.authoring` takes a NumPy array of int4, but stores a byte for each value where
 its runtime reads two values a byte, and it has no way to mark an input as a state.
 Apple's coreai-torch reaches below the interface for both, and so does this file, by
-the same calls; `coreai_encoder.VERSION` is the one version they were tried with.
+the same calls; `coreai_runtime.VERSION` is the one version they were tried with.
 """
 
 from typing import Any
 
 import numpy as np
 
-from fastvlm_mlx.coreai_encoder import import_coreai
+from fastvlm_mlx.coreai_runtime import import_coreai
 
 
 def int4_constant(values: np.ndarray) -> Any:

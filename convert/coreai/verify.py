@@ -10,7 +10,6 @@ import numpy as np
 
 from fastvlm_mlx.convert.coreai.asset import Asset
 from fastvlm_mlx.convert.coreai.programs import IDS, ROWS
-from fastvlm_mlx.convert.coreai.runtime import CoreAIModel
 from fastvlm_mlx.convert.encoder_reference import (
     MAX_RESOLUTION,
     REQUIRED_PSNR,
@@ -19,6 +18,7 @@ from fastvlm_mlx.convert.encoder_reference import (
     psnr,
 )
 from fastvlm_mlx.convert.encoder_walk import EMBEDDINGS, FEATURES
+from fastvlm_mlx.coreai_runtime import CoreAIModel
 from fastvlm_mlx.errors import CheckpointError, FastVLMError, OptionError, quoted
 
 # Rows of the table of embeddings that are looked up, spread over all of it.

@@ -36,7 +36,7 @@ PARSED_ONLY = {
     r"fastvlm-mlx bench": "half a minute; tests/app/bench runs it",
     r"fastvlm-mlx export (coreml|coreai|ios) ": "ten seconds; tests/convert does it",
     r"fastvlm-mlx verify ": "needs the package of such an export",
-    r"fastvlm-mlx chat .*--encoder coreml": "needs a Mac",
+    r"fastvlm-mlx chat .*--encoder core(ml|ai)": "needs a Mac",
     r"python -m (benchmarks\.|training\.|tests\.support\.mutants)": "minutes to hours",
     r"python -m pytest ": "the tests are run already",
     r"fastvlm-mlx train |mlx.launch ": "minutes; tests/app/train runs it",

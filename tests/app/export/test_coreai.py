@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastvlm_mlx import coreai_encoder
+from fastvlm_mlx import coreai_runtime
 from fastvlm_mlx.convert.coreai.options import CoreAIOptions
 from fastvlm_mlx.errors import OptionError
 from tests.support.coreai import needs_coreai
@@ -57,13 +57,13 @@ def test_impossible_options(changes, message):
 def test_a_missing_or_other_package_is_one_line(monkeypatch):
     monkeypatch.setattr(util, "find_spec", lambda name: None)
     with pytest.raises(OptionError) as caught:
-        coreai_encoder.import_coreai()
+        coreai_runtime.import_coreai()
     assert str(caught.value).startswith("Core AI needs coreai-core==1.0.0b3, for Linux")
     assert "install" in str(caught.value) and "\n" not in str(caught.value)
     monkeypatch.setattr(util, "find_spec", lambda name: sys)
     monkeypatch.setattr(metadata, "version", lambda name: "1.0.0b1")
     with pytest.raises(OptionError, match="1.0.0b3, and 1.0.0b1 is installed; "):
-        coreai_encoder.import_coreai()
+        coreai_runtime.import_coreai()
 
 
 def test_the_extra_pins_the_version_that_is_asked_for():
@@ -72,7 +72,7 @@ def test_the_extra_pins_the_version_that_is_asked_for():
     from tests.support.paths import ROOT
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    pin = f"coreai-core=={coreai_encoder.VERSION}"
+    pin = f"coreai-core=={coreai_runtime.VERSION}"
     assert project["project"]["optional-dependencies"]["coreai"] == [pin]
     dev = project["dependency-groups"]["dev"]
     assert any(line.startswith(f"{pin};") for line in dev)

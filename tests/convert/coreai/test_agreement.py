@@ -7,13 +7,13 @@ import pytest
 
 from fastvlm_mlx.convert.coreai import asset, programs
 from fastvlm_mlx.convert.coreai.options import CoreAIOptions
-from fastvlm_mlx.convert.coreai.runtime import CoreAIModel
 from fastvlm_mlx.convert.coreml import mlpackage
 from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.encoder_reference import psnr
 from fastvlm_mlx.convert.fold.fold_encoder import fold_encoder
 from fastvlm_mlx.convert.to_coreml import write_package
+from fastvlm_mlx.coreai_runtime import CoreAIModel
 from fastvlm_mlx.fastvlm import FastVLM, load
 from fastvlm_mlx.model.config import ModelConfig
 from tests.support.coreai import needs_coreai

@@ -17,9 +17,9 @@ import pytest
 from fastvlm_mlx.convert.coreai import asset, verify
 from fastvlm_mlx.convert.coreai.options import CoreAIOptions
 from fastvlm_mlx.convert.coreai.probe import probe
-from fastvlm_mlx.convert.coreai.runtime import CoreAIModel
 from fastvlm_mlx.convert.encoder_reference import Reference
 from fastvlm_mlx.convert.to_coreai import export
+from fastvlm_mlx.coreai_runtime import CoreAIModel
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import load
 from tests.support.coreai import needs_coreai

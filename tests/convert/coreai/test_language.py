@@ -18,9 +18,9 @@ from fastvlm_mlx.convert.coreai.decoder import (
     is_quantized,
     rounded,
 )
-from fastvlm_mlx.convert.coreai.runtime import CoreAIModel
 from fastvlm_mlx.convert.encoder_reference import psnr
 from fastvlm_mlx.convert.to_coreai import embedding_table, language_weights
+from fastvlm_mlx.coreai_runtime import CoreAIModel
 from fastvlm_mlx.errors import CheckpointError
 from tests.support.coreai import needs_coreai
 

@@ -1,21 +1,57 @@
-"""Runs an `.aimodel` in Apple's Core AI runtime: on Linux its interpreter.
+"""Loads Apple's Core AI package and runs an `.aimodel` in its runtime.
 
-The runtime's interface is asynchronous and prints to the standard error descriptor;
-here it is neither. On Linux the program is compiled into the temporary folder first.
+The names of its interface changed from beta to beta, so one version is asked for. The
+runtime is asynchronous and prints to the standard error descriptor; here it is neither.
+On Linux it interprets programs, which it compiles into the temporary folder first.
 """
 
 import asyncio
 import contextlib
 import os
+import platform
 import sys
 import threading
 from collections.abc import Coroutine, Iterator
+from importlib import metadata, util
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
 
-from fastvlm_mlx.coreai_encoder import import_coreai
+from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.installation import pip_install
+
+VERSION = "1.0.0b3"
+
+
+def import_coreai() -> ModuleType:
+    """The module `coreai.authoring`; `coreai.runtime` is imported with it.
+
+    Raises:
+        OptionError: coreai-core is missing, or of another version.
+    """
+    wanted = f"coreai-core=={VERSION}"
+    if util.find_spec("coreai") is None:
+        raise OptionError(
+            f"Core AI needs {wanted}, for Linux on x86-64 and macOS 26 on Apple"
+            f" silicon; {pip_install(wanted)}"
+        )
+    installed = metadata.version("coreai-core")
+    if installed != VERSION:
+        raise OptionError(
+            f"Core AI needs {wanted}, and {installed} is installed;"
+            f" {pip_install(wanted)}"
+        )
+    try:
+        import coreai.authoring
+        import coreai.runtime  # noqa: F401
+    except ImportError as fault:
+        raise OptionError(
+            f"coreai-core {installed} does not load on {platform.platform()}"
+            f" ({' '.join(str(fault).split())[:160]}); it needs glibc 2.34 or macOS 26"
+        ) from fault
+    return coreai.authoring
 
 
 class CoreAIModel:
