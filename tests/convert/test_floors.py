@@ -34,7 +34,12 @@ def imported(folder: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("folder", "allowed"),
-    [("source", set()), ("fold", set()), ("coreml", SHARED)],
+    [
+        ("source", set()),
+        ("fold", set()),
+        ("coreml", SHARED),
+        ("coreai", SHARED | {"outputs"}),
+    ],
 )
 def test_a_lower_room_imports_what_is_below(folder: str, allowed: set[str]):
     prefix = "fastvlm_mlx.convert."
@@ -48,7 +53,7 @@ def test_a_lower_room_imports_what_is_below(folder: str, allowed: set[str]):
     assert not rooms & OUTPUTS
 
 
-@pytest.mark.parametrize("folder", ["source", "fold", "coreml"])
+@pytest.mark.parametrize("folder", ["source", "fold", "coreml", "coreai"])
 def test_a_lower_room_does_not_know_the_public_api(folder: str):
     above = ("fastvlm_mlx.fastvlm", "fastvlm_mlx.model_folder", "fastvlm_mlx.app")
     assert not [name for name in imported(folder) if name.startswith(above)]
