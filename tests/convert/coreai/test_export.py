@@ -22,6 +22,7 @@ from fastvlm_mlx.convert.to_coreai import export
 from fastvlm_mlx.coreai_runtime import CoreAIModel
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import load
+from fastvlm_mlx.model_folder import converted
 from tests.support.coreai import needs_coreai
 from tests.support.paths import ROOT
 
@@ -101,6 +102,7 @@ def test_drift_is_not_written(reference: Path, tmp_path: Path):
 def test_a_full_disk_is_said_before_the_work(
     reference: Path, tmp_path: Path, monkeypatch
 ):
+    converted(reference / "llava-mini")  # into the cache, before the disk is full
     monkeypatch.setattr("fastvlm_mlx.files.disk_space.free_space", lambda path: 1000)
     needed = r"\d MB needed, 1\.0 kB free; free some space"
     with pytest.raises(OptionError, match=needed):
