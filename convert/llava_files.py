@@ -1,12 +1,15 @@
-"""What `to_ios` and `to_mlx_vlm` share: source model, LLaVA config, tokenizer files.
+"""What the outputs for other programs share: source model, config, tokenizer files.
 
 Apple's app and mlx-vlm both read a `llava_qwen2` config.json with the language model's
 values at its root, and Hugging Face's tokenizer files.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import mlx.core as mx
 
 from fastvlm_mlx.adapters.files import Adapter, read_adapter
 from fastvlm_mlx.adapters.merge import merge_into
@@ -14,12 +17,17 @@ from fastvlm_mlx.convert.outputs import CONVERTER_KEY, converter
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.json_file import read_json
 from fastvlm_mlx.model.config import ModelConfig
+from fastvlm_mlx.model.parameters import assign
+from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.model_folder import converted
 from fastvlm_mlx.processing import tokenizer
 from fastvlm_mlx.weights.quantization import BITS, GROUP_SIZES, is_quantized, quantized
 from fastvlm_mlx.weights.weight_files import Tensors, load_all_tensors
 
 IMAGE_TOKEN = "<image>"
+
+# The embedding is padded to a multiple of this many rows, as Qwen2's is.
+VOCABULARY_MULTIPLE = 64
 
 # Qwen2's own template for content that is a string. For content that is a list of
 # parts (mlx-swift-lm, transformers 5) an image part becomes `<image>` and a newline.
@@ -76,6 +84,28 @@ def read_model(
     if adapter is not None:
         tensors, config = merge_into(tensors, config, adapter)
     return folder, config, tensors
+
+
+def vision_model(tensors: Tensors, config: ModelConfig) -> FastVLMModel:
+    """The encoder and the projector in float32, without the language model."""
+    model = FastVLMModel(replace(config, text=None, quantization=None))
+    vision = {n: a for n, a in tensors.items() if not n.startswith("language_model.")}
+    assign(model, vision, mx.float32)
+    return model
+
+
+def add_embedding_rows(tensors: Tensors, needed: int) -> Tensors:
+    """Pads the embedding and the head, if there, with zeros to `needed` rows."""
+    out = dict(tensors)
+    for layer in ("model.embed_tokens", "lm_head"):
+        for field in ("weight", "scales", "biases"):
+            name = f"language_model.{layer}.{field}"
+            if name in out and (rows := out[name].shape[0]) < needed:
+                whole = -(-needed // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+                extra = whole - rows
+                zeros = mx.zeros((extra, out[name].shape[1]), out[name].dtype)
+                out[name] = mx.concatenate([out[name], zeros])
+    return out
 
 
 def check_quantization(bits: int | None, group_size: int) -> None:

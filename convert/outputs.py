@@ -37,6 +37,18 @@ _IN_MODEL = "|".join(
 )
 
 
+# What Apple's runner reads of a Core AI folder, and the files of each asset.
+COREAI_METADATA = "metadata.json"
+_IN_COREAI = "|".join(
+    (
+        r"metadata\.json",
+        r"[^/]+\.aimodel/(main\.(mlirb|hash)|metadata\.json)",
+        r"tokenizer/(tokenizer|tokenizer_config)\.json",
+        r"(LICENSE|ACKNOWLEDGEMENTS|MODEL_CARD)[^/]*",
+    )
+)
+
+
 def converter() -> str:
     """The value of CONVERTER_KEY."""
     return f"{PROGRAM} {__version__}"
@@ -55,6 +67,15 @@ def _wrote_model(folder: Path) -> bool:
     return str(values.get(CONVERTER_KEY, "")).startswith(f"{PROGRAM} ")
 
 
+def _wrote_coreai_folder(folder: Path) -> bool:
+    try:
+        user = read_json(folder / COREAI_METADATA).get("user_data")
+    except CheckpointError:
+        return False
+    named = user.get(CONVERTER_KEY) if isinstance(user, dict) else None
+    return str(named).startswith(f"{PROGRAM} ")
+
+
 def _wrote_package(folder: Path) -> bool:
     # As text, without coremltools: the metadata say "Converted by fastvlm-mlx".
     try:
@@ -66,3 +87,11 @@ def _wrote_package(folder: Path) -> bool:
 
 MODEL_FOLDER = OutputKind("a model", re.compile(_IN_MODEL), _wrote_model)
 PACKAGE = OutputKind("a package", re.compile(_IN_PACKAGE), _wrote_package)
+COREAI_ASSET = OutputKind(
+    "a Core AI model",
+    re.compile(r"main\.(mlirb|hash)|metadata\.json"),
+    lambda folder: False,  # only the cache has one by itself, and never replaces it
+)
+COREAI_FOLDER = OutputKind(
+    "a Core AI folder", re.compile(_IN_COREAI), _wrote_coreai_folder
+)

@@ -21,17 +21,14 @@ from typing import Any
 from fastvlm_mlx._version import __version__
 from fastvlm_mlx.convert.coreml import mlpackage, verify
 from fastvlm_mlx.convert.coreml.device import DeviceVerdict, judge_on_device
-from fastvlm_mlx.convert.coreml.mil_encoder import (
-    EMBEDDINGS,
-    FEATURES,
-    IMAGES,
-    EncoderBuilder,
-)
+from fastvlm_mlx.convert.coreml.mil_encoder import EncoderBuilder
 from fastvlm_mlx.convert.coreml.mil_weights import Weights
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.convert.coreml.temporary_files import least_bytes, temporary_files_in
-from fastvlm_mlx.convert.coreml.verify import Reference, Verdict
+from fastvlm_mlx.convert.coreml.verify import Verdict
+from fastvlm_mlx.convert.encoder_reference import Reference
+from fastvlm_mlx.convert.encoder_walk import EMBEDDINGS, FEATURES, IMAGES
 from fastvlm_mlx.convert.outputs import PACKAGE
+from fastvlm_mlx.convert.temporary_files import least_bytes, temporary_files_in
 from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.device import cpu_only
 from fastvlm_mlx.errors import OptionError
@@ -146,7 +143,13 @@ def write_package(
     """
     found: dict[str, None] = {}
     parts = []
-    needed = least_bytes(model, options)
+    projector = model.projector if options.projector else None
+    # coremltools writes the weights, then copies them.
+    needed = 2 * least_bytes(
+        (model.vision_tower, projector),
+        options.precision,
+        compressed=options.compression is not None,
+    )
     check_free_space(package.parent, needed)
     with temporary_files_in(package.with_name("temporary"), needed):
         for size in sizes:

@@ -14,7 +14,7 @@ https://github.com/apple/ml-fastvlm/blob/592b4add/app/FastVLM/FastVLM.swift
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
@@ -23,7 +23,8 @@ from fastvlm_mlx.adapters.files import Adapter
 from fastvlm_mlx.convert import llava_files
 from fastvlm_mlx.convert.coreml import mlpackage, verify
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.convert.coreml.verify import Reference, Verdict
+from fastvlm_mlx.convert.coreml.verify import Verdict
+from fastvlm_mlx.convert.encoder_reference import Reference
 from fastvlm_mlx.convert.ios_memory import MemoryEstimate, estimate_memory
 from fastvlm_mlx.convert.outputs import IOS_PACKAGE, MODEL_FOLDER
 from fastvlm_mlx.convert.save_weights import LICENCE_FILES, copy_files, save_tensors
@@ -33,8 +34,6 @@ from fastvlm_mlx.device import cpu_only
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.model.config import ModelConfig
-from fastvlm_mlx.model.parameters import assign
-from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.image_file import Source
 from fastvlm_mlx.weights.weight_files import Tensors, cast, reading
 
@@ -42,9 +41,6 @@ PROCESSOR = "LlavaProcessor"
 
 # FastVLM.swift's precondition on the encoder's output.
 APP_SHAPE = (256, 3072)
-
-# The embedding is padded to a multiple of this many rows, as Qwen2's is.
-VOCABULARY_MULTIPLE = 64
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ def export(
     import_coremltools()
     llava_files.check_quantization(q_bits, q_group_size)
     folder, config, tensors = llava_files.read_model(source, "ios", adapter)
-    model = _vision_model(tensors, config)
+    model = llava_files.vision_model(tensors, config)
     tensors, quantization = llava_files.quantize_language_model(
         tensors, config, None if config.quantization else q_bits, q_group_size
     )
@@ -121,7 +117,8 @@ def export(
         verdicts = verify.judge(mlpackage.read(package), Reference(model, images))
         verify.require(verdicts, str(out), "nothing was written")
         image_id, stop_id = llava_files.write_tokenizer(folder, partial, add_image=True)
-        named = add_embedding_rows(rename_for_app(tensors, config), image_id + 1)
+        named = rename_for_app(tensors, config)
+        named = llava_files.add_embedding_rows(named, image_id + 1)
         vocabulary = named["language_model.model.embed_tokens.weight"].shape[0]
         del tensors, model
         text_bytes = save_tensors(partial, named)
@@ -148,14 +145,6 @@ def export(
     return IOSReport(out, total, tuple(verdicts), memory, warnings)
 
 
-def _vision_model(tensors: Tensors, config: ModelConfig) -> FastVLMModel:
-    """The encoder and the projector in float32, without the language model."""
-    model = FastVLMModel(replace(config, text=None, quantization=None))
-    vision = {n: a for n, a in tensors.items() if not n.startswith("language_model.")}
-    assign(model, vision, mx.float32)
-    return model
-
-
 def rename_for_app(tensors: Tensors, config: ModelConfig) -> Tensors:
     """Renames our tensors for the app, in float16, without the encoder.
 
@@ -178,22 +167,6 @@ def rename_for_app(tensors: Tensors, config: ModelConfig) -> Tensors:
         elif name.startswith("language_model."):
             named[name] = array
     return cast(named, mx.float16)
-
-
-def add_embedding_rows(tensors: Tensors, needed: int) -> Tensors:
-    """Pads the embedding (and the head) with zeros to at least `needed` rows."""
-    out = dict(tensors)
-    rows = out["language_model.model.embed_tokens.weight"].shape[0]
-    if rows >= needed:
-        return out
-    extra = -(-needed // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE - rows
-    for layer in ("model.embed_tokens", "lm_head"):
-        for field in ("weight", "scales", "biases"):
-            name = f"language_model.{layer}.{field}"
-            if name in out:
-                zeros = mx.zeros((extra, out[name].shape[1]), out[name].dtype)
-                out[name] = mx.concatenate([out[name], zeros])
-    return out
 
 
 def _app_warnings(config: ModelConfig, size: int) -> list[str]:

@@ -21,7 +21,7 @@ from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_folder
 from fastvlm_mlx.files.cache_dir import cache_dir
 from fastvlm_mlx.files.installation import pip_install
-from fastvlm_mlx.model.vlm import FastVLMModel
+from fastvlm_mlx.model.vlm import Encoder, FastVLMModel
 from fastvlm_mlx.processing.image_processor import unit_floats
 
 # The names of `--compute-units`, and coremltools' `ComputeUnit`.
@@ -175,6 +175,17 @@ def attach(
         CheckpointError: the model has no projector and the package neither.
     """
     encoder = CoreMLEncoder(package, compute_units)
+    replace_encoder(model, encoder, package)
+    return encoder
+
+
+def replace_encoder(model: FastVLMModel, encoder: Encoder, package: Path | str) -> None:
+    """Makes `model` encode images with `encoder`, which was made from `package`.
+
+    Raises:
+        OptionError: the package has a projector and the model's adapter another.
+        CheckpointError: the model has no projector and the package neither.
+    """
     if model.projector is None and not encoder.projected:
         raise CheckpointError(
             f"{package}: gives features, and this model has no projector;"
@@ -186,7 +197,6 @@ def attach(
             " export a package without --projector"
         )
     model.encoder = encoder
-    return encoder
 
 
 def detach(model: FastVLMModel) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fastvlm_mlx.model.config import ModelConfig
 
 FORMAT = "fastvlm-mlx-bench 1"
-ENCODERS = ("mlx", "coreml-all", "coreml-ane", "coreml-gpu", "coreml-cpu")
+ENCODERS = ("mlx", "coreml-all", "coreml-ane", "coreml-gpu", "coreml-cpu", "coreai")
 COLD_RUNS = 3
 _LARGEST = 64 << 20  # bytes of a report, with what stands above it
 
@@ -278,7 +278,7 @@ def _unavailable(encoder: str) -> str | None:
         raise OptionError(f"--encoder {encoder}: unknown; use {', '.join(ENCODERS)}")
     if encoder == "mlx":
         return None
-    return packages.unavailable()
+    return packages.unavailable(encoder)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ def bench(
         list[str] | None,
         typer.Option(
             "--encoder",
-            help="mlx, coreml-all, coreml-ane, coreml-gpu or coreml-cpu; repeatable.",
+            help="mlx, coreai, coreml-all, coreml-ane, coreml-gpu, coreml-cpu; repeat.",
         ),
     ] = None,
     tiles: Annotated[

@@ -1,4 +1,4 @@
-"""The signatures of `fastvlm-mlx export coreml`, `export ios` and `export mlx-vlm`."""
+"""The signatures of `fastvlm-mlx export coreml`, `coreai`, `ios` and `mlx-vlm`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -112,6 +112,60 @@ def coreml(
             norm_prescale=norm_prescale,
         ),
         images=images or (),
+        overwrite=overwrite,
+    )
+
+
+@export.command()
+def coreai(
+    source: options.Source,
+    out: options.OutFolder,
+    precision: Precision = "float16",
+    resolution: Resolutions = None,
+    compress: Annotated[
+        Literal["int8", "int8-block", "int4-block"] | None,
+        typer.Option(
+            "--compress", help="Compress the weights of the 1x1 convolutions."
+        ),
+    ] = None,
+    projector: Annotated[
+        bool,
+        typer.Option(
+            "--projector/--no-projector",
+            help="Output language-model embeddings, or the encoder's features.",
+        ),
+    ] = True,
+    norm_prescale: NormPrescale = 16,
+    q_bits: Annotated[
+        Literal["4", "8"] | None,
+        typer.Option("--q-bits", help="Quantize the language model to this many bits."),
+    ] = None,
+    context: Annotated[
+        int,
+        typer.Option("--context", help="Hold this many tokens in the caches."),
+    ] = 4096,
+    images: Images = None,
+    adapter: options.MergedAdapter = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write the folder that Apple's Core AI runner reads (macOS 27)."""
+    from fastvlm_mlx.app.export import coreai, coreml
+    from fastvlm_mlx.convert.coreai.options import CoreAIOptions
+
+    coreai.run(
+        source,
+        coreai.folder_path(out),
+        CoreAIOptions(
+            precision=precision,
+            resolutions=coreml.resolutions(resolution),
+            projector=projector,
+            compression=compress,
+            norm_prescale=norm_prescale,
+            context=context,
+            q_bits=None if q_bits is None else int(q_bits),
+        ),
+        images=images or (),
+        adapter=adapter,
         overwrite=overwrite,
     )
 

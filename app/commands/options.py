@@ -86,8 +86,8 @@ Encoder = Annotated[
     str,
     typer.Option(
         "--encoder",
-        metavar="auto|mlx|coreml|PATH",
-        help="On a Mac: encode with a Core ML package; auto: if faster.",
+        metavar="auto|mlx|coreml|coreai|PATH",
+        help="On a Mac: encode with Core ML or Core AI; auto: Core ML if faster.",
     ),
 ]
 ComputeUnits = Annotated[

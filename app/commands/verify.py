@@ -13,7 +13,7 @@ def verify(
         Path,
         typer.Argument(
             metavar="PACKAGE",
-            help="The .mlpackage of an encoder.",
+            help="The .mlpackage or .aimodel of an encoder, or a Core AI folder.",
             callback=options.expand_home,
         ),
     ],
@@ -43,7 +43,7 @@ def verify(
         ),
     ] = False,
 ) -> None:
-    """Compare a Core ML package with the MLX encoder of its model."""
+    """Compare a Core ML package or Core AI model with the MLX encoder."""
     from fastvlm_mlx.app.export import verify
 
     verify.run(package, model, images or (), strict=strict, device=device)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import terminal
+from fastvlm_mlx.app.encoder import coreai
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from fastvlm_mlx.files.user_path import expand_user
 
@@ -21,6 +22,9 @@ def check(encoder: str, compute_units: str | None) -> bool:
     Raises:
         OptionError: units without a package, no such package, or not a Mac.
     """
+    if coreai.is_meant(encoder):
+        coreai.check(encoder, compute_units)
+        return True
     if encoder in ("auto", "mlx"):
         if compute_units is not None:
             raise OptionError(
@@ -32,7 +36,8 @@ def check(encoder: str, compute_units: str | None) -> bool:
     named = bool(encoder) and expand_user(encoder).is_dir()
     if encoder != "coreml" and not named:
         raise OptionError(
-            f"--encoder {encoder or repr('')}: use auto, mlx, coreml or an .mlpackage"
+            f"--encoder {encoder or repr('')}: use auto, mlx, coreml, coreai,"
+            " an .mlpackage or an .aimodel"
         )
     from fastvlm_mlx import coreml_encoder
 
@@ -44,6 +49,9 @@ def use(model: "FastVLM", name: str, encoder: str, compute_units: str | None) ->
     """Makes `model` encode with the package; `coreml` finds or makes its own."""
     from fastvlm_mlx import coreml_encoder
 
+    if coreai.is_meant(encoder):
+        coreai.use(model, name, encoder)
+        return
     chosen = own_package(name) if encoder == "coreml" else expand_user(encoder)
     coreml_encoder.attach(model, chosen, compute_units or "all")
 
@@ -154,8 +162,14 @@ BENCH_UNITS = {
 }
 
 
-def unavailable() -> str | None:
-    """Why no package can be measured here; None if one can."""
+def unavailable(encoder: str) -> str | None:
+    """Why Core ML, or Core AI, cannot be measured here; None if it can."""
+    if encoder == coreai.NAME:
+        try:
+            coreai.check(encoder, None)
+        except OptionError as fault:
+            return str(fault)
+        return None
     if sys.platform != "darwin":
         return "needs macOS and an exported Core ML package"
     from fastvlm_mlx import coreml_encoder
@@ -170,12 +184,15 @@ def unavailable() -> str | None:
 @contextmanager
 def in_use(model: "FastVLM", name: str, encoder: str) -> Iterator[None]:
     """`model` encodes as `bench --encoder` asks, and as before afterwards."""
-    if encoder not in BENCH_UNITS:
+    if encoder != coreai.NAME and encoder not in BENCH_UNITS:
         yield
         return
     from fastvlm_mlx import coreml_encoder
 
-    coreml_encoder.attach(model, own_package(name), BENCH_UNITS[encoder])
+    if encoder == coreai.NAME:
+        coreai.use(model, name, encoder)
+    else:
+        coreml_encoder.attach(model, own_package(name), BENCH_UNITS[encoder])
     try:
         yield
     finally:

@@ -36,6 +36,20 @@ def package_path(out: Path) -> Path:
     return out.with_suffix(to_coreml.SUFFIX)
 
 
+def resolutions(text: str | None) -> tuple[int, ...]:
+    """The sizes that `--resolution` names.
+
+    Raises:
+        UsageError: one is no number.
+    """
+    try:
+        return tuple(int(side) for side in (text or "").split(",") if side)
+    except ValueError:
+        raise UsageError(
+            f"--resolution {text}: use sizes such as 1024 or 512,1024"
+        ) from None
+
+
 def encoder_options(
     *,
     precision: str,
@@ -52,15 +66,9 @@ def encoder_options(
     Raises:
         OptionError: a value that cannot be honoured.
     """
-    try:
-        resolutions = tuple(int(side) for side in (resolution or "").split(",") if side)
-    except ValueError:
-        raise UsageError(
-            f"--resolution {resolution}: use sizes such as 1024 or 512,1024"
-        ) from None
     return CoreMLOptions(
         precision=precision,
-        resolutions=resolutions,
+        resolutions=resolutions(resolution),
         image_input=image_input,
         projector=projector,
         compression=compression,

@@ -1,13 +1,16 @@
-"""`fastvlm-mlx verify`: a stored Core ML package beside the MLX encoder."""
+"""`fastvlm-mlx verify`: a stored Core ML or Core AI model beside the MLX encoder."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastvlm_mlx import coreml_encoder
+from fastvlm_mlx.app.export import coreai
 from fastvlm_mlx.app.export.images import check_images
 from fastvlm_mlx.app.export.report import print_verdicts
+from fastvlm_mlx.app.session import UsageError
 from fastvlm_mlx.convert.coreml import device as on_device
 from fastvlm_mlx.convert.coreml import mlpackage, verify
+from fastvlm_mlx.convert.encoder_reference import Reference
 from fastvlm_mlx.device import cpu_only
 from fastvlm_mlx.fastvlm import load
 
@@ -21,13 +24,21 @@ def run(
     Raises:
         OptionError: it agrees too little, or `device` elsewhere than on a Mac.
     """
+    assets = coreai.assets_of(package)
+    if assets is not None:
+        if strict or device:
+            option = "--strict" if strict else "--device"
+            raise UsageError(
+                f"{option}: is for an .mlpackage; leave it out for {package.name},"
+                " which Apple's own runtime runs"
+            )
+        coreai.check(assets, model, images)
+        return
     if device:
         coreml_encoder.require_macos()
     stored = mlpackage.read(package)
     check_images(images)
-    reference = verify.Reference(
-        load(model, dtype="float32"), [str(path) for path in images]
-    )
+    reference = Reference(load(model, dtype="float32"), [str(path) for path in images])
     verdicts = verify.judge(stored, reference, strict=strict)
     print_verdicts(verdicts)
     consequence = f"it does not hold the encoder of {model}, or drifts from it"

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import machine, terminal
+from fastvlm_mlx.app.info import coreai
+from fastvlm_mlx.files.user_path import expand_user
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.config import ModelConfig
@@ -25,6 +27,10 @@ def run(
     from fastvlm_mlx.app.info.table import table
 
     terminal.check_stdout()
+    if coreai.is_folder(expand_user(model)):
+        found = coreai.gather(expand_user(model))
+        print(json.dumps(found, indent=2) if as_json else coreai.table(found))
+        return
     facts = gather(model, refresh=refresh, adapter=adapter)
     print(json.dumps(facts, indent=2) if as_json else table(facts))
 

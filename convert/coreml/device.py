@@ -8,9 +8,10 @@ coremltools 9.0 and tested with a stand-in; nothing ran on a Mac (docs/coreml.md
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fastvlm_mlx.convert.coreml.mil_encoder import EMBEDDINGS
 from fastvlm_mlx.convert.coreml.mlpackage import Package
-from fastvlm_mlx.convert.coreml.verify import Reference, psnr, required_psnr
+from fastvlm_mlx.convert.coreml.verify import required_psnr
+from fastvlm_mlx.convert.encoder_reference import Reference, psnr
+from fastvlm_mlx.convert.encoder_walk import EMBEDDINGS
 from fastvlm_mlx.coreml_encoder import COMPUTE_UNITS, require_macos
 from fastvlm_mlx.coreml_probe import probe
 from fastvlm_mlx.errors import OptionError

@@ -2,18 +2,19 @@
 
 Compression is written with MIL's `constexpr` operations directly. coremltools.optimize
 would need scikit-learn for small tensors, minutes of k-means for large ones, and a
-second pass over the model. Only 1x1 convolutions are compressed: they hold 99 % of the
-weights, and a reparameterized depthwise kernel has an outlier at its centre.
+second pass over the model.
 """
 
 from typing import Any
 
 import numpy as np
 
-# Input channels that share a scale in `int8-block`.
-BLOCK = 32
-
-KMEANS_ROUNDS = 25
+from fastvlm_mlx.convert.weight_compression import (
+    BLOCK,
+    cast_weights,
+    palettize,
+    quantize,
+)
 
 
 class Weights:
@@ -93,68 +94,7 @@ class Weights:
         )
 
     def _cast(self, array: np.ndarray, name: str) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            cast = array.astype(self.dtype)
-        overflowed = int(np.sum(~np.isfinite(cast)))
-        vanished = int(np.sum((cast == 0) & (array != 0)))
-        if overflowed:
-            largest = float(np.max(np.abs(array)))
-            self.warnings.append(
-                f"{name}: {overflowed} of {array.size} weights overflow {self.dtype}"
-                f" (largest {largest:.3g}); use float32"
-            )
-        # Some weights vanish in any layer; warn from one in a hundred.
-        if vanished > array.size / 100:
-            self.warnings.append(
-                f"{name}: {vanished} of {array.size} weights vanish in {self.dtype}"
-            )
-        return cast
-
-
-def quantize(array: np.ndarray, block: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric int8 with a scale per output channel, or per `block` of its inputs.
-
-    Shapes:
-        array: (out, in, 1, 1)
-        returns int8 of the same shape, and scales (out, in / block or 1, 1, 1)
-    """
-    out, width = array.shape[:2]
-    groups = array.astype(np.float32).reshape(out, -1, block or width)
-    scale = np.abs(groups).max(axis=2, keepdims=True) / 127
-    # The scale is stored in `array`'s dtype: the weights are divided by that value.
-    scale = np.maximum(scale.astype(array.dtype).astype(np.float32), 2.0**-24)
-    data = np.clip(np.rint(groups / scale), -127, 127).astype(np.int8)
-    return data.reshape(array.shape), scale.reshape(out, -1, 1, 1)
-
-
-def palettize(array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """A palette of 2^bits values by 1-D k-means, and the index of each weight in it.
-
-    `array` is float16: k-means runs on a histogram of its 65,536 possible values, which
-    takes a fraction of a second for the largest layer.
-    """
-    patterns = array.view(np.uint16).reshape(-1)
-    counts = np.bincount(patterns, minlength=1 << 16)
-    every = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16).view(np.float16)
-    used = np.flatnonzero(counts)
-    used = used[np.argsort(every[used], kind="stable")]
-    points, mass = every[used].astype(np.float64), counts[used].astype(np.float64)
-    size = 2**bits
-    # Initial centres: an optimal quantizer's are as dense as the cube root of the
-    # weights' density (Panter and Dite).
-    bins, edges = np.histogram(points, 4096, weights=mass)
-    spread = np.concatenate([[0], np.cumsum(np.cbrt(bins))])
-    centres = np.interp((np.arange(size) + 0.5) / size * spread[-1], spread, edges)
-    for _ in range(KMEANS_ROUNDS):
-        nearest = np.searchsorted((centres[1:] + centres[:-1]) / 2, points)
-        weight = np.bincount(nearest, mass, size)
-        total = np.bincount(nearest, mass * points, size)
-        centres = np.sort(np.where(weight > 0, total / np.maximum(weight, 1), centres))
-    palette = centres.astype(np.float16)
-    wide = palette.astype(np.float64)
-    index = np.zeros(1 << 16, np.uint8)
-    index[used] = np.searchsorted((wide[1:] + wide[:-1]) / 2, points)
-    return palette, index[patterns].reshape(array.shape)
+        return cast_weights(array, self.dtype, name, self.warnings)
 
 
 def pack_bits(indices: np.ndarray, bits: int) -> np.ndarray:

@@ -15,6 +15,7 @@ _IGNORED = re.compile(r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini|\.directory")
 # the cache may be put where the user has folders called so.
 _OF_CACHE = {
     "converted": re.compile(r".+@\w{12}-v\d+.*"),
+    "coreai": re.compile(r"\.?.+-[0-9a-f]{12}\.aimodel(\.replaced-.+)?"),
     "coreml": re.compile(
         r"\.?([0-9a-f]{16}|.+-[0-9a-f]{12}\.mlpackage)(\.replaced-.+)?"
     ),

@@ -18,7 +18,8 @@ from fastvlm_mlx.convert import to_ios
 from fastvlm_mlx.convert.coreml import mlpackage
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.ios_memory import estimate_memory
-from fastvlm_mlx.convert.to_ios import add_embedding_rows, rename_for_app
+from fastvlm_mlx.convert.llava_files import add_embedding_rows
+from fastvlm_mlx.convert.to_ios import rename_for_app
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.fastvlm import load
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig

@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx import load
-from fastvlm_mlx.convert.coreml.verify import psnr
+from fastvlm_mlx.convert.encoder_reference import psnr
 from fastvlm_mlx.device import cpu_only, default
 from tests.support.paths import EXAMPLES
 

@@ -17,6 +17,7 @@ ALLOWED = (
     "mlx.launch cannot run here",
     "needs Linux user namespaces to mount a small tmpfs",
     "no chromium and chromedriver here",
+    "no coreai-core for this Python and system",
     "no compiler or no OpenBLAS for the CPU kernels",
     "only a CPU compares in float32",
     "root may read everything",

@@ -276,7 +276,8 @@ def test_what_asks_for_core_ml(platform: str, tmp_path: Path, monkeypatch):
         with pytest.raises(OptionError) as caught:
             packages.check(encoder, None)
         assert str(caught.value) == (
-            f"--encoder {encoder or repr('')}: use auto, mlx, coreml or an .mlpackage"
+            f"--encoder {encoder or repr('')}: use auto, mlx, coreml, coreai,"
+            " an .mlpackage or an .aimodel"
         )
     assert asked == ["mac"] * 3
 

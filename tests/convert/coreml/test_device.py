@@ -104,7 +104,7 @@ def test_a_package_takes_the_encoders_place(mac, package: Path, reference: Path)
 def test_bench_measures_each_unit(mac, package: Path, reference: Path, monkeypatch):
     model = load(reference / "llava-mini", dtype="float32")
     monkeypatch.setattr(packages, "own_package", lambda name: package)
-    assert packages.unavailable() is None
+    assert packages.unavailable("coreml-all") is None
     with packages.in_use(model, "x", "coreml-ane"):
         model.encode_pixels(np.zeros((1, 64, 64, 3), np.float32))
     assert mac[-1] == "load image_64 CPU_AND_NE"

@@ -19,7 +19,7 @@ from fastvlm_mlx.convert import to_coreml
 from fastvlm_mlx.convert.coreml import mlpackage, neural_engine, verify
 from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.convert.coreml.verify import Reference, psnr
+from fastvlm_mlx.convert.encoder_reference import Reference, psnr
 from fastvlm_mlx.convert.fold.fold_encoder import fold_encoder
 from fastvlm_mlx.convert.to_coreml import export, write_package
 from fastvlm_mlx.coreml_encoder import import_coremltools

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastvlm_mlx.convert.coreml import mil_encoder, mlpackage
+from fastvlm_mlx.convert import encoder_walk
+from fastvlm_mlx.convert.coreml import mlpackage
 from fastvlm_mlx.convert.coreml.mil_evaluator import evaluate
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.convert.coreml.verify import psnr
+from fastvlm_mlx.convert.encoder_reference import psnr
 from fastvlm_mlx.convert.to_coreml import write_package
 from fastvlm_mlx.model.ffn_biases import fold_ffn_biases
 from fastvlm_mlx.model.vision import Attention, Pool
@@ -20,7 +21,7 @@ from tests.support.mock_model import MockModel
 def test_the_builder_reads_public_attributes_of_the_network_only():
     private = [
         node.attr
-        for node in ast.walk(ast.parse(inspect.getsource(mil_encoder)))
+        for node in ast.walk(ast.parse(inspect.getsource(encoder_walk)))
         if isinstance(node, ast.Attribute)
         and node.attr.startswith("_")
         and not (isinstance(node.value, ast.Name) and node.value.id == "self")

@@ -7,13 +7,9 @@ import pytest
 
 from fastvlm_mlx.convert.coreml.mil_operations import OPERATIONS
 from fastvlm_mlx.convert.coreml.mil_rounding import no_rounding
-from fastvlm_mlx.convert.coreml.mil_weights import (
-    Weights,
-    pack_bits,
-    palettize,
-    quantize,
-)
+from fastvlm_mlx.convert.coreml.mil_weights import Weights, pack_bits
 from fastvlm_mlx.convert.coreml.mlpackage import unpack_bits
+from fastvlm_mlx.convert.weight_compression import palettize, quantize
 from fastvlm_mlx.coreml_encoder import import_coremltools
 
 RANDOM = np.random.default_rng(0)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from fastvlm_mlx.convert.coreml import mlpackage, verify
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
+from fastvlm_mlx.convert.encoder_reference import Reference
 from fastvlm_mlx.convert.to_coreml import write_package
 from fastvlm_mlx.coreml_encoder import import_coremltools
 from fastvlm_mlx.errors import CheckpointError
@@ -29,8 +30,8 @@ def coremltools():
 
 
 @pytest.fixture(scope="module")
-def checked(model: FastVLM) -> verify.Reference:
-    return verify.Reference(model, [Image.new("RGB", (64, 64), "red")])
+def checked(model: FastVLM) -> Reference:
+    return Reference(model, [Image.new("RGB", (64, 64), "red")])
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def package(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "small.mlpackage"))
 
 
-def refusal(package: Path, checked: verify.Reference) -> str:
+def refusal(package: Path, checked: Reference) -> str:
     """The one line that reading and judging `package` ends in."""
     with pytest.raises(CheckpointError) as caught:
         verify.judge(mlpackage.read(package), checked)

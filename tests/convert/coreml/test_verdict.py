@@ -11,7 +11,8 @@ import pytest
 from fastvlm_mlx.convert.coreml import verify
 from fastvlm_mlx.convert.coreml.mlpackage import Function, Operation, Package, Value
 from fastvlm_mlx.convert.coreml.neural_engine import Finding, check
-from fastvlm_mlx.convert.coreml.verify import Reference, Verdict, psnr, require
+from fastvlm_mlx.convert.coreml.verify import Verdict, require
+from fastvlm_mlx.convert.encoder_reference import Reference, default_images, psnr
 from fastvlm_mlx.errors import CheckpointError, OptionError
 
 VERDICT = Verdict("main", 256, 98, 35.0, 40.0, None, (("x", 1234.56),), (), ())
@@ -121,7 +122,7 @@ def test_fewer_images_where_they_are_large(tiny_model, resolution, count, coffee
 
 
 def test_two_photographs_by_default():
-    assert [path.name for path in verify.default_images()] == [
+    assert [path.name for path in default_images()] == [
         "coffee.jpg",
         "rocket.jpg",
     ]

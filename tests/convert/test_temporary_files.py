@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fastvlm_mlx.convert.coreml import temporary_files
+from fastvlm_mlx.convert import temporary_files
 from fastvlm_mlx.convert.coreml.options import CoreMLOptions
-from fastvlm_mlx.convert.coreml.temporary_files import least_bytes, temporary_files_in
+from fastvlm_mlx.convert.temporary_files import least_bytes, temporary_files_in
 from fastvlm_mlx.convert.to_coreml import export
 from fastvlm_mlx.errors import OptionError
 
@@ -49,10 +49,12 @@ def test_too_little_room_is_said_before_the_work(model, tmp_path: Path, monkeypa
 
 
 def test_what_is_needed_at_least(model):
-    plain = least_bytes(model, SMALL)
-    assert least_bytes(model, CoreMLOptions(precision="float32")) == 2 * plain
-    assert least_bytes(model, CoreMLOptions(compression="int8")) == plain // 4
-    assert least_bytes(model, CoreMLOptions(projector=True)) > plain > 100_000
+    parts = (model.vision_tower, None)
+    plain = least_bytes(parts, "float16", compressed=False)
+    assert least_bytes(parts, "float32", compressed=False) == 2 * plain
+    assert least_bytes(parts, "float16", compressed=True) == plain // 4
+    both = (model.vision_tower, model.projector)
+    assert least_bytes(both, "float16", compressed=False) > plain > 50_000
 
 
 def test_a_failure_of_the_libraries_on_a_full_disk(tmp_path: Path, monkeypatch):
