@@ -12,8 +12,14 @@ from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.temporary_files import least_bytes, temporary_files_in
 from fastvlm_mlx.convert.to_coreml import export
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.fastvlm import FastVLM, load
 
 SMALL = CoreMLOptions(resolutions=(64,))
+
+
+@pytest.fixture(scope="module")
+def model(reference: Path) -> FastVLM:
+    return load(reference / "llava-mini", dtype="float32")
 
 
 def test_nothing_is_written_to_the_systems_temporary_folder(

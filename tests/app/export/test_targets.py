@@ -92,6 +92,6 @@ def test_a_mac_is_needed(run, tmp_path: Path, monkeypatch):
     code, _, err = run("verify", package, "-m", "demo", "--device")
     assert code == 1 and "Core ML runs on macOS only" in err
     code, _, err = run(*asked, "--encoder", "onnx")
-    assert code == 1 and "--encoder onnx: use auto, mlx, coreml or an .mlpackage" in err
+    assert code == 1 and "--encoder onnx: use auto, mlx, coreml, coreai, an" in err
     code, _, err = run(*asked, "--compute-units", "cpu")
     assert "--compute-units cpu: needs --encoder coreml" in err
