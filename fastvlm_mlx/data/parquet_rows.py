@@ -11,6 +11,7 @@ from typing import Any
 
 from fastvlm_mlx.data.stored_image import StoredImage
 from fastvlm_mlx.errors import DataError, ImageError, quoted
+from fastvlm_mlx.files.installation import pip_install
 
 MAGIC = b"PAR1"  # at the beginning and at the end of each file
 
@@ -102,7 +103,7 @@ def _opened(path: Path) -> Any:
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            f"{path}: parquet files need pyarrow; pip install 'fastvlm-mlx[eval]'"
+            f"{path}: parquet files need pyarrow; {pip_install('pyarrow')}"
         ) from None
     try:
         return pyarrow.parquet.ParquetFile(path)

@@ -92,7 +92,12 @@ BAD = [
     ([SET, "--against", "tiles=2"], "", "tiles", 1),
     ([SET, "--against", "demo"], "--against demo: is what is evaluated; name", "", 2),
     ([SET, "--adapter", "no-adapter"], "no-adapter", "", 1),
-    ([SET, "--encoder", "gpu"], "--encoder gpu: use auto, mlx, coreml, coreai, an", "", 1),
+    (
+        [SET, "--encoder", "gpu"],
+        "--encoder gpu: use auto, mlx, coreml, coreai, an",
+        "",
+        1,
+    ),
     ([SET, "--compute-units", "all"], "--compute-units all: needs --encoder", "", 1),
     ([SET, "--api-key", "k"], "--api-key is for a server; name it with --url", "", 2),
     ([SET, "--url", "localhost"], "--url localhost: give an address such as", "", 1),

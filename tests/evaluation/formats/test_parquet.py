@@ -11,6 +11,7 @@ from fastvlm_mlx.errors import DataError, ImageError
 from fastvlm_mlx.evaluation.formats.read import read_benchmark
 from fastvlm_mlx.evaluation.metrics import METRICS
 from fastvlm_mlx.evaluation.question import OPTION_LETTER, SHORT_ANSWER, prompt_of
+from fastvlm_mlx.files.installation import pip_install
 from tests.support import benchmark_tables as sets
 
 
@@ -118,4 +119,4 @@ def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sets.ocrbench(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     message = refusal(tmp_path)
-    assert message.endswith("need pyarrow; pip install 'fastvlm-mlx[eval]'")
+    assert message.endswith(f"need pyarrow; {pip_install('pyarrow')}")
