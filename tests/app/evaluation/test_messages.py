@@ -94,7 +94,7 @@ BAD = [
     ([SET, "--adapter", "no-adapter"], "no-adapter", "", 1),
     (
         [SET, "--encoder", "gpu"],
-        "--encoder gpu: use auto, mlx, coreml, coreai, an",
+        "--encoder gpu: use auto, mlx, coreml, coreai",
         "",
         1,
     ),
