@@ -200,6 +200,35 @@ def test_a_program_that_is_none_is_one_line(folder: Path, tmp_path: Path):
     probe(asset.read(folder / "embed.aimodel"))
 
 
+@pytest.mark.parametrize(
+    ("ends", "message", "calls"),
+    [
+        ([0], None, 1),
+        ([-6, 0], None, 2),
+        ([-6, -11], "ends with SIGSEGV when it loads it", 2),
+        ([-6, 1], r"cannot load it \(why\)", 2),
+        ([1], r"cannot load it \(why\)", 1),
+    ],
+)
+def test_a_load_that_a_signal_ended_is_tried_once_more(
+    folder, monkeypatch, ends, message, calls
+):
+    made = []
+
+    def load(command, **_):
+        made.append(command)
+        return subprocess.CompletedProcess(command, ends[len(made) - 1], b"", b"why\n")
+
+    monkeypatch.setattr(subprocess, "run", load)
+    stored = asset.read(folder / "embed.aimodel")
+    if message is None:
+        probe(stored)
+    else:
+        with pytest.raises(CheckpointError, match=f"Core AI {message}; export it"):
+            probe(stored)
+    assert len(made) == calls
+
+
 def test_what_is_no_encoder_is_one_line(folder: Path, reference: Path):
     model = Reference(load(reference / "llava-mini", dtype="float32"))
     table = asset.read(folder / "embed.aimodel")
