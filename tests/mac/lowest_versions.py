@@ -41,7 +41,7 @@ def main() -> int:
         # `python -m uv` would install into the environment that it is run from.
         into = ["--python", str(python)]
         for arguments in (
-            ["--resolution", "lowest-direct", "--editable", ".[cpu,serve]"],
+            ["--resolution", "lowest-direct", "--editable", ".[cpu,heic,mcp,pdf,serve,video]"],
             TOOLS,
         ):
             subprocess.run(
