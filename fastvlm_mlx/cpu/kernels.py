@@ -167,7 +167,7 @@ def conv_ffn(x: mx.array, *weights: mx.array) -> mx.array:
 
 
 def linear_bfloat16(x: mx.array, weight: mx.array, bias: mx.array | None) -> mx.array:
-    """x @ weight.T + bias for a bfloat16 weight (out_dim, dim); dim a multiple of 64."""
+    """x @ weight.T + bias; weight (out_dim, dim) in bfloat16, dim a multiple of 64."""
     out_dim, dim = weight.shape
     _check("linear_bfloat16", x.shape[-1] == dim and dim % 64 == 0, x, weight)
     out = _output(*x.shape[:-1], out_dim)

@@ -1,8 +1,8 @@
-"""Layers for a Linux CPU whose weights stay in memory as stored: bfloat16, or quantized.
+"""Layers for a Linux CPU whose weights stay bfloat16 or quantized in memory.
 
-Their inputs and outputs are float32, and so are their sums: a result is what the widened
-weights would give, but for the order of its sums. Where the kernels are not usable, as
-while training, a layer widens its weight for that one product.
+Inputs, sums and outputs are float32: a result is what the widened weights would give,
+but for the order of its sums. Where the kernels are not usable, as while training, a
+layer widens its weight for that one product.
 """
 
 from typing import Any
@@ -50,6 +50,9 @@ class StoredQuantizedEmbedding(nn.QuantizedEmbedding):
         return _quantized_product(self, x)
 
 
+# Its products are fused with what stands before and after them (`cpu/kernels.cpp`).
+_ENCODER = "vision_tower."
+
 _FORMS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: StoredLinear,
     nn.Embedding: StoredEmbedding,
@@ -58,9 +61,7 @@ _FORMS: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def keep_stored(
-    model: nn.Module, tensors: Tensors, settings: dict | None
-) -> Tensors:
+def keep_stored(model: nn.Module, tensors: Tensors, settings: dict | None) -> Tensors:
     """Gives layers of `model` the form in which they are stored, where the kernels can
     compute with it.
 
@@ -79,7 +80,7 @@ def keep_stored(
 
     def form(path: str, layer: nn.Module) -> bool | dict[str, int]:
         weight = tensors.get(f"{path}.weight")
-        if type(layer) not in _FORMS or weight is None:
+        if type(layer) not in _FORMS or weight is None or path.startswith(_ENCODER):
             return False
         parts = {
             name: tensors[name]
