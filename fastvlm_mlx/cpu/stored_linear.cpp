@@ -72,10 +72,11 @@ struct Quantized {
   }
 };
 
-// The dot products of one row of weights with R rows of x.
+// The dot products of one row of weights with R rows of x. The order of the sums does not
+// depend on R: an answer is the same alone and in a batch.
 template <class Form, long R>
 inline void dot(const Form& form, long row, const float* x, float* out, long ldo) {
-  constexpr long SUMS = R == 1 ? 4 : R == 2 ? 2 : 1;  // independent, to hide latency
+  constexpr long SUMS = 2;  // independent, to hide latency
   vec sums[R][SUMS] = {}, weights[Form::PER_WORD];
 #pragma GCC unroll 2
   for (long c = 0; c < form.dim; c += Form::BLOCK) {

@@ -75,6 +75,16 @@ def test_products_equal_those_of_the_widened_weight(
     assert_close("head", table.as_linear(x), x @ widened(table).T, LIMIT)
 
 
+@pytest.mark.parametrize("bits", [16, 8, 4])
+def test_a_row_is_the_same_alone_and_in_a_batch(monkeypatch, bits: int):
+    monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
+    layer = stored(nn.Linear(896, 70), bits, 64)
+    x = mx.random.normal((16, 1, 896))
+    alone = mx.concatenate([layer(row[None]) for row in x])
+    for count in range(2, 17):
+        assert mx.array_equal(layer(x[:count]), alone[:count]), count
+
+
 def test_gradients_pass_through(monkeypatch):
     monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
     for bits in (16, 4):
