@@ -31,8 +31,18 @@ def caption(
         typer.Option("--overwrite", help="Start over instead of resuming."),
     ] = False,
     prompt: Annotated[
-        str, typer.Option("--prompt", "-p", metavar="TEXT", help="The question.")
-    ] = "Describe the image.",
+        str | None,
+        typer.Option(
+            "--prompt",
+            "-p",
+            metavar="TEXT",
+            help="The question (default: Describe the image.).",
+        ),
+    ] = None,
+    preset: Annotated[
+        Literal["alt-text", "tags", "title", "caption"] | None,
+        typer.Option("--preset", help="Ask for one of these instead, and trim it."),
+    ] = None,
     schema: options.Schema = None,
     model: options.Model = None,
     adapter: options.Adapter = None,
@@ -72,6 +82,7 @@ def caption(
             overwrite=overwrite,
             batch=batch,
             prompt=prompt,
+            preset=preset,
             schema=schema,
             model=model,
             adapter=adapter,
