@@ -38,7 +38,8 @@ class Request:
 
     `prompt` None is that of `preset`, a name in PRESETS, or else PROMPT.
     `out` None or "-" is standard output; `form` is "jsonl", "csv", "tsv", "txt" or
-    None: as the name of `out` says; `schema` is the path of a JSON schema.
+    None: as the name of `out` says; `schema` is the path of a JSON schema;
+    `xmp` puts captions into XMP files beside the images.
     """
 
     paths: tuple[str, ...]
@@ -55,6 +56,7 @@ class Request:
     refresh: bool = False
     adapter: Path | None = None
     preset: str | None = None
+    xmp: bool = False
 
     @property
     def chosen(self) -> Preset | None:
@@ -90,15 +92,7 @@ def run(request: Request) -> int:
         terminal.note(warning)
     name = session.choose_model(request.model)
     tuned_name = session.tuned_name(name, request.adapter)
-    output = open_output(
-        request.out,
-        request.form,
-        images,
-        model=tuned_name,
-        prompt=request.question,
-        preset=request.preset,
-        overwrite=request.overwrite,
-    )
+    output = _opened(request, images, tuned_name)
     with closing(output):
         todo = without_caption(images, output.done)
         if there := len(images) - len(todo):
@@ -126,6 +120,23 @@ def run(request: Request) -> int:
         label = {"model": tuned_name, "prompt": request.question}
         failed = _run(captioner, todo, output, request, label)
         return 1 if failed or left_out else 0
+
+
+def _opened(request: Request, images: list[str], model: str) -> Output:
+    if request.xmp:
+        from fastvlm_mlx.app.caption.xmp_sidecars import XMPSidecars
+
+        field = request.chosen.field if request.chosen else "description"
+        return XMPSidecars(images, field, overwrite=request.overwrite)
+    return open_output(
+        request.out,
+        request.form,
+        images,
+        model=model,
+        prompt=request.question,
+        preset=request.preset,
+        overwrite=request.overwrite,
+    )
 
 
 def _run(
@@ -219,8 +230,19 @@ def check(request: Request) -> None:
 
     Raises:
         UsageError: the prompt is empty, the batch size below 1, or there are two
-            questions.
+            questions or outputs.
     """
+    if request.xmp:
+        for name, value in (
+            ("-o", request.out),
+            ("--format", request.form),
+            ("--schema", request.schema),
+        ):
+            if value is not None:
+                raise session.UsageError(
+                    f"--xmp: writes texts and tags beside each image; leave out {name},"
+                    " or --xmp"
+                )
     if request.preset is not None:
         for name, value in (("-p", request.prompt), ("--schema", request.schema)):
             if value is not None:

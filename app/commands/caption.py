@@ -23,6 +23,10 @@ def caption(
         Literal["jsonl", "csv", "tsv", "txt"] | None,
         typer.Option("--format", help="txt writes photo.txt beside photo.jpg."),
     ] = None,
+    xmp: Annotated[
+        bool,
+        typer.Option("--xmp", help="Write or fill in photo.jpg.xmp beside photo.jpg."),
+    ] = False,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Look into folders of folders.")
     ] = False,
@@ -78,6 +82,7 @@ def caption(
             paths=tuple(paths),
             out=out,
             form=form,
+            xmp=xmp,
             recursive=recursive,
             overwrite=overwrite,
             batch=batch,
