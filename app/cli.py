@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from fastvlm_mlx._version import __version__
-from fastvlm_mlx.app import terminal
+from fastvlm_mlx.app import optional_values, terminal
 from fastvlm_mlx.app.commands import (
     bench,
     caption,
@@ -19,6 +19,7 @@ from fastvlm_mlx.app.commands import (
     convert,
     export,
     info,
+    mcp,
     serve,
     train,
     verify,
@@ -40,6 +41,7 @@ COMMANDS = [
     "info",
     "bench",
     "serve",
+    "mcp",
 ]
 
 
@@ -48,6 +50,9 @@ class Program(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=COMMANDS.index)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, optional_values.with_values(args))
 
     def get_params(self, ctx: Any) -> list[Any]:
         parameters = super().get_params(ctx)
@@ -104,6 +109,7 @@ for command in (
     caption.caption,
     train.train,
     serve.serve,
+    mcp.mcp,
 ):
     app.command()(command)
 app.command("eval")(evaluation.evaluate)
