@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 
 from training import drawing, world
 
@@ -58,11 +60,11 @@ def write_video(
     """
     path = Path(path)
     with av.open(str(path), "w") as container:
-        stream = None
+        stream, audio = None, None
         for time, image in frames:
             if stream is None:
                 height, width = image.shape[:2]
-                stream = container.add_stream(codec, rate=25)
+                stream = cast(VideoStream, container.add_stream(codec, rate=25))
                 stream.width, stream.height = size or (width, height)
                 stream.pix_fmt = pixels
                 stream.codec_context.time_base = Fraction(1, TICKS)
@@ -81,7 +83,7 @@ def write_video(
             container.mux(stream.encode(frame))
         assert stream is not None
         container.mux(stream.encode())
-        if sound:
+        if audio is not None:
             _write_sound(container, audio)
     return path
 
@@ -93,7 +95,7 @@ def write_sound(path: Path) -> Path:
     return path
 
 
-def _write_sound(container, stream) -> None:
+def _write_sound(container: Any, stream: Any) -> None:
     samples = np.zeros((1, 8000), np.float32)
     frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
     frame.sample_rate = 8000

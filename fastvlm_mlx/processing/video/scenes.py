@@ -15,11 +15,13 @@ from fastvlm_mlx.processing.video.change import difference, drift, is_black
 from fastvlm_mlx.processing.video.frame import Frame
 
 CHANGED = 0.03  # share of cells: a new thing in the same place
+CUT = 0.08  # the same, from one frame to the next
 MOVED = 0.25  # the same, while nothing rests: another view
-REST = 0.4  # seconds for which an image must rest
-_RESTING = 1.5  # levels of `drift` within that time
+REST = 0.8  # seconds for which an image must rest, if the scene lasts as long
+SHORTEST = 0.25  # seconds that a scene lasts
+_RESTING = 0.7  # levels of `drift` within REST, without those of noise
 _UNREST = 2.0  # seconds after which another view is taken though nothing rests
-_LONG_UNREST = 6.0  # and after which any change is
+_LONG_UNREST = 10.0  # and after which any change is
 
 
 def scenes(frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -30,41 +32,57 @@ def scenes(frames: Iterable[Frame]) -> Iterator[Frame]:
     """
     shown: np.ndarray | None = None
     first: Frame | None = None
-    waiting: _Change | None = None
-    found = False
+    change: _Change | None = None
     before: Frame | None = None
     for frame in frames:
         first = first or frame
-        if waiting is not None and before is not None:
-            # A frame that stays as long as a scene has to is one: a slide show has one
-            # frame for each image.
-            if frame.time - before.time >= REST:
-                found, shown = True, before.thumbnail
-                yield waiting.scene(before)
-                waiting = None
+        if change is not None and before is not None:
+            if change.was_scene(before, frame):
+                shown = before.thumbnail
+                yield change.scene(before)
+                change = None
+            elif difference(frame.thumbnail, before.thumbnail) >= CUT:
+                change = change.again(frame)
         if is_black(frame.thumbnail) or (
             shown is not None and difference(frame.thumbnail, shown) < CHANGED
         ):
-            waiting = None
-        elif waiting is None:
-            waiting = _Change(frame)
-        elif waiting.is_over(frame, shown):
-            found, shown = True, frame.thumbnail
-            yield waiting.scene(frame)
-            waiting = None
+            change = None
+        elif change is None:
+            change = _Change(frame, frame.time)
+        elif change.is_over(frame, shown):
+            shown = frame.thumbnail
+            yield change.scene(frame)
+            change = None
         before = frame
-    if waiting is not None and before is not None:
-        yield waiting.scene(before)
-    elif not found and first is not None:
+    if change is not None and before is not None:
+        yield change.scene(before)
+    elif shown is None and first is not None:
         yield first
 
 
 class _Change:
-    """What has changed since `first` and may become a scene."""
+    """What has changed since `first` and may become a scene.
 
-    def __init__(self, first: Frame):
-        self._start = first.time
+    `restless` is since when nothing has come to rest, in seconds.
+    """
+
+    def __init__(self, first: Frame, restless: float):
+        self._start, self._restless = first.time, restless
         self._recent = deque([(first.time, first.thumbnail)])
+
+    def again(self, frame: Frame) -> "_Change":
+        """A change that begins with `frame`, after one that came to nothing."""
+        return _Change(frame, self._restless)
+
+    def was_scene(self, last: Frame, frame: Frame) -> bool:
+        """Whether what ends with `last`, before a cut to `frame`, was a scene."""
+        # A slide show has one frame for each image.
+        if frame.time - last.time >= REST:
+            return True
+        lasted = frame.time - self._start
+        if lasted < SHORTEST or difference(frame.thumbnail, last.thumbnail) < CUT:
+            return False
+        return lasted >= REST or self._rests()
 
     def is_over(self, frame: Frame, shown: np.ndarray | None) -> bool:
         """Whether the image rests with `frame`, or has been restless for too long."""
@@ -73,11 +91,9 @@ class _Change:
         # The oldest that is kept is the newest from before the time of rest.
         while len(recent) > 1 and recent[1][0] <= frame.time - REST:
             recent.popleft()
-        if recent[0][0] > frame.time - REST:
-            return False
-        if drift(frame.thumbnail, recent[0][1]) < _RESTING:
+        if recent[0][0] <= frame.time - REST and self._rests():
             return True
-        lasted = frame.time - self._start
+        lasted = frame.time - self._restless
         if lasted < _UNREST:
             return False
         if lasted >= _LONG_UNREST or shown is None:
@@ -87,3 +103,11 @@ class _Change:
     def scene(self, frame: Frame) -> Frame:
         """The frame that shows the scene, with the time of its beginning."""
         return frame.at(self._start)
+
+    def _rests(self) -> bool:
+        if len(self._recent) < 3:
+            return True
+        (_, last), (_, before), oldest = *list(self._recent)[:-3:-1], self._recent[0][1]
+        # From one frame to the next there is little but noise, which adds in squares.
+        noise, whole = drift(last, before), drift(last, oldest)
+        return whole**2 - noise**2 < _RESTING**2
