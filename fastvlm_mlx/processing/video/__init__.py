@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastvlm_mlx.processing.video.change import ChangeDetector
     from fastvlm_mlx.processing.video.frame import Frame
     from fastvlm_mlx.processing.video.sampling import sample
-    from fastvlm_mlx.processing.video.scenes import scenes
+    from fastvlm_mlx.processing.video.scene_changes import scenes
     from fastvlm_mlx.processing.video.source import Video, VideoLimits, open_video
 
 _HOMES = {
@@ -27,7 +27,7 @@ _HOMES = {
     "VideoLimits": "processing.video.source",
     "open_video": "processing.video.source",
     "sample": "processing.video.sampling",
-    "scenes": "processing.video.scenes",
+    "scenes": "processing.video.scene_changes",
 }
 
 __all__ = [

@@ -4,7 +4,7 @@ PyAV (FFmpeg) decodes. Only the containers and protocols of `access` are opened.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,9 +12,11 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from fastvlm_mlx.errors import VideoError
 from fastvlm_mlx.processing.image_source import name_of
-from fastvlm_mlx.processing.video.frame import Frame
+from fastvlm_mlx.processing.video.frame import Frame, turn_of
 from fastvlm_mlx.processing.video.opening import (
     faults,
     open_container,
@@ -191,7 +193,7 @@ class Video:
                     " frames by --every"
                 )
             last = self._first
-            with suppress(faults()):
+            with suppress(*faults()):
                 for packet in self._container.demux(self._stream):
                     last = max(last, packet.pts or last)
             self._seek(0.0)
@@ -203,11 +205,11 @@ class Video:
         return not self._live
 
     def _video_stream(self) -> "VideoStream":
-        import av
+        from av.stream import Disposition
 
         streams = self._container.streams
         # A cover image of a song is a video stream to FFmpeg.
-        cover = av.stream.Disposition.attached_pic
+        cover = Disposition.attached_pic
         found = [one for one in streams.video if not one.disposition & cover]
         if not found:
             has = "has sound but no video" if streams.audio else "has no video"
@@ -239,10 +241,10 @@ class Video:
 
     def _seek(self, start: float) -> None:
         offset = self._first + int(start / self._base)
-        with suppress(faults()):
+        with suppress(*faults()):
             self._container.seek(offset, stream=self._stream)
 
-    def _decode(self, start: float) -> Iterator[Frame]:
+    def _decode(self, start: float) -> Generator[Frame, None, None]:
         """All frames from the last key frame before `start` on, in order of time."""
         if start > SEEK_AFTER and self._can_seek:
             self._seek(start)
@@ -257,7 +259,7 @@ class Video:
             self._seek(0.0)
         yield from self._read()
 
-    def _read(self) -> "Iterator[Frame]":
+    def _read(self) -> Generator[Frame, None, None]:
         from av.video.reformatter import VideoReformatter
 
         reformatter = VideoReformatter()
@@ -265,17 +267,24 @@ class Video:
         if not Fraction(1, 4) <= aspect <= 4:
             aspect = Fraction(1)
         time, step = -1.0, 1 / (self.rate or 25.0)
+        turns: dict[int, Image.Transpose | None] = {}
         for decoded in self._pictures():
             stamp = decoded.pts
             if stamp is None:
                 time = max(0.0, time + step)
             else:
                 time = max(time, 0.0, float((stamp - self._first) * self._base))
-            yield Frame(decoded, time, reformatter, aspect)
+            # By its angle: it hardly ever changes within a video.
+            if decoded.rotation not in turns:
+                turns[decoded.rotation] = turn_of(decoded)
+            turn = turns[decoded.rotation]
+            yield Frame(decoded, time, reformatter, aspect, turn)
         if not self._decoded:
             fault = f" ({self.fault})" if self.fault else ""
+            most = self._limits.frame_pixels / 1e6
             raise VideoError(
-                f"{self.name}: no frame can be decoded{fault}; it is damaged or empty"
+                f"{self.name}: no frame can be decoded{fault}; it is damaged, empty or"
+                f" has frames of more than {most:g} megapixels"
             )
 
     def _pictures(self) -> Iterator[Any]:
