@@ -12,14 +12,15 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import util
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.errors import ImageError
 from fastvlm_mlx.files.installation import install_command
 from fastvlm_mlx.files.user_path import expand_user
 from fastvlm_mlx.processing.image_options import MAX_PAGE_SIDE
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIX = ".pdf"
 PAGE_SIDE = 2048  # pixels of the longer side of a page: twice the models' resolution
@@ -79,7 +80,7 @@ def page_count(data: Path | bytes, name: str) -> int:
 
 def render(
     data: Path | bytes, name: str, page: int = 1, long_side: int = PAGE_SIDE
-) -> Image.Image:
+) -> "Image.Image":
     """A page as an RGB image on white, upright, annotations and filled forms drawn.
 
     Args:
