@@ -15,19 +15,20 @@ from fastvlm_mlx.lazy_names import resolver
 TYPE_CHECKING = False  # see fastvlm_mlx/__init__.py
 if TYPE_CHECKING:
     from fastvlm_mlx.processing.video.change import ChangeDetector
+    from fastvlm_mlx.processing.video.decoding import VideoLimits
     from fastvlm_mlx.processing.video.frame import Frame
     from fastvlm_mlx.processing.video.sampling import sample
-    from fastvlm_mlx.processing.video.scenes import scenes
-    from fastvlm_mlx.processing.video.source import Video, VideoLimits, open_video
+    from fastvlm_mlx.processing.video.scene_changes import scenes
+    from fastvlm_mlx.processing.video.source import Video, open_video
 
 _HOMES = {
     "ChangeDetector": "processing.video.change",
     "Frame": "processing.video.frame",
     "Video": "processing.video.source",
-    "VideoLimits": "processing.video.source",
+    "VideoLimits": "processing.video.decoding",
     "open_video": "processing.video.source",
     "sample": "processing.video.sampling",
-    "scenes": "processing.video.scenes",
+    "scenes": "processing.video.scene_changes",
 }
 
 __all__ = [

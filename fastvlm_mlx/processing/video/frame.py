@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # How an image is turned by the signs of a display matrix, (a, b, c, d): a point (x, y)
 # of the frame is shown at (a x + c y, b x + d y).
-_TURNS = {
+_TURNS: dict[tuple[int, ...], Image.Transpose] = {
     (0, -1, 1, 0): Image.Transpose.ROTATE_90,
     (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
     (0, 1, -1, 0): Image.Transpose.ROTATE_270,
@@ -25,6 +25,23 @@ _TURNS = {
     (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
     (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
 }
+
+
+def turn_of(decoded: "VideoFrame") -> Image.Transpose | None:
+    """How a frame is to be turned, by its display matrix; a little is not at all.
+
+    Ask it of few frames: PyAV leaves each in a cycle, to the garbage collector.
+    """
+    try:
+        data = decoded.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know what else is with the frame
+        data = None
+    if data is None:
+        return None
+    # Nine numbers of 32 bits, row by row.
+    a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])  # pyright: ignore
+    largest = max(map(abs, (a, b, c, d))) or 1
+    return _TURNS.get(tuple(round(part / largest) for part in (a, b, c, d)))
 
 
 class Frame:
@@ -39,15 +56,16 @@ class Frame:
         time: float,
         reformatter: "VideoReformatter",
         pixel_aspect: Fraction = Fraction(1),
+        turn: Image.Transpose | None = None,
     ):
         self.time = time
         self._decoded = decoded
         self._reformatter = reformatter
-        self._aspect = pixel_aspect
+        self._aspect, self._turn = pixel_aspect, turn
 
     def at(self, time: float) -> "Frame":
         """The same frame with another time."""
-        return Frame(self._decoded, time, self._reformatter, self._aspect)
+        return Frame(self._decoded, time, self._reformatter, self._aspect, self._turn)
 
     @cached_property
     def thumbnail(self) -> np.ndarray:
@@ -63,21 +81,9 @@ class Frame:
     @cached_property
     def image(self) -> Image.Image:
         """The frame as RGB, 8 bits a channel, turned upright, with square pixels."""
-        image = self._decoded.to_image()
+        # Not `to_image`, which leaves cycles of many megabytes to the collector.
+        image = Image.fromarray(self._decoded.to_ndarray(format="rgb24"))
         if self._aspect != 1:
             width = max(1, round(image.width * self._aspect))
             image = image.resize((width, image.height), Image.Resampling.BICUBIC)
-        turn = _TURNS.get(self._matrix())
-        return image if turn is None else image.transpose(turn)
-
-    def _matrix(self) -> tuple[int, ...]:
-        try:
-            data = self._decoded.side_data.get("DISPLAYMATRIX")
-        except ValueError:  # PyAV does not know what else is with the frame
-            data = None
-        if data is None:
-            return ()
-        # Nine numbers of 32 bits, row by row; turned by a little is not turned.
-        a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])  # pyright: ignore
-        largest = max(map(abs, (a, b, c, d))) or 1
-        return tuple(round(part / largest) for part in (a, b, c, d))
+        return image if self._turn is None else image.transpose(self._turn)

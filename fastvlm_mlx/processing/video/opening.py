@@ -6,7 +6,7 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastvlm_mlx.errors import VideoError, quoted
 from fastvlm_mlx.files.installation import install_command
@@ -29,9 +29,9 @@ def scheme_of(source: object) -> str | None:
 
 def faults() -> tuple[type[Exception], ...]:
     """What PyAV raises on what it cannot read."""
-    import av
+    from av.error import FFmpegError
 
-    return (av.FFmpegError, ValueError, RuntimeError, OSError)
+    return (FFmpegError, ValueError, RuntimeError, OSError)
 
 
 def reason(error: Exception) -> str:
@@ -84,7 +84,8 @@ def open_container(
             _bytes(source, name) if isinstance(source, bytes) else _file(source, name)
         )
     try:
-        return av.open(place, format=device, options=given, timeout=timeout)
+        opened = av.open(place, "r", format=device, options=given, timeout=timeout)
+        return cast("InputContainer", opened)
     except faults() as error:
         raise VideoError(f"{name}: {_refusal(source, error)}") from error
 
@@ -125,14 +126,14 @@ def _is_playlist(name: str, kind: str) -> VideoError:
 
 
 def _refusal(source: object, error: Exception) -> str:
-    import av
+    from av.error import ExitError, HTTPError, InvalidDataError, TimeoutError
 
     said = reason(error)
-    if isinstance(error, av.error.TimeoutError | av.error.ExitError):
+    if isinstance(error, TimeoutError | ExitError):
         return f"no answer within {OPEN_TIMEOUT:g} s; check the address"
-    if isinstance(error, av.error.HTTPError):
+    if isinstance(error, HTTPError):
         return f"the server answered: {said}; check the address"
-    if isinstance(error, av.error.InvalidDataError | ValueError):
+    if isinstance(error, InvalidDataError | ValueError):
         return (
             f"no video that is opened here ({access.NAMED}), or damaged at its start or"
             f" end ({said}); try ffmpeg -i IN -c copy OUT.mp4"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.processing.video.change import ChangeDetector
 from fastvlm_mlx.processing.video.frame import Frame
-from fastvlm_mlx.processing.video.scenes import scenes
+from fastvlm_mlx.processing.video.scene_changes import scenes
 from fastvlm_mlx.processing.video.source import Video
 
 MAX_COUNT = 10_000

@@ -63,7 +63,7 @@ def test_noise_is_no_scene(tmp_path: Path, sigma: float):
 
 @pytest.mark.parametrize("seconds", [0.5, 2, 6])
 def test_a_fade_is_one_change(tmp_path: Path, seconds: float):
-    frames = fade(*IMAGES[:2], seconds)
+    frames = fade(IMAGES[0], IMAGES[1], seconds)
     path = write_video(tmp_path / "clip.mp4", frames)
     with open_video(path) as video:
         first, second = sample(video)
