@@ -177,7 +177,9 @@ def by_library(model: "FastVLM") -> Ask:
         if asked.stop:
             options["stop"] = [asked.stop]
         if asked.schema:
-            options["schema"] = asked.schema
+            from fastvlm_mlx.generation.constrained import JSONConstraint
+
+            options["constraint"] = JSONConstraint(model, asked.schema)
         return model.ask(asked.text, asked.images, **options)
 
     return ask
