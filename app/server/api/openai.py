@@ -109,7 +109,7 @@ def _sampling(request: schema.ChatRequest) -> dict[str, Any]:
         "top_p": request.top_p,
         "top_k": request.top_k,
         "min_p": request.min_p,
-        "repetition_penalty": request.repetition_penalty,
+        "repetition_penalty": request.repetition_penalty or request.repeat_penalty,
         "seed": None if request.seed is None else request.seed % 2**32,
         "stop": request.stop,
         "top_logprobs": (request.top_logprobs or 0) if request.logprobs else None,

@@ -191,6 +191,9 @@ class ChatRequest(Strict):
     top_k: TopK | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    repeat_penalty: Annotated[float, Field(gt=0, le=100)] | None = Field(
+        None, description="As `repetition_penalty`: LM Studio's and llama.cpp's name."
+    )
     detailed_timings: bool | None = Field(
         None, description="Measure every stage in `timings`; costs a few milliseconds."
     )
