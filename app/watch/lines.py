@@ -79,7 +79,7 @@ class File(LineFile):
     def __init__(self, path: str | Path, label: Label, *, overwrite: bool):
         form = KeyedJSONLines("source")
         contents = Contents(
-            noun="line of watch",
+            noun="watch line",
             labels=vars(label),
             identity=lambda fields: identity(
                 fields.get("image"), fields.get("modified")

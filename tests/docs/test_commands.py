@@ -26,6 +26,7 @@ from tests.support.doc_blocks import Block, blocks, programs
 from tests.support.doc_commands import parse
 from tests.support.hub_server import Hub, Repository
 from tests.support.paths import EXAMPLES, REFERENCES, ROOT
+from tests.support.pdf_files import numbered_page, pages_of
 from tests.support.small_adapters import make_adapter
 
 # A command's beginning, as a regular expression: why it is not run here.
@@ -37,6 +38,8 @@ PARSED_ONLY = {
     r"fastvlm-mlx export (coreml|coreai|ios) ": "ten seconds; tests/convert does it",
     r"fastvlm-mlx verify ": "needs the package of such an export",
     r"fastvlm-mlx chat .*--encoder core(ml|ai)": "needs a Mac",
+    r"fastvlm-mlx chat --(clipboard|screen)": "needs a Mac",
+    r"fastvlm-mlx watch ": "does not end; tests/app/watch runs it",
     r"python -m (benchmarks\.|training\.|tests\.support\.mutants)": "minutes to hours",
     r"python -m pytest ": "the tests are run already",
     r"fastvlm-mlx train |mlx.launch ": "minutes; tests/app/train runs it",
@@ -48,7 +51,7 @@ BLOCKS = blocks()
 SHELL = [block for block in BLOCKS if block.is_shell]
 COMMANDS = [(str(block), command) for block in SHELL for command in block.commands]
 # docs/api.md shows signatures; docs/server.md shows clients of a running server.
-RUN = ("README.md", "docs/evaluation.md", "docs/probabilities.md")
+RUN = ("README.md", "docs/images.md", "docs/evaluation.md", "docs/probabilities.md")
 PYTHON = [b for b in BLOCKS if b.language == "python" and b.page in RUN]
 CLIENTS = [b for b in BLOCKS if b.language == "python" and b.page == "docs/server.md"]
 
@@ -138,6 +141,7 @@ def folder(tmp_path: Path, adapter: Path) -> Path:
     shutil.copytree(EXAMPLES, tmp_path / "examples")
     for name in ("flags", "receipts"):
         shutil.copytree(adapter, tmp_path / name)
+    pages_of(tmp_path / "report.pdf", [numbered_page(number) for number in range(4)])
     (tmp_path / "photos" / "more").mkdir(parents=True)
     shutil.copy(EXAMPLES / "number.png", tmp_path / "photos")
     shutil.copy(EXAMPLES / "word.png", tmp_path / "photos" / "more")

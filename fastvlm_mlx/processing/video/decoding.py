@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SEEK_AFTER = 10.0  # seconds of video that are decoded rather than jumped over
 _MOST_BAD_PACKETS = 1000  # in a row
+_NO_FRAME_YET = 0.005  # seconds
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,11 @@ class Decoder:
                     return
                 pictures = packet.decode()
                 bad, self.fault = 0, None
+            except BlockingIOError:
+                # No frame yet, as the camera of a Mac says it; this iterator has ended.
+                sleep(_NO_FRAME_YET)
+                packets = self._container.demux(self.stream)
+                continue
             except failures as error:
                 self.fault = reason(error)
                 bad += 1
