@@ -22,6 +22,7 @@ from fastvlm_mlx.app.commands import (
     serve,
     train,
     verify,
+    video,
 )
 from fastvlm_mlx.app.commands import (
     eval as evaluation,
@@ -32,6 +33,7 @@ from fastvlm_mlx.files.standard_descriptors import open_closed_descriptors
 COMMANDS = [
     "chat",
     "caption",
+    "video",
     "train",
     "eval",
     "convert",
@@ -102,6 +104,7 @@ for command in (
     info.info,
     bench.bench,
     caption.caption,
+    video.video,
     train.train,
     serve.serve,
 ):
