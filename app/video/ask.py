@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import terminal
+from fastvlm_mlx.app.chat.stats import EMPTY_ANSWER
 from fastvlm_mlx.app.video.times import clock
 from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.generation.constrained import json_constraint
@@ -65,3 +66,5 @@ def answer(
     finally:
         if text and not text.endswith("\n"):
             terminal.emit("\n")
+    if not text.strip():
+        terminal.note(EMPTY_ANSWER)

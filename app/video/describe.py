@@ -104,7 +104,7 @@ class Describer:
     def _summarize(self, made: list[Record], seconds: float) -> None:
         failures = [record.error for record in made if record.error]
         good = len(made) - len(failures)
-        text = f"{_count(good)} described in {seconds:.1f} s"
+        text = f"{scenes(good)} described in {seconds:.1f} s"
         if good:
             text += f" ({terminal.format_rate(good, seconds, 'scene')})"
         if (frames := self._video.count) > len(made):
@@ -175,5 +175,5 @@ def warn(video: Video, request: Request) -> None:
     )
 
 
-def _count(scenes: int) -> str:
+def scenes(scenes: int) -> str:
     return f"{scenes} scene{'' if scenes == 1 else 's'}"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import session, terminal
 from fastvlm_mlx.app.encoder import packages
-from fastvlm_mlx.app.video.describe import Describer, sampled, shown, warn
+from fastvlm_mlx.app.video.describe import Describer, sampled, scenes, shown, warn
 from fastvlm_mlx.app.video.output import Lines, open_output
 from fastvlm_mlx.app.video.records import contents_of
 from fastvlm_mlx.app.video.request import PROMPT, Request, check
@@ -79,7 +79,7 @@ def _describe(request: Request, video: Video, sheet: Sheet | None, schema: Any) 
     ) as output:
         before = output.records() if isinstance(output, Lines) else []
         if before:
-            terminal.note(f"{len(before)} scenes are described already")
+            terminal.note(f"already described: {scenes(len(before))}")
         model = _model(request, name)
         from fastvlm_mlx.app.caption.captioner import Captioner
         from fastvlm_mlx.processing.image_options import ImageOptions

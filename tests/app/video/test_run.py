@@ -5,6 +5,7 @@ import io
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -121,7 +122,7 @@ def test_a_run_that_stopped_is_gone_on_with(quick, clip, tmp_path, name, monkeyp
 
     monkeypatch.setattr(Captioner, "captions", counts)
     _, err = quick(clip, "-o", tmp_path / name)
-    assert sum(asked) == 4 and "1 scenes are described already" in err
+    assert sum(asked) == 4 and "already described: 1 scene" in err
     assert (tmp_path / name).read_bytes() == whole.read_bytes()
     assert len(list(tmp_path.glob(f"{name}*"))) == 1
 
@@ -172,25 +173,21 @@ def test_a_contact_sheet(quick, clip, tmp_path):
 
 def test_facts_of_every_scene_are_right(video, tmp_path):
     """Of ten facts about the scenes of a video the demo model tells nine at least."""
-    scenes = world_scenes(6, shapes=1, first=2_000_000_000)
-    images = [drawing.render(scene) for scene in scenes]
-    path = write_video(tmp_path / "clip.mp4", stills(images, 1.0))
-    kinds = {"colour": "What colour is the shape?", "shape": "What shape is it?"}
+    scenes = world_scenes(8, shapes=1, first=2_000_000_000)
+    path = write_video(
+        tmp_path / "clip.mp4", stills([drawing.render(s) for s in scenes], 1.0, 5)
+    )
+    out, _ = video(path, "--format", "jsonl")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [one["time"] for one in found] == list(range(8))
     right = total = 0
-    for kind in kinds:
-        asked = [
-            next(pair for pair in questions.pairs(scene) if pair.kind == kind)
-            for scene in scenes
-        ]
-        # One question for all scenes: it may not name what is in one of them.
-        question = {"colour": "Describe the image.", "shape": "Describe the image."}
-        out, _ = video(path, "--format", "jsonl", "-p", question[kind])
-        found = [json.loads(line) for line in out.splitlines()]
-        assert [one["time"] for one in found] == [0, 1, 2, 3, 4, 5]
-        for one, pair in zip(found, asked, strict=True):
+    for one, scene in zip(found, scenes, strict=True):
+        (shape,) = scene.shapes
+        place = questions.place(shape.x, shape.y)
+        for fact in (shape.colour, shape.kind, f"the {place}."):
             total += 1
-            right += pair.answer in one["caption"].lower()
-    assert right / total >= 0.9
+            right += fact in one["caption"].lower()
+    assert total == 24 and right / total >= 0.9
 
 
 def test_a_schema_is_kept(video, clip, tmp_path):
@@ -212,14 +209,14 @@ def test_one_answer_over_labelled_frames(video, clip, monkeypatch):
 
     monkeypatch.setattr(Conversation, "answer", answer)
     out, err = video(clip, "--ask", "What happens?")
-    assert out.strip()
+    assert out or "the answer is empty" in err
     assert "4 frames: 00:00, 00:01.5, 00:03, 00:04.5" in err
     labels = [f"frame at {start} s:" for start in STARTS]
     assert seen == [("What happens?", [(label, 16) for label in labels])]
 
 
 def test_many_scenes_give_eight_frames(video, tmp_path):
-    images = [drawing.render(scene) for scene in world_scenes(20)]
+    images = [drawing.render(scene)[::2, ::2] for scene in world_scenes(20)]
     path = write_video(tmp_path / "clip.mp4", stills(images, 1.0, 5))
     _, err = video(path, "--ask", "What happens?")
     assert "8 frames: 00:00, " in err
@@ -264,25 +261,24 @@ def test_a_long_summary_is_made_in_parts(demo, monkeypatch):
     from fastvlm_mlx.app.video.summary import summarize
     from fastvlm_mlx.conversation.conversation import Conversation
     from fastvlm_mlx.generation.sampling import Sampling
-    from fastvlm_mlx.generation.stream import Chunk
 
     asked: list[str] = []
 
     def answer(self, question, images, sampling):
         asked.append(question)
-        yield Chunk(f"Part {len(asked)}.", None)
+        yield SimpleNamespace(text=f"Part {len(asked)}.")
 
     monkeypatch.setattr(Conversation, "answer", answer)
     records = [
         Record("v", at, at + 1, "demo", "p", "scenes", f"a red circle, number {at}")
-        for at in range(60)
+        for at in range(600)
     ]
     size = demo.config.context_size
     text = summarize(demo, records, Sampling(max_tokens=16))
     assert len(asked) > 1 and text == f"Part {len(asked)}."
     assert all(len(demo.tokenizer.encode(each)) < size for each in asked)
     told = "".join(asked)
-    assert all(f"number {at}" in told for at in range(60))
+    assert all(f"number {at}" in told for at in range(600))
     assert "00:00 Part 1." in asked[-1]
 
 
