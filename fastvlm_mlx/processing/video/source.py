@@ -82,6 +82,16 @@ class Video:
         """What ended the decoding early, or None; known once frames were read."""
         return self._decoder.fault
 
+    @property
+    def count(self) -> int:
+        """How many frames were decoded up to now."""
+        return self._decoder.count
+
+    @property
+    def position(self) -> float:
+        """The time of the frame that was decoded last, in seconds."""
+        return self._decoder.newest
+
     def __enter__(self) -> "Video":
         return self
 
