@@ -43,6 +43,7 @@ class Options:
     roots: tuple[Path, ...] = ()
     adapter: Path | None = None
     refresh: bool = False
+    keep_features: int | None = None
     allow_url: tuple[str, ...] = ()
     screen: bool = True
     http: str | None = None
@@ -175,7 +176,11 @@ def _worker(options: Options, name: str) -> "Worker":
     adapters = () if options.adapter is None else (options.adapter,)
     return Worker(
         lambda: serve.load_engine(
-            name, limits, refresh=options.refresh, adapters=adapters
+            name,
+            limits,
+            refresh=options.refresh,
+            adapters=adapters,
+            keep_features=options.keep_features,
         ),
         limits,
     )
