@@ -23,6 +23,7 @@ from fastvlm_mlx.app.commands import (
     serve,
     train,
     verify,
+    watch,
 )
 from fastvlm_mlx.app.commands import (
     eval as evaluation,
@@ -33,6 +34,7 @@ from fastvlm_mlx.files.standard_descriptors import open_closed_descriptors
 COMMANDS = [
     "chat",
     "caption",
+    "watch",
     "train",
     "eval",
     "convert",
@@ -107,6 +109,7 @@ for command in (
     info.info,
     bench.bench,
     caption.caption,
+    watch.watch,
     train.train,
     serve.serve,
     mcp.mcp,

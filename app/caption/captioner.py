@@ -78,7 +78,8 @@ class Captioner:
             ImageError: it cannot be opened.
         """
         pinpoints = self.model.config.grid_pinpoints
-        return preprocess(open_image(name), self._options, pinpoints)
+        image = open_image(name, long_side=self._options.page_side)
+        return preprocess(image, self._options, pinpoints)
 
     def captions(self, pixels: Sequence[np.ndarray]) -> list[Caption | FastVLMError]:
         """A caption, or why there is none, for each of several images, in order."""

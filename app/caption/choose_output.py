@@ -32,6 +32,7 @@ def open_output(
     *,
     model: str,
     prompt: str,
+    preset: str | None = None,
     overwrite: bool,
 ) -> Output:
     """Opens where the captions of `images` go; nothing is written yet.
@@ -49,22 +50,29 @@ def open_output(
     if out is None and form == "txt":
         return Sidecars(images, overwrite=overwrite)
     if out is None:
-        return Stdout(_lines(form))
+        return Stdout(_lines(form, preset))
     form = form or _by_suffix(out)
     if form == "txt":
         raise session.UsageError(
             f"-o {out}: text goes beside each image; give --format txt and no -o"
         )
     if str(out) == "-":
-        return Stdout(_lines(form))
+        return Stdout(_lines(form, preset))
     path = os.path.expanduser(out)
     if is_stream(path):
         if descriptor_of(path) == STDOUT:
-            return Stdout(_lines(form))
-        return Stream(path, _lines(form))
+            return Stdout(_lines(form, preset))
+        return Stream(path, _lines(form, preset))
     if path.endswith(os.sep) and not os.path.isdir(path):
         raise OptionError(f"{out}: names a folder; name a file, as {out}captions.jsonl")
-    return File(path, _lines(form), model=model, prompt=prompt, overwrite=overwrite)
+    return File(
+        path,
+        _lines(form, preset),
+        model=model,
+        prompt=prompt,
+        preset=preset,
+        overwrite=overwrite,
+    )
 
 
 def _by_suffix(out: str | Path) -> str:
@@ -79,7 +87,7 @@ def _by_suffix(out: str | Path) -> str:
     return _FORMS.get(suffix, "jsonl")
 
 
-def _lines(form: str | None) -> Form:
+def _lines(form: str | None, preset: str | None) -> Form:
     if form in ("csv", "tsv"):
-        return CSV("," if form == "csv" else "\t")
+        return CSV("," if form == "csv" else "\t", preset=preset is not None)
     return JSONLines()

@@ -8,7 +8,10 @@ from fastvlm_mlx.app.caption.records import CSV, JSONLines, Record
 from fastvlm_mlx.app.lines.form import Contents, Form
 from fastvlm_mlx.app.lines.output import LineFile
 
-_FORMS: tuple[Form, ...] = (JSONLines(), CSV(), CSV("\t"))
+_FORMS: tuple[Form, ...] = (
+    JSONLines(),
+    *(CSV(mark, preset=preset) for mark in (",", "\t") for preset in (False, True)),
+)
 
 
 class Output:
@@ -49,7 +52,7 @@ class File(LineFile, Output):
 
     Raises:
         OptionError: `path` cannot be written, holds something else, is in use, or was
-            made by another model or prompt.
+            made by another model, prompt or preset.
     """
 
     def __init__(
@@ -59,17 +62,19 @@ class File(LineFile, Output):
         *,
         model: str,
         prompt: str,
+        preset: str | None = None,
         overwrite: bool,
     ):
-        contents = contents_of(model, prompt)
+        contents = contents_of(model, prompt, preset)
         super().__init__(path, form, contents, overwrite=overwrite)
 
 
-def contents_of(model: str, prompt: str) -> Contents:
+def contents_of(model: str, prompt: str, preset: str | None = None) -> Contents:
     """What the lines of captions are about."""
     return Contents(
         noun="caption",
         labels={"model": model, "prompt": prompt},
+        optional={"preset": preset},
         identity=lambda fields: identity(fields["image"]),
         forms=_FORMS,
     )

@@ -16,11 +16,15 @@ FIELDS: tuple[str, ...] = (
     "model",
     "prompt",
 )
+WITH_PRESET = (*FIELDS, "preset")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image's line: a caption (a text, or what its JSON holds) or an error."""
+    """One image's line: a caption or an error.
+
+    A caption is a text, what its JSON holds or, of the preset "tags", a list of texts.
+    """
 
     image: str
     model: str
@@ -28,14 +32,17 @@ class Record:
     caption: Any = None
     finish_reason: str | None = None
     error: str | None = None
+    preset: str | None = None
 
     def fields(self) -> dict[str, Any]:
-        """What is known, by name, in the order of FIELDS."""
-        values = {name: getattr(self, name) for name in FIELDS}
+        """What is known, by name, in the order of WITH_PRESET."""
+        values = {name: getattr(self, name) for name in WITH_PRESET}
         return {name: value for name, value in values.items() if value is not None}
 
     def text(self) -> str:
-        """The caption as text."""
+        """The caption as text; tags are separated by commas."""
+        if self.preset == "tags" and isinstance(self.caption, list):
+            return ", ".join(self.caption)
         if isinstance(self.caption, str):
             return self.caption
         return json.dumps(self.caption, ensure_ascii=False)
@@ -51,14 +58,15 @@ class JSONLines(KeyedJSONLines):
 class CSV:
     """A table with a header; texts with line breaks are quoted.
 
-    `delimiter` is a comma or, for TSV, a tab.
+    `delimiter` is a comma or, for TSV, a tab; `preset` adds a column with its name.
     """
 
     quoted = True
 
-    def __init__(self, delimiter: str = ","):
+    def __init__(self, delimiter: str = ",", *, preset: bool = False):
         self._delimiter = delimiter
-        self.header = (delimiter.join(FIELDS) + "\n").encode()
+        self._names = WITH_PRESET if preset else FIELDS
+        self.header = (delimiter.join(self._names) + "\n").encode()
         self.opening = self.header
 
     def encode(self, record: Record, *, ascii: bool = False) -> bytes:
@@ -70,7 +78,7 @@ class CSV:
         # "\r\n": older Pythons quote only the line breaks that are in the terminator,
         # and a carriage return that is not quoted cannot be read again.
         writer = csv.DictWriter(
-            table, FIELDS, delimiter=self._delimiter, lineterminator="\r\n"
+            table, self._names, delimiter=self._delimiter, lineterminator="\r\n"
         )
         writer.writerow(fields)
         line = table.getvalue().removesuffix("\r\n") + "\n"
@@ -90,7 +98,7 @@ class CSV:
             raise ValueError(str(error)) from None
         finally:
             csv.field_size_limit(limit)
-        return dict(zip(FIELDS, values, strict=True))
+        return dict(zip(self._names, values, strict=True))
 
     def is_whole(self, line: bytes) -> bool:
         # A quote within quotes is doubled, so an odd number leaves one open.

@@ -14,6 +14,7 @@ from fastvlm_mlx.app import session, terminal
 from fastvlm_mlx.app.caption.choose_output import open_output
 from fastvlm_mlx.app.caption.find_images import find, without_caption
 from fastvlm_mlx.app.caption.output import Output
+from fastvlm_mlx.app.caption.presets import PRESETS, Preset
 from fastvlm_mlx.app.caption.records import Record
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.app.lines.writing import NoPlace
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from fastvlm_mlx.app.caption.captioner import Captioner
     from fastvlm_mlx.generation.sampling import Sampling
 
+PROMPT = "Describe the image."
 LISTED = 10  # failures named at the end; the others are in the output
 
 
@@ -34,8 +36,10 @@ LISTED = 10  # failures named at the end; the others are in the output
 class Request:
     """The command line of `caption`.
 
+    `prompt` None is that of `preset`, a name in PRESETS, or else PROMPT.
     `out` None or "-" is standard output; `form` is "jsonl", "csv", "tsv", "txt" or
-    None: as the name of `out` says; `schema` is the path of a JSON schema.
+    None: as the name of `out` says; `schema` is the path of a JSON schema;
+    `xmp` puts captions into XMP files beside the images.
     """
 
     paths: tuple[str, ...]
@@ -44,7 +48,7 @@ class Request:
     recursive: bool
     overwrite: bool
     batch: int
-    prompt: str
+    prompt: str | None
     schema: Path | None
     model: str | None
     options: session.ConversationOptions
@@ -52,6 +56,28 @@ class Request:
     refresh: bool = False
     keep_features: int | None = None
     adapter: Path | None = None
+    preset: str | None = None
+    xmp: bool = False
+
+    @property
+    def chosen(self) -> Preset | None:
+        """The preset itself."""
+        return None if self.preset is None else PRESETS[self.preset]
+
+    @property
+    def question(self) -> str:
+        """What is asked about every image."""
+        if self.chosen is not None:
+            return self.chosen.prompt
+        return PROMPT if self.prompt is None else self.prompt
+
+    @property
+    def answer(self) -> "Sampling":
+        """How an answer is made; a preset needs no long one."""
+        if self.chosen is None:
+            return self.sampling
+        least = min(self.sampling.max_tokens, self.chosen.max_tokens)
+        return replace(self.sampling, max_tokens=least)
 
 
 def run(request: Request) -> int:
@@ -67,14 +93,7 @@ def run(request: Request) -> int:
         terminal.note(warning)
     name = session.choose_model(request.model)
     tuned_name = session.tuned_name(name, request.adapter)
-    output = open_output(
-        request.out,
-        request.form,
-        images,
-        model=tuned_name,
-        prompt=request.prompt,
-        overwrite=request.overwrite,
-    )
+    output = _opened(request, images, tuned_name)
     with closing(output):
         todo = without_caption(images, output.done)
         if there := len(images) - len(todo):
@@ -93,16 +112,33 @@ def run(request: Request) -> int:
         chosen = request.options
         captioner = Captioner(
             model,
-            request.prompt,
+            request.question,
             ImageOptions.of(model.config, chosen.fit, chosen.resolution, chosen.tiles),
-            request.sampling,
+            request.answer,
             system=chosen.system,
             schema=schema,
         )
         output.begin()
-        label = {"model": tuned_name, "prompt": request.prompt}
+        label = {"model": tuned_name, "prompt": request.question}
         failed = _run(captioner, todo, output, request, label)
         return 1 if failed or left_out else 0
+
+
+def _opened(request: Request, images: list[str], model: str) -> Output:
+    if request.xmp:
+        from fastvlm_mlx.app.caption.xmp_sidecars import XMPSidecars
+
+        field = request.chosen.field if request.chosen else "description"
+        return XMPSidecars(images, field, overwrite=request.overwrite)
+    return open_output(
+        request.out,
+        request.form,
+        images,
+        model=model,
+        prompt=request.question,
+        preset=request.preset,
+        overwrite=request.overwrite,
+    )
 
 
 def _run(
@@ -127,7 +163,7 @@ def _run(
         with terminal.progress("captioning", count=True, visible=visible) as update:
             update(0, len(todo))
             for batch in batches(todo, opened, request.batch):
-                for record in records(captioner, batch, label):
+                for record in records(captioner, batch, label, request.chosen):
                     try:
                         output.write(record)
                     except NoPlace as error:
@@ -168,32 +204,55 @@ def records(
     captioner: "Captioner",
     batch: Iterable[tuple[str, "np.ndarray | FastVLMError"]],
     label: dict[str, str],
+    preset: Preset | None = None,
 ) -> Iterator[Record]:
-    """The lines of one batch, in its order."""
+    """The lines of one batch, in its order; `preset` trims what is answered."""
+    names = label if preset is None else {**label, "preset": preset.name}
     batch = list(batch)
     pixels = [each for _, each in batch if not isinstance(each, FastVLMError)]
     captions = iter(captioner.captions(pixels))
     for name, each in batch:
         outcome = each if isinstance(each, FastVLMError) else next(captions)
-        if isinstance(outcome, FastVLMError):
-            error = terminal.describe(outcome)
-            yield Record(name, **label, error=error)
+        try:
+            if isinstance(outcome, FastVLMError):
+                raise outcome
+            content = outcome.content
+            if preset is not None:
+                cut = outcome.finish_reason == "length"
+                content = preset.result(content, cut=cut)
+        except FastVLMError as error:
+            yield Record(name, **names, error=terminal.describe(error))
         else:
-            yield Record(
-                name,
-                **label,
-                caption=outcome.content,
-                finish_reason=outcome.finish_reason,
-            )
+            reason = outcome.finish_reason
+            yield Record(name, **names, caption=content, finish_reason=reason)
 
 
 def check(request: Request) -> None:
     """Checks the options.
 
     Raises:
-        UsageError: the prompt is empty or the batch size below 1.
+        UsageError: the prompt is empty, the batch size below 1, or there are two
+            questions or outputs.
     """
-    if not request.prompt.strip():
+    if request.xmp:
+        for name, value in (
+            ("-o", request.out),
+            ("--format", request.form),
+            ("--schema", request.schema),
+        ):
+            if value is not None:
+                raise session.UsageError(
+                    f"--xmp: writes texts and tags beside each image; leave out {name},"
+                    " or --xmp"
+                )
+    if request.preset is not None:
+        for name, value in (("-p", request.prompt), ("--schema", request.schema)):
+            if value is not None:
+                raise session.UsageError(
+                    f"--preset {request.preset}: asks its own question; leave out"
+                    f" {name}, or --preset"
+                )
+    if not request.question.strip():
         raise session.UsageError("'-p' is empty; try -p 'Describe the image.'")
     if request.batch < 1:
         raise session.UsageError(f"--batch {request.batch}: must be at least 1")

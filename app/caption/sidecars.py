@@ -11,9 +11,10 @@ from fastvlm_mlx.app.caption.records import Record
 from fastvlm_mlx.app.lines.writing import FULL, NoPlace, take_over, unwritable
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.temporary_names import partial_name, remove_stale
+from fastvlm_mlx.processing import pdf
 
-# What unfinished texts are called, whatever the image: names end at 255 bytes.
-_NAME = "caption"
+# What unfinished files are called, whatever the image: names end at 255 bytes.
+NAME = "caption"
 
 
 class Sidecars(Output):
@@ -48,7 +49,7 @@ class Sidecars(Output):
     def begin(self):
         """Removes the unfinished texts of runs that were killed."""
         for folder in self._folders:
-            remove_stale(Path(folder), _NAME)
+            remove_stale(Path(folder), NAME)
 
     def check(self, image: str):
         """Checks that the text of an image can be written, before it is captioned.
@@ -56,20 +57,7 @@ class Sidecars(Output):
         Raises:
             NoPlace: it cannot.
         """
-        path = _text_of(image)
-        place = os.path.realpath(path)
-        try:
-            if _are_one(place, image):
-                raise NoPlace(f"{path}: is the image itself; use -o FILE")
-            if not stat.S_ISREG(os.stat(place).st_mode):
-                raise NoPlace(f"{path}: is no file; rename it, or use -o FILE")
-            writable = os.access(place, os.W_OK)
-        except FileNotFoundError:
-            writable = os.access(os.path.dirname(place), os.W_OK | os.X_OK)
-        except OSError as error:
-            raise NoPlace(str(unwritable(path, error))) from None
-        if not writable:
-            raise NoPlace(f"{path}: cannot be written; choose a place with -o FILE")
+        check_place(_text_of(image), image)
 
     def write(self, record: Record):
         """Writes the caption of an image; an error has no file."""
@@ -78,7 +66,7 @@ class Sidecars(Output):
         path = _text_of(record.image)
         data = f"{record.text()}\n".encode(errors="replace")
         try:
-            _write(Path(os.path.realpath(path)), data)
+            write_beside(path, data)
         except OSError as error:
             fault = unwritable(path, error)
             raise fault if error.errno in FULL else NoPlace(str(fault)) from None
@@ -86,6 +74,9 @@ class Sidecars(Output):
 
 def _text_of(image: str) -> Path:
     """The text of an image, also if its name has changed its Unicode form since."""
+    file, page = pdf.split_page(image)
+    if page is not None:
+        return Path(file).with_suffix(f".page-{page}.txt")
     path = Path(image).with_suffix(".txt")
     if image.isascii() or os.path.lexists(path):
         return path
@@ -113,9 +104,36 @@ def _holds_text(path: Path) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
-def _write(place: Path, data: bytes):
+def check_place(path: Path, image: str) -> None:
+    """Checks that a file beside an image can be written.
+
+    Raises:
+        NoPlace: it cannot.
+    """
+    place = os.path.realpath(path)
+    try:
+        if _are_one(place, image):
+            raise NoPlace(f"{path}: is the image itself; use -o FILE")
+        if not stat.S_ISREG(os.stat(place).st_mode):
+            raise NoPlace(f"{path}: is no file; rename it, or use -o FILE")
+        writable = os.access(place, os.W_OK)
+    except FileNotFoundError:
+        writable = os.access(os.path.dirname(place), os.W_OK | os.X_OK)
+    except OSError as error:
+        raise NoPlace(str(unwritable(path, error))) from None
+    if not writable:
+        raise NoPlace(f"{path}: cannot be written; choose a place with -o FILE")
+
+
+def write_beside(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all; a link stays, and so do mode and owner.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    place = Path(os.path.realpath(path))
     there = place.exists()
-    part = place.parent / partial_name(_NAME)
+    part = place.parent / partial_name(NAME)
     try:
         if not there or place.stat().st_nlink == 1:
             try:

@@ -23,6 +23,10 @@ def caption(
         Literal["jsonl", "csv", "tsv", "txt"] | None,
         typer.Option("--format", help="txt writes photo.txt beside photo.jpg."),
     ] = None,
+    xmp: Annotated[
+        bool,
+        typer.Option("--xmp", help="Write or fill in photo.jpg.xmp beside photo.jpg."),
+    ] = False,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Look into folders of folders.")
     ] = False,
@@ -31,8 +35,18 @@ def caption(
         typer.Option("--overwrite", help="Start over instead of resuming."),
     ] = False,
     prompt: Annotated[
-        str, typer.Option("--prompt", "-p", metavar="TEXT", help="The question.")
-    ] = "Describe the image.",
+        str | None,
+        typer.Option(
+            "--prompt",
+            "-p",
+            metavar="TEXT",
+            help="The question (default: Describe the image.).",
+        ),
+    ] = None,
+    preset: Annotated[
+        Literal["alt-text", "tags", "title", "caption"] | None,
+        typer.Option("--preset", help="Ask for one of these instead, and trim it."),
+    ] = None,
     schema: options.Schema = None,
     model: options.Model = None,
     adapter: options.Adapter = None,
@@ -69,10 +83,12 @@ def caption(
             paths=tuple(paths),
             out=out,
             form=form,
+            xmp=xmp,
             recursive=recursive,
             overwrite=overwrite,
             batch=batch,
             prompt=prompt,
+            preset=preset,
             schema=schema,
             model=model,
             adapter=adapter,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
@@ -81,6 +81,7 @@ class Contents:
     - `noun`: what one of them is, for messages, such as "caption".
     - `labels`: fields that all lines have, with their values; "model" may have any of
       the names of one model.
+    - `optional`: fields that not every file has, with their values; None is none.
     - `identity`: what a line is about, by its fields: one text for all its names.
     - `forms`: those that a file of such lines may have.
     """
@@ -89,3 +90,9 @@ class Contents:
     labels: Mapping[str, str]
     identity: Callable[[dict[str, Any]], str]
     forms: tuple[Form, ...]
+    optional: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def compared(self) -> dict[str, str | None]:
+        """The fields that all lines of one file have alike."""
+        return {**self.optional, **self.labels}

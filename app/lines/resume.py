@@ -62,9 +62,9 @@ def read(file: io.FileIO, form: Form, contents: Contents, *, name: str | Path) -
                 _damaged(name, contents, start) if start else _foreign(name, contents)
             )
             raise fault from None
-        for key, value in contents.labels.items():
+        for key, value in contents.compared.items():
             if not _is_same(key, fields.get(key), value):
-                there = f"{contents.noun}s of {key} {_short(fields.get(key))}"
+                there = _kind(contents, key, fields.get(key))
                 raise OptionError(
                     f"{name}: holds {there}; choose another -o, or use --overwrite to"
                     " begin anew"
@@ -158,14 +158,14 @@ def _is_ours(form: Form, line: bytes, contents: Contents) -> bool:
         fields = form.decode(line)
     except ValueError:
         return False
-    labels = contents.labels
-    return all(_is_same(key, fields.get(key), labels[key]) for key in labels)
+    compared = contents.compared.items()
+    return all(_is_same(key, fields.get(key), value) for key, value in compared)
 
 
-def _is_same(key: str, value: Any, expected: str) -> bool:
+def _is_same(key: str, value: Any, expected: str | None) -> bool:
     if value == expected:
         return True
-    if key != "model" or not isinstance(value, str):
+    if key != "model" or not isinstance(value, str) or expected is None:
         return False
     return _model(value) == _model(expected)
 
@@ -176,6 +176,13 @@ def _model(name: str) -> str:
 
     name = ALIASES.get(name.lower(), name)
     return os.path.abspath(os.path.expanduser(name))
+
+
+def _kind(contents: Contents, key: str, value: Any) -> str:
+    noun = f"{contents.noun}s"
+    return (
+        f"{noun} of no {key}" if value is None else f"{noun} of {key} {_short(value)}"
+    )
 
 
 def _short(value: Any) -> str:

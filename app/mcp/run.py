@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import importlib.util
+import io
 import logging
 import os
 import sys
@@ -196,13 +197,21 @@ def _server(
     from fastvlm_mlx.app.mcp.images import ImageReader
     from fastvlm_mlx.app.mcp.server import Tools, build
     from fastvlm_mlx.app.server.engine.fetch import Fetcher
-    from fastvlm_mlx.processing import screen
 
     limits = worker.limits
     fetcher = Fetcher(options.allow_url, limits.body // 2, limits.fetch_time)
-    capture = screen.capture if options.screen and screen.is_available() else None
+    capture = _capture if options.screen and sys.platform == "darwin" else None
     tools = Tools(worker, ImageReader(roots, fetcher), loaded, capture)
     return build(tools, str(roots), name)
+
+
+def _capture() -> bytes:
+    """What the screen shows, as the bytes of a PNG file."""
+    from fastvlm_mlx.app.chat import capture
+
+    file = io.BytesIO()
+    capture.screen().save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def _working_folder() -> Path:

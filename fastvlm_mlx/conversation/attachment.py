@@ -96,7 +96,7 @@ def attach(
     vision = config.vision or VisionConfig()
     begun = time.perf_counter()
     given = plain(source)
-    image = open_image(given)
+    image = open_image(given, long_side=options.page_side)
     opened = time.perf_counter()
     pixels = preprocess(image, options, config.grid_pinpoints)
     digest = content_hash(pixels)
@@ -144,7 +144,12 @@ def stacked_pixels(
     if not sources:
         raise OptionError("images: an empty list; give at least one image")
     return np.concatenate(
-        [preprocess(open_image(each), options, pinpoints) for each in sources]
+        [
+            preprocess(
+                open_image(each, long_side=options.page_side), options, pinpoints
+            )
+            for each in sources
+        ]
     )
 
 

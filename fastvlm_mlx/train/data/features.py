@@ -217,7 +217,8 @@ class FeatureStore:
 
     def _pixels(self, image: Image) -> np.ndarray | ImageError:
         try:
-            return preprocess(open_image(image), self._options, self._pinpoints)
+            opened = open_image(image, long_side=self._options.page_side)
+            return preprocess(opened, self._options, self._pinpoints)
         except ImageError as error:
             return error
 

@@ -12,6 +12,7 @@ from fastvlm_mlx.app.caption import run
 from fastvlm_mlx.app.caption.records import JSONLines, Record
 from fastvlm_mlx.app.lines import resume
 from fastvlm_mlx.errors import FastVLMError
+from fastvlm_mlx.generation.sampling import Sampling
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,20 @@ def test_ten_failures_are_named(capsys, failures):
 
 
 def request(**options: Any) -> run.Request:
-    return cast(run.Request, SimpleNamespace(**{"prompt": "Hi", "batch": 1} | options))
+    chosen: Any = {
+        "paths": (),
+        "out": None,
+        "form": None,
+        "recursive": False,
+        "overwrite": False,
+        "batch": 1,
+        "prompt": "Hi",
+        "schema": None,
+        "model": None,
+        "options": session.ConversationOptions(),
+        "sampling": Sampling(),
+    }
+    return run.Request(**chosen | options)
 
 
 def test_options_that_cannot_be():
@@ -133,7 +147,7 @@ def test_progress_says_how_many_images_a_second(monkeypatch):
     monkeypatch.setattr(run.terminal, "progress", progress)
     monkeypatch.setattr(run.terminal, "note", lambda text: shown.append(text))
     monkeypatch.setattr(run, "batches", lambda names, opened, size: [["a"], ["b"]])
-    monkeypatch.setattr(run, "records", lambda c, batch, label: [named(batch[0])])
+    monkeypatch.setattr(run, "records", lambda c, batch, *_: [named(batch[0])])
     output = cast(Any, SimpleNamespace(on_terminal=False, write=lambda record: None))
 
     def named(name: str) -> Record:

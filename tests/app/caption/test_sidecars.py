@@ -138,7 +138,7 @@ def test_a_full_disk_ends_the_run(folder, quick, monkeypatch):
     def full(place: Path, data: bytes):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(sidecars, "_write", full)
+    monkeypatch.setattr(sidecars, "write_beside", full)
     _, err = quick(folder, *OPTIONS, code=1)
     assert f"error: {folder}/1.txt: no space left on device; free some space" in err
     assert "12 images to go; run the same command to go on" in err
