@@ -1,4 +1,5 @@
-"""Options whose value may be left out, as in `--http` and `--http 8080`.
+"""Options whose value may be left out, as in `--keep-features` and
+`--keep-features 2GB`.
 
 Typer has none. What follows such an option on the command line is its value only if it
 looks like one; otherwise the option gets its usual value.
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 
 # The usual value, and what a value looks like.
 _OPTIONS = {
+    "--keep-features": ("1GB", re.compile(r"\d+(\.\d+)?\s*[kmgt]b", re.I)),
     "--http": ("127.0.0.1:8080", re.compile(r"[^-].*", re.S)),
 }
 

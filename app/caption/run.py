@@ -54,6 +54,7 @@ class Request:
     options: session.ConversationOptions
     sampling: "Sampling"
     refresh: bool = False
+    keep_features: int | None = None
     adapter: Path | None = None
     preset: str | None = None
     xmp: bool = False
@@ -104,6 +105,7 @@ def run(request: Request) -> int:
             name, refresh=request.refresh, adapter=request.adapter
         )
         packages.use_only(model, name)
+        session.keep_features(model, request.keep_features)
         from fastvlm_mlx.app.caption.captioner import Captioner
         from fastvlm_mlx.processing.image_options import ImageOptions
 

@@ -17,6 +17,7 @@ from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.app.session import (
     ConversationOptions,
     UsageError,
+    keep_features,
     open_model,
     tuned_name,
 )
@@ -46,6 +47,7 @@ class Request:
     compute_units: str | None = None
     schema: Path | None = None
     refresh: bool = False
+    keep_features: int | None = None
     adapter: Path | None = None
     choices: str | None = None
     page: str | None = None
@@ -93,6 +95,7 @@ def run(request: Request) -> None:
         packages.use_faster(model, name, request.options.resolution, once=once)
     elif may_use_coreml:
         packages.use(model, name, request.encoder, request.compute_units)
+    keep_features(model, request.keep_features)
     if question is not None:
         if not request.sources:
             hint_at_images(name, question_is_piped=request.prompt is None)

@@ -20,6 +20,7 @@ def chat(
     model: options.Model = None,
     adapter: options.Adapter = None,
     refresh: options.Refresh = False,
+    keep_features: options.KeepFeatures = None,
     system: options.System = None,
     fit: options.Fit = None,
     resolution: options.Resolution = None,
@@ -77,6 +78,7 @@ def chat(
             model=model,
             adapter=adapter,
             refresh=refresh,
+            keep_features=options.parse_keep_features(keep_features),
             options=session.validated_options(system, fit, resolution, tiles),
             sampling=Sampling(
                 temperature=temperature,

@@ -21,6 +21,7 @@ def mcp(
     ] = None,
     adapter: options.Adapter = None,
     refresh: options.Refresh = False,
+    keep_features: options.KeepFeatures = None,
     allow_url: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,6 +72,7 @@ def mcp(
             roots=tuple(roots or ()),
             adapter=adapter,
             refresh=refresh,
+            keep_features=options.parse_keep_features(keep_features),
             allow_url=tuple(allow_url or ()),
             screen=screen,
             http=http,

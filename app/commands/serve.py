@@ -34,6 +34,7 @@ def serve(
         ),
     ] = False,
     refresh: options.Refresh = False,
+    keep_features: options.KeepFeatures = None,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; others need --token.")
     ] = "127.0.0.1",
@@ -74,6 +75,7 @@ def serve(
             served_name=served_name,
             any_model_name=any_model_name,
             refresh=refresh,
+            keep_features=options.parse_keep_features(keep_features),
             host=host,
             port=port,
             token=token,

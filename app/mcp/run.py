@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import importlib.util
+import io
 import logging
 import os
 import sys
@@ -43,6 +44,7 @@ class Options:
     roots: tuple[Path, ...] = ()
     adapter: Path | None = None
     refresh: bool = False
+    keep_features: int | None = None
     allow_url: tuple[str, ...] = ()
     screen: bool = True
     http: str | None = None
@@ -175,7 +177,11 @@ def _worker(options: Options, name: str) -> "Worker":
     adapters = () if options.adapter is None else (options.adapter,)
     return Worker(
         lambda: serve.load_engine(
-            name, limits, refresh=options.refresh, adapters=adapters
+            name,
+            limits,
+            refresh=options.refresh,
+            adapters=adapters,
+            keep_features=options.keep_features,
         ),
         limits,
     )
@@ -191,13 +197,21 @@ def _server(
     from fastvlm_mlx.app.mcp.images import ImageReader
     from fastvlm_mlx.app.mcp.server import Tools, build
     from fastvlm_mlx.app.server.engine.fetch import Fetcher
-    from fastvlm_mlx.processing import screen
 
     limits = worker.limits
     fetcher = Fetcher(options.allow_url, limits.body // 2, limits.fetch_time)
-    capture = screen.capture if options.screen and screen.is_available() else None
+    capture = _capture if options.screen and sys.platform == "darwin" else None
     tools = Tools(worker, ImageReader(roots, fetcher), loaded, capture)
     return build(tools, str(roots), name)
+
+
+def _capture() -> bytes:
+    """What the screen shows, as the bytes of a PNG file."""
+    from fastvlm_mlx.app.chat import capture
+
+    file = io.BytesIO()
+    capture.screen().save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def _working_folder() -> Path:

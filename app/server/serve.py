@@ -44,6 +44,7 @@ class Options:
     adapters: tuple[Path, ...] = ()
     served_name: str | None = None
     any_model_name: bool = False
+    keep_features: int | None = None
 
 
 def run(options: Options) -> None:
@@ -73,6 +74,7 @@ def run(options: Options) -> None:
                 refresh=options.refresh,
                 adapters=options.adapters,
                 served_name=options.served_name,
+                keep_features=options.keep_features,
             ),
             limits,
         )
@@ -149,22 +151,27 @@ def load_engine(
     refresh: bool = False,
     adapters: Sequence[Path] = (),
     served_name: str | None = None,
+    keep_features: int | None = None,
 ) -> "Engine":
     """Loads the model on this thread, and beside it one with each adapter.
 
     Clients call it `served_name`, by default as it is called here.
+    `keep_features` is how many bytes of encoded images are kept on disk.
     """
     from fastvlm_mlx.adapters.apply import with_adapter
+    from fastvlm_mlx.app import session
     from fastvlm_mlx.app.server.engine.engine import Engine
-    from fastvlm_mlx.app.session import open_model, read_adapters
 
-    found = read_adapters(adapters)
-    name, model = open_model(name, refresh=refresh)
+    found = session.read_adapters(adapters)
+    name, model = session.open_model(name, refresh=refresh)
     packages.use_only(model, name)
     # Clients see the name of a folder, not the path to it.
     name = served_name or (Path(name).name if os.path.exists(name) else name)
     tuned = {each: with_adapter(model, adapter) for each, adapter in found.items()}
-    return Engine(name, model, limits, tuned)
+    engine = Engine(name, model, limits, tuned)
+    for each in (model, *tuned.values()):  # not the image that warms the engine up
+        session.keep_features(each, keep_features)
+    return engine
 
 
 def read_token(options: Options) -> str | None:

@@ -1,6 +1,7 @@
 """`fastvlm-mlx mcp` as a process over stdio, and what it refuses to start with."""
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -9,15 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
+from PIL import Image
 
 from fastvlm_mlx.app.mcp import run as module
-from tests.support.mcp_tools import text, usage
+from fastvlm_mlx.app.mcp.roots import Roots
+from tests.support.mcp_tools import CountingWorker, text, usage, use
 
 # Stray output in the middle of a call, as a library or a child might make it.
 NOISY = """
@@ -242,3 +246,27 @@ def test_what_is_not_installed_is_named(
         rf"error: {name}: not installed, and mcp needs it; .*install .*mcp.*\n",
         shown.err,
     )
+
+
+def test_the_screen_is_captured_on_a_mac(
+    tiny: str, root: Path, monkeypatch: pytest.MonkeyPatch, worker: CountingWorker
+):
+    from fastvlm_mlx.app.chat import capture
+
+    monkeypatch.setattr(capture, "screen", lambda: Image.new("RGB", (30, 20), "red"))
+    loaded: Future[None] = Future()
+    loaded.set_result(None)
+
+    def tools(platform: str, screen: bool) -> list[str]:
+        async def names(client: Client) -> list[str]:
+            return [tool.name for tool in (await client.list_tools()).tools]
+
+        monkeypatch.setattr(module.sys, "platform", platform)
+        options = module.Options(tiny, screen=screen)
+        server = module._server(options, worker, Roots([root]), loaded, "tiny")
+        return use(server, names)
+
+    assert "look_at_screen" not in tools("linux", True) + tools("darwin", False)
+    assert tools("darwin", True)[-1] == "look_at_screen"
+    with Image.open(io.BytesIO(module._capture())) as image:
+        assert (image.format, image.size) == ("PNG", (30, 20))
