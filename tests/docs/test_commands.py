@@ -40,6 +40,7 @@ PARSED_ONLY = {
     r"python -m (benchmarks\.|training\.|tests\.support\.mutants)": "minutes to hours",
     r"python -m pytest ": "the tests are run already",
     r"fastvlm-mlx train |mlx.launch ": "minutes; tests/app/train runs it",
+    r"fastvlm-mlx caption .*--preset tags": "the stand-in's words are no tags",
     r"fastvlm-mlx eval .* (textvqa|pope|drawn)\b": "needs a benchmark's data",
     r"python examples/train_flags": "minutes; tests/docs/test_train_flags.py does",
     r".* (SRC|FOLDER)\b": "names a checkpoint or a folder that the reader has",
