@@ -33,6 +33,7 @@ PARSED_ONLY = {
     r"make ": "sets up an environment of its own",
     r"source ": "changes the shell that it runs in",
     r"pip install |uv tool install |uvx ": "installs from the network",
+    r"fastvlm-mlx --install-completion": "changes the shell; tests/app does it",
     r"fastvlm-mlx bench": "half a minute; tests/app/bench runs it",
     r"fastvlm-mlx export (coreml|coreai|ios) ": "ten seconds; tests/convert does it",
     r"fastvlm-mlx verify ": "needs the package of such an export",
