@@ -1,21 +1,23 @@
 """`fastvlm-mlx caption`: writes a caption for every image that has none yet.
 
-While the model answers about one batch, a thread opens the images of the next.
+While the model answers about one batch, a thread opens the images of the next. Under
+`mlx.launch` the processes share the batches, and the first one writes and talks.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import session, terminal
 from fastvlm_mlx.app.caption.choose_output import open_output
 from fastvlm_mlx.app.caption.find_images import find, without_caption
 from fastvlm_mlx.app.caption.output import Output
-from fastvlm_mlx.app.caption.presets import PRESETS, Preset
+from fastvlm_mlx.app.caption.presets import Preset
 from fastvlm_mlx.app.caption.records import Record
+from fastvlm_mlx.app.caption.request import Request, check
+from fastvlm_mlx.app.caption.team import Team
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.app.lines.writing import NoPlace
 from fastvlm_mlx.errors import FastVLMError, ImageError
@@ -26,58 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fastvlm_mlx.app.caption.captioner import Captioner
-    from fastvlm_mlx.generation.sampling import Sampling
 
-PROMPT = "Describe the image."
 LISTED = 10  # failures named at the end; the others are in the output
-
-
-@dataclass(frozen=True)
-class Request:
-    """The command line of `caption`.
-
-    `prompt` None is that of `preset`, a name in PRESETS, or else PROMPT.
-    `out` None or "-" is standard output; `form` is "jsonl", "csv", "tsv", "txt" or
-    None: as the name of `out` says; `schema` is the path of a JSON schema;
-    `xmp` puts captions into XMP files beside the images.
-    """
-
-    paths: tuple[str, ...]
-    out: str | None
-    form: str | None
-    recursive: bool
-    overwrite: bool
-    batch: int
-    prompt: str | None
-    schema: Path | None
-    model: str | None
-    options: session.ConversationOptions
-    sampling: "Sampling"
-    refresh: bool = False
-    keep_features: int | None = None
-    adapter: Path | None = None
-    preset: str | None = None
-    xmp: bool = False
-
-    @property
-    def chosen(self) -> Preset | None:
-        """The preset itself."""
-        return None if self.preset is None else PRESETS[self.preset]
-
-    @property
-    def question(self) -> str:
-        """What is asked about every image."""
-        if self.chosen is not None:
-            return self.chosen.prompt
-        return PROMPT if self.prompt is None else self.prompt
-
-    @property
-    def answer(self) -> "Sampling":
-        """How an answer is made; a preset needs no long one."""
-        if self.chosen is None:
-            return self.sampling
-        least = min(self.sampling.max_tokens, self.chosen.max_tokens)
-        return replace(self.sampling, max_tokens=least)
 
 
 def run(request: Request) -> int:
@@ -85,8 +37,14 @@ def run(request: Request) -> int:
 
     It is 1 if an image failed, or was left out of what was asked for.
     """
+    with Team() as team:
+        return _lead(request, team) if team.rank == 0 else _follow(request, team)
+
+
+def _lead(request: Request, team: Team) -> int:
     check(request)
-    schema = read_schema(request.schema) if request.schema else None
+    if request.schema:
+        read_schema(request.schema)  # its faults come before everything else
     left_out: list[str] = []
     images = find(request.paths, recursive=request.recursive, warn=left_out.append)
     for warning in left_out:
@@ -101,27 +59,48 @@ def run(request: Request) -> int:
             terminal.note(f"{there} of {_count(len(images))} {have} already")
         if not todo:
             return 1 if left_out else 0
-        _, model = session.open_model(
-            name, refresh=request.refresh, adapter=request.adapter
-        )
-        packages.use_only(model, name)
-        session.keep_features(model, request.keep_features)
-        from fastvlm_mlx.app.caption.captioner import Captioner
-        from fastvlm_mlx.processing.image_options import ImageOptions
-
-        chosen = request.options
-        captioner = Captioner(
-            model,
-            request.question,
-            ImageOptions.of(model.config, chosen.fit, chosen.resolution, chosen.tiles),
-            request.answer,
-            system=chosen.system,
-            schema=schema,
-        )
+        if request.schema:
+            read_schema(request.schema)  # before others, and the model, are waited for
+        team.tell({"model": name, "images": todo})
+        captioner = _captioner(request, name)
         output.begin()
         label = {"model": tuned_name, "prompt": request.question}
-        failed = _run(captioner, todo, output, request, label)
+        failed = _run(captioner, todo, output, request, label, team)
         return 1 if failed or left_out else 0
+
+
+def _follow(request: Request, team: Team) -> int:
+    """What the processes after the first one do."""
+    plan = team.tell(None)
+    if plan is None:
+        return 0
+    name, todo = plan["model"], plan["images"]
+    captioner = _captioner(request, name)
+    tuned_name = session.tuned_name(name, request.adapter)
+    label = {"model": tuned_name, "prompt": request.question}
+    for _ in _rounds(captioner, todo, captioner.pixels, request, label, team):
+        pass
+    return 0
+
+
+def _captioner(request: Request, name: str) -> "Captioner":
+    _, model = session.open_model(
+        name, refresh=request.refresh, adapter=request.adapter
+    )
+    packages.use_only(model, name)
+    session.keep_features(model, request.keep_features)
+    from fastvlm_mlx.app.caption.captioner import Captioner
+    from fastvlm_mlx.processing.image_options import ImageOptions
+
+    chosen = request.options
+    return Captioner(
+        model,
+        request.question,
+        ImageOptions.of(model.config, chosen.fit, chosen.resolution, chosen.tiles),
+        request.answer,
+        system=chosen.system,
+        schema=read_schema(request.schema) if request.schema else None,
+    )
 
 
 def _opened(request: Request, images: list[str], model: str) -> Output:
@@ -147,6 +126,7 @@ def _run(
     output: Output,
     request: Request,
     label: dict[str, str],
+    team: Team,
 ) -> bool:
     """Captions `todo`; whether an image failed."""
 
@@ -162,9 +142,11 @@ def _run(
     try:
         with terminal.progress("captioning", count=True, visible=visible) as update:
             update(0, len(todo))
-            for batch in batches(todo, opened, request.batch):
-                for record in records(captioner, batch, label, request.chosen):
+            for made in _rounds(captioner, todo, opened, request, label, team):
+                for record in made:
                     try:
+                        if team.count > 1 and record.error is None:
+                            output.check(record.image)  # the others could not
                         output.write(record)
                     except NoPlace as error:
                         record = replace(record, error=terminal.describe(error))
@@ -177,6 +159,26 @@ def _run(
         seconds = time.perf_counter() - begun
         _summarize(done - len(failures), failures, len(todo), seconds)
     return bool(failures)
+
+
+def _rounds(
+    captioner: "Captioner",
+    todo: Sequence[str],
+    opened: Callable[[str], "np.ndarray"],
+    request: Request,
+    label: dict[str, str],
+    team: Team,
+) -> Iterator[Iterable[Record]]:
+    """The records of `todo` in order, of all processes; they work in between."""
+    size = request.batch
+    share = batches(team.share(todo, size), opened, size)
+    made = (records(captioner, batch, label, request.chosen) for batch in share)
+    if team.count == 1:
+        yield from made
+        return
+    fields = ([record.fields() for record in batch] for batch in made)
+    for part in team.rounds(fields, len(todo), size):
+        yield [Record(**each) for each in part]
 
 
 def batches(
@@ -225,37 +227,6 @@ def records(
         else:
             reason = outcome.finish_reason
             yield Record(name, **names, caption=content, finish_reason=reason)
-
-
-def check(request: Request) -> None:
-    """Checks the options.
-
-    Raises:
-        UsageError: the prompt is empty, the batch size below 1, or there are two
-            questions or outputs.
-    """
-    if request.xmp:
-        for name, value in (
-            ("-o", request.out),
-            ("--format", request.form),
-            ("--schema", request.schema),
-        ):
-            if value is not None:
-                raise session.UsageError(
-                    f"--xmp: writes texts and tags beside each image; leave out {name},"
-                    " or --xmp"
-                )
-    if request.preset is not None:
-        for name, value in (("-p", request.prompt), ("--schema", request.schema)):
-            if value is not None:
-                raise session.UsageError(
-                    f"--preset {request.preset}: asks its own question; leave out"
-                    f" {name}, or --preset"
-                )
-    if not request.question.strip():
-        raise session.UsageError("'-p' is empty; try -p 'Describe the image.'")
-    if request.batch < 1:
-        raise session.UsageError(f"--batch {request.batch}: must be at least 1")
 
 
 def _summarize(captions: int, failures: list[str], todo: int, seconds: float):

@@ -27,7 +27,7 @@ class XMPSidecars(Output):
         field: the property that captions are.
         overwrite: replaces texts that are there. Tags are added to.
     Raises:
-        OptionError: an image has an address and no place.
+        OptionError: an image is an address, or a part of a file.
     """
 
     def __init__(self, images: list[str], field: Field, *, overwrite: bool):
@@ -37,8 +37,10 @@ class XMPSidecars(Output):
         self._folders: set[str] = set()
         done: set[str] = set()
         for image in images:
-            if is_address(image):
-                raise OptionError(f"{image}: has no place for an .xmp; use -o FILE")
+            if is_address(image) or not os.path.lexists(image):
+                raise OptionError(
+                    f"{image}: is no file that an .xmp could be beside; use -o FILE"
+                )
             path = self.path(image)
             if not overwrite and self._has_value(path):
                 done.add(identity(image))

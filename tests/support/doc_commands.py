@@ -52,6 +52,9 @@ def parse(words: list[str]) -> None:
 
 def parse_ours(arguments: list[str]) -> None:
     """Parses the arguments of `fastvlm-mlx`, down to the command of a group."""
+    if arguments[0].startswith("--"):  # not made a context of, which would install
+        assert any(arguments == [p.opts[0]] for p in PROGRAM.params), arguments
+        return
     command, name = PROGRAM, "fastvlm-mlx"
     while children := getattr(command, "commands", None):
         name, *arguments = arguments

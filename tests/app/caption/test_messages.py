@@ -10,6 +10,7 @@ import pytest
 from fastvlm_mlx.app import session, terminal
 from fastvlm_mlx.app.caption import run
 from fastvlm_mlx.app.caption.records import JSONLines, Record
+from fastvlm_mlx.app.caption.team import Team
 from fastvlm_mlx.app.lines import resume
 from fastvlm_mlx.errors import FastVLMError
 from fastvlm_mlx.generation.sampling import Sampling
@@ -155,7 +156,7 @@ def test_progress_says_how_many_images_a_second(monkeypatch):
             name, model="m", prompt="p", error="b: bad" if name == "b" else None
         )
 
-    assert run._run(cast(Any, None), ["a", "b"], output, request(), {}) is True
+    assert run._run(cast(Any, None), ["a", "b"], output, request(), {}, Team()) is True
     assert shown == [
         (0, 2, ""),
         (1, 2, "2.0 s/image"),
