@@ -41,6 +41,7 @@ class Options:
     allow_url: tuple[str, ...] = ()
     refresh: bool = False
     adapters: tuple[Path, ...] = ()
+    batch: int = 8
 
 
 def run(options: Options) -> None:
@@ -70,6 +71,7 @@ def run(options: Options) -> None:
                 adapters=options.adapters,
             ),
             limits,
+            options.batch,
         )
         worker.start()
         names = [info.name for info in worker.models]
