@@ -45,6 +45,7 @@ class Options:
     served_name: str | None = None
     any_model_name: bool = False
     keep_features: int | None = None
+    batch: int = 8
 
 
 def run(options: Options) -> None:
@@ -77,6 +78,7 @@ def run(options: Options) -> None:
                 keep_features=options.keep_features,
             ),
             limits,
+            options.batch,
         )
         worker.start()
         names = [info.name for info in worker.models]
