@@ -5,14 +5,13 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import terminal
-from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.app.server.http.host import host_name
 from fastvlm_mlx.app.server.served_name import check_served_name
 from fastvlm_mlx.app.server.stop_signals import StopSignals
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     import uvicorn
     from starlette.types import ASGIApp
 
-    from fastvlm_mlx.app.server.engine.engine import Engine
     from fastvlm_mlx.app.server.http.limits import Limits
 
 TOKEN = "FASTVLM_TOKEN"
@@ -60,6 +58,7 @@ def run(options: Options) -> None:
     token = read_token(options)
     hosts = known_names(options)
     check_served_name(options.served_name)
+    from fastvlm_mlx.app.server.engine.load import load_engine
     from fastvlm_mlx.app.server.engine.worker import Worker
     from fastvlm_mlx.app.server.http.limits import Limits
     from fastvlm_mlx.app.server.http.shutdown import OpenRequests
@@ -144,36 +143,6 @@ def make_server(
         start,
         stop,
     )
-
-
-def load_engine(
-    name: str | None,
-    limits: "Limits",
-    *,
-    refresh: bool = False,
-    adapters: Sequence[Path] = (),
-    served_name: str | None = None,
-    keep_features: int | None = None,
-) -> "Engine":
-    """Loads the model on this thread, and beside it one with each adapter.
-
-    Clients call it `served_name`, by default as it is called here.
-    `keep_features` is how many bytes of encoded images are kept on disk.
-    """
-    from fastvlm_mlx.adapters.apply import with_adapter
-    from fastvlm_mlx.app import session
-    from fastvlm_mlx.app.server.engine.engine import Engine
-
-    found = session.read_adapters(adapters)
-    name, model = session.open_model(name, refresh=refresh)
-    packages.use_only(model, name)
-    # Clients see the name of a folder, not the path to it.
-    name = served_name or (Path(name).name if os.path.exists(name) else name)
-    tuned = {each: with_adapter(model, adapter) for each, adapter in found.items()}
-    engine = Engine(name, model, limits, tuned)
-    for each in (model, *tuned.values()):  # not the image that warms the engine up
-        session.keep_features(each, keep_features)
-    return engine
 
 
 def read_token(options: Options) -> str | None:

@@ -8,6 +8,7 @@ pytest.importorskip("starlette")
 
 from fastvlm_mlx.app.server import serve  # noqa: E402
 from fastvlm_mlx.app.server.api import model_list  # noqa: E402
+from fastvlm_mlx.app.server.engine.load import load_engine  # noqa: E402
 from fastvlm_mlx.app.server.engine.request import ModelInfo  # noqa: E402
 from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
 from fastvlm_mlx.errors import OptionError  # noqa: E402
@@ -86,7 +87,7 @@ def test_any_name_stands_for_the_model(reference: Path):
 def test_the_served_name(reference: Path):
     model = str(reference / "llava-mini")
     for name, wanted in ((None, "llava-mini"), ("gpt-4o-mini", "gpt-4o-mini")):
-        engine = serve.load_engine(model, Limits(), served_name=name)
+        engine = load_engine(model, Limits(), served_name=name)
         assert [info.name for info in engine.models()] == [wanted]
 
 
