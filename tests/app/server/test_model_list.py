@@ -14,6 +14,7 @@ from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
 from fastvlm_mlx.errors import OptionError  # noqa: E402
 from tests.support.serving import RunningServer, running  # noqa: E402
 
+NEITHER = {"vision": False, "audio": False}
 TEXT_ONLY = ModelInfo("words", 4096, "qwen2", 10**9, 10**9, 4, vision=False)
 
 
@@ -52,7 +53,7 @@ def test_a_model_without_an_encoder_does_not_see():
     assert entry["input_modalities"] == ["text"]
     assert model_list.lm_studio_model(TEXT_ONLY)["type"] == "llm"
     assert model_list.lm_studio_model(TEXT_ONLY)["quantization"] == "4bit"
-    assert model_list.props(TEXT_ONLY)["modalities"]["vision"] is False
+    assert model_list.props(TEXT_ONLY)["modalities"] == NEITHER
 
 
 def test_unknown_names_are_refused_in_the_protocols_shape(server: RunningServer):
