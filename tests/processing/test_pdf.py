@@ -110,7 +110,7 @@ def test_damaged_pdfs_and_those_without_pages(data, tmp_path):
     said = refused(tmp_path / "a.pdf")
     assert said == "a damaged PDF, or one without pages; export it again"
     with pytest.raises(ImageError, match="damaged PDF"):
-        pdf.page_count(data, "a")
+        pdf.render(data, "a")
 
 
 def test_a_pdf_that_is_locked(tmp_path):
