@@ -6,6 +6,7 @@ them, `clip.srt.part.jsonl`, until all are known.
 
 import os
 from pathlib import Path
+from typing import Any
 
 from fastvlm_mlx.app import session
 from fastvlm_mlx.app.caption.stream import (
@@ -17,7 +18,7 @@ from fastvlm_mlx.app.caption.stream import (
 )
 from fastvlm_mlx.app.lines.form import Contents
 from fastvlm_mlx.app.lines.output import LineFile
-from fastvlm_mlx.app.video.records import Record, form_named
+from fastvlm_mlx.app.video.records import FIELDS, Record, form_named
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
 from fastvlm_mlx.files.output_check import check_replaceable, resolve_output
@@ -100,7 +101,8 @@ def open_output(
     return Subtitles(path, form, contents, overwrite=overwrite)
 
 
-def _record(fields: dict) -> Record:
-    numbers = {name: float(fields[name]) for name in ("time", "end")}
-    known = Record.__dataclass_fields__
-    return Record(**{k: v for k, v in fields.items() if k in known} | numbers)
+def _record(fields: dict[str, Any]) -> Record:
+    # A table has texts alone.
+    known = {key: value for key, value in fields.items() if key in FIELDS}
+    known |= {name: float(fields[name]) for name in ("time", "end")}
+    return Record(**known)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -164,11 +165,8 @@ def test_a_contact_sheet(quick, clip, tmp_path):
     with Image.open(tmp_path / "sheet.jpg") as sheet:
         assert sheet.size == (2 * (256 + 8) + 8, 2 * (256 + 22 + 8) + 8)
         # The first scene's own colours are in its cell.
-        cell = sheet.crop((8, 8, 264, 264))
-        scene = Image.fromarray(drawing.render(world_scenes(4)[0]))
-        for at in ((4, 4), (128, 128), (250, 250)):
-            near = zip(cell.getpixel(at), scene.getpixel(at), strict=True)
-            assert all(abs(a - b) < 40 for a, b in near)
+        cell = np.asarray(sheet.crop((8, 8, 264, 264)), np.float32)
+        assert np.abs(cell - drawing.render(world_scenes(4)[0])).mean() < 10
 
 
 def test_facts_of_every_scene_are_right(video, tmp_path):
@@ -225,7 +223,7 @@ def test_many_scenes_give_eight_frames(video, tmp_path):
 def test_a_label_stands_before_its_image():
     tokenizer = load("demo").tokenizer
     pieces = encode_turn(tokenizer, "Why?", [0, 1], labels=["at 1 s:", ""])
-    texts = [tokenizer.decode(p) if isinstance(p, list) else p for p in pieces]
+    texts = [tokenizer.decode(p) if isinstance(p, list) else "" for p in pieces]
     assert texts[0].endswith("user\nat 1 s:\n")
     assert texts[2] == "\n" and texts[4].startswith("\nWhy?")
 
