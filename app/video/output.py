@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fastvlm_mlx.app import session
+from fastvlm_mlx.app import session, terminal
 from fastvlm_mlx.app.caption.stream import (
     STDOUT,
     Stdout,
@@ -52,19 +52,25 @@ class Subtitles(Lines):
     """Subtitles or text: lines beside them, and the file itself at the end."""
 
     def __init__(self, path: str, form: str, contents: Contents, *, overwrite: bool):
-        self._target, self._target_form, self._replace = path, form, overwrite
+        self._target, self._target_form, self._anew = path, form, overwrite
         check_replaceable(path, resolve_output(path), overwrite, folder=False)
         self._part = f"{path}.part.jsonl"
         lines = form_named("jsonl")
         super().__init__(self._part, lines, contents, overwrite=overwrite)
 
     def finish(self, records: list[Record]) -> None:
+        if failed := sum(record.error is not None for record in records):
+            terminal.note(
+                f"{self._target}: not written, as {failed} of {len(records)} scenes"
+                f" failed; the others are kept in {self._part}, run the same command to"
+                " go on"
+            )
+            return
         form = form_named(self._target_form)
         data = form.header + b"".join(map(form.encode, records))
-        with staged_file(self._target, overwrite=self._replace) as partial:
+        with staged_file(self._target, overwrite=self._anew) as partial:
             partial.write_bytes(data)
-        if not any(record.error for record in records):
-            Path(self._part).unlink(missing_ok=True)
+        Path(self._part).unlink(missing_ok=True)
 
 
 def open_output(

@@ -136,8 +136,10 @@ def test_a_scene_that_fails_is_tried_again(quick, clip, tmp_path, monkeypatch):
     out = tmp_path / "out.srt"
     _, err = quick(clip, "-o", out, code=1)
     assert "error: too long" in err and "0 scenes described" in err
+    assert f"{out}: not written, as 4 of 4 scenes failed; the others are kept" in err
+    assert not out.exists()
     monkeypatch.setattr(Captioner, "captions", usual)
-    quick(clip, "-o", out, "--overwrite")
+    quick(clip, "-o", out)
     assert out.read_text().count("mean") == 4
 
 
