@@ -22,6 +22,7 @@ from fastvlm_mlx.app.commands import (
     serve,
     train,
     verify,
+    video,
     watch,
 )
 from fastvlm_mlx.app.commands import (
@@ -33,6 +34,7 @@ from fastvlm_mlx.files.standard_descriptors import open_closed_descriptors
 COMMANDS = [
     "chat",
     "caption",
+    "video",
     "watch",
     "train",
     "eval",
@@ -104,6 +106,7 @@ for command in (
     info.info,
     bench.bench,
     caption.caption,
+    video.video,
     watch.watch,
     train.train,
     serve.serve,

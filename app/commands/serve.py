@@ -19,6 +19,20 @@ def serve(
             callback=options.expand_homes,
         ),
     ] = None,
+    served_name: Annotated[
+        str | None,
+        typer.Option(
+            "--served-name",
+            metavar="NAME",
+            help="What clients call the model; default: MODEL, or its folder's name.",
+        ),
+    ] = None,
+    any_model_name: Annotated[
+        bool,
+        typer.Option(
+            "--any-model-name", help="Answer clients that write any other name too."
+        ),
+    ] = False,
     refresh: options.Refresh = False,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; others need --token.")
@@ -47,7 +61,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Serve OpenAI's and Ollama's protocols, and a page to ask from.
+    """Serve OpenAI's, Anthropic's and Ollama's protocols, and a page to ask from.
 
     It needs the extra "serve"; in a clone: pip install '.[serve]'
     """
@@ -57,6 +71,8 @@ def serve(
         serve.Options(
             model=model,
             adapters=tuple(adapters or ()),
+            served_name=served_name,
+            any_model_name=any_model_name,
             refresh=refresh,
             host=host,
             port=port,

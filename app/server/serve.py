@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.app.server.http.host import host_name
+from fastvlm_mlx.app.server.served_name import check_served_name
 from fastvlm_mlx.app.server.stop_signals import StopSignals
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from fastvlm_mlx.files.installation import install_command
@@ -41,6 +42,8 @@ class Options:
     allow_url: tuple[str, ...] = ()
     refresh: bool = False
     adapters: tuple[Path, ...] = ()
+    served_name: str | None = None
+    any_model_name: bool = False
 
 
 def run(options: Options) -> None:
@@ -54,6 +57,7 @@ def run(options: Options) -> None:
     _check_extra()
     token = read_token(options)
     hosts = known_names(options)
+    check_served_name(options.served_name)
     from fastvlm_mlx.app.server.engine.worker import Worker
     from fastvlm_mlx.app.server.http.limits import Limits
     from fastvlm_mlx.app.server.http.shutdown import OpenRequests
@@ -68,6 +72,7 @@ def run(options: Options) -> None:
                 limits,
                 refresh=options.refresh,
                 adapters=options.adapters,
+                served_name=options.served_name,
             ),
             limits,
         )
@@ -79,6 +84,7 @@ def run(options: Options) -> None:
             hosts=hosts,
             token=token,
             image_hosts=options.allow_url,
+            any_name=options.any_model_name,
             requests=requests,
         )
 
@@ -142,8 +148,12 @@ def load_engine(
     *,
     refresh: bool = False,
     adapters: Sequence[Path] = (),
+    served_name: str | None = None,
 ) -> "Engine":
-    """Loads the model on this thread, and beside it one with each adapter."""
+    """Loads the model on this thread, and beside it one with each adapter.
+
+    Clients call it `served_name`, by default as it is called here.
+    """
     from fastvlm_mlx.adapters.apply import with_adapter
     from fastvlm_mlx.app.server.engine.engine import Engine
     from fastvlm_mlx.app.session import open_model, read_adapters
@@ -152,7 +162,7 @@ def load_engine(
     name, model = open_model(name, refresh=refresh)
     packages.use_only(model, name)
     # Clients see the name of a folder, not the path to it.
-    name = Path(name).name if os.path.exists(name) else name
+    name = served_name or (Path(name).name if os.path.exists(name) else name)
     tuned = {each: with_adapter(model, adapter) for each, adapter in found.items()}
     return Engine(name, model, limits, tuned)
 

@@ -71,6 +71,7 @@ class History:
             self._model.tokenizer,
             text,
             range(len(images)),
+            labels=[image.label for image in images],
             first=not self.turns,
             system=self._system,
             template=self._model.config.template,

@@ -124,6 +124,11 @@ class AnswerReader:
         self._stop_ids = () if sampling.ignore_eos else tokenizer.stop_ids
         self._max_tokens = sampling.max_tokens
 
+    @property
+    def stop_sequence(self) -> str | None:
+        """The stop sequence that ended the answer."""
+        return self._matcher.matched
+
     def push(self, token: int, logprob: TokenLogprob | None = None) -> str:
         """Takes the next id; returns the text that is known to follow."""
         start, known = self._shown + self._matcher.held, len(self.tokens)

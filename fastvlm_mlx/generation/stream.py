@@ -57,6 +57,7 @@ class Chunk:
     - `generation_tps`: of the steps after the first; 0 until there is one.
     - `peak_memory`: MLX's, in bytes (mlx-lm's is in GB), since the process started.
     - `finish_reason`: None, or in the last chunk "stop", "length" or "cancelled".
+    - `stop_sequence`: in the last chunk the one that ended the answer, if one did.
     - `logprobs`: None unless asked for; of the tokens of which text is shown with this
       chunk and was not before: none while text is held back, then several.
     """
@@ -74,6 +75,7 @@ class Chunk:
     timings: Timings
     finish_reason: str | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
+    stop_sequence: str | None = None
 
 
 def stream_generate(
@@ -136,6 +138,7 @@ def stream_generate(
             timings=stages,
             finish_reason=finish,
             logprobs=logprobs,
+            stop_sequence=reader.stop_sequence,
         )
 
     try:

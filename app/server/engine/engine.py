@@ -99,6 +99,7 @@ class Engine:
                     image, left = self._images.attach(data, left)
                 except ImageError as error:
                     raise api_error_from(error).at(message.field(at)) from None
+                image.label = message.label(at)
                 images.append(image)
             turns.append(Turn(message.role, message.text, tuple(images)))
         response_format = request.response_format

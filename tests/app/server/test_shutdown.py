@@ -15,7 +15,9 @@ from tests.support.serve_process import (  # noqa: E402
     chat,
     check_log,
     check_refused,
+    messages,
     ollama,
+    response,
     wait_for,
 )
 
@@ -77,6 +79,38 @@ def test_a_stream_of_ollama_ends_with_an_error(served: Program):
     assert last["done"] is True and last["done_reason"] == "error"
     assert "shutting down" in last["error"]
     check_refused(whole, of_openai=True)
+    check_log(served)
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+def test_a_stream_of_named_events_ends_with_an_error(served: Program, path: str):
+    body = messages if path == "/v1/messages" else response
+    reply = served.send(path, body(stream=True)).getresponse()
+    assert reply.status == 200 and reply.readline().startswith(b"event: ")
+    queued = served.send(path, body())
+    wait_for(lambda: served.waiting() == 2)
+    assert served.end(signal.SIGTERM) < SECONDS
+    events = [event.split("\n") for event in reply.read().decode().split("\n\n")[:-1]]
+    last = json.loads(events[-1][1].removeprefix("data: "))
+    if path == "/v1/messages":
+        assert events[-1][0] == "event: error" and last["type"] == "error"
+        assert last["error"]["type"] == "overloaded_error"
+        message = last["error"]["message"]
+    else:
+        before = json.loads(events[-2][1].removeprefix("data: "))
+        assert before["type"] == "error" and before["code"] == "server_busy"
+        assert before["sequence_number"] + 1 == last["sequence_number"]
+        assert last["type"] == "response.failed"
+        assert last["response"]["status"] == "failed"
+        message = last["response"]["error"]["message"]
+        assert message == before["message"]
+    assert "shutting down" in message
+    # No event pretends that the answer is whole.
+    kinds = [event[0] for event in events]
+    assert not {"event: message_stop", "event: response.completed"} & set(kinds)
+    refused = queued.getresponse()
+    error = json.load(refused)["error"]
+    assert refused.status == 503 and "shutting down" in error["message"]
     check_log(served)
 
 
