@@ -28,6 +28,7 @@ from fastvlm_mlx.app.server.api import (
 )
 from fastvlm_mlx.app.server.api.endpoints import ENDPOINTS
 from fastvlm_mlx.app.server.api.response import AnswerResponse, ResponseFormatter
+from fastvlm_mlx.app.server.engine import videos
 from fastvlm_mlx.app.server.engine.fetch import Fetcher
 from fastvlm_mlx.app.server.engine.request import (
     GenerationRequest,
@@ -54,6 +55,7 @@ from fastvlm_mlx.app.server.http.shutdown import OpenRequests, ShutdownMiddlewar
 from fastvlm_mlx.app.server.model_routes import ModelRoutes
 
 MAX_FETCHES = 4  # at once
+MAX_VIDEOS = 2  # decoded at once; each takes up to four cores
 
 
 class Routes(ModelRoutes):
@@ -75,6 +77,7 @@ class Routes(ModelRoutes):
         self._fetcher = Fetcher(image_hosts, limits.body // 2, limits.fetch_time)
         self._schema_checker = SchemaChecker()
         self._fetches = anyio.CapacityLimiter(MAX_FETCHES)
+        self._videos = anyio.CapacityLimiter(MAX_VIDEOS)
 
     def routes(self) -> list[Route]:
         """All routes, the files of the web page included."""
@@ -160,6 +163,11 @@ class Routes(ModelRoutes):
         if any(isinstance(i, str) for m in request.messages for i in m.images):
             messages = [await self._fetch(message) for message in request.messages]
             request = replace(request, messages=tuple(messages))
+        if videos.has_videos(request.messages):
+            messages = await anyio.to_thread.run_sync(
+                videos.expand, request.messages, self._limits, limiter=self._videos
+            )
+            request = replace(request, messages=messages)
         response_format = request.response_format
         if response_format is not None and response_format.schema is not None:
             await self._schema_checker.check(

@@ -1,6 +1,5 @@
 """One answer about a whole video, over few frames labelled with their times."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import terminal
@@ -9,31 +8,17 @@ from fastvlm_mlx.app.video.times import clock
 from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.generation.constrained import json_constraint
 from fastvlm_mlx.processing.video import Frame
-from fastvlm_mlx.processing.video.sampling import spread
 
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation.conversation import Conversation
     from fastvlm_mlx.generation.sampling import Sampling
 
 MOST = 8  # frames; FastVLM was not trained on more images at a time
-_HELD = 2 * MOST
 
 
 def label(time: float) -> str:
     """What stands before a frame in the prompt."""
     return f"frame at {time:.1f} s:"
-
-
-def few(frames: Iterator[Frame], most: int = MOST) -> list[Frame]:
-    """At most `most` frames, evenly chosen; a bounded number is held."""
-    held: list[Frame] = []
-    step = 1
-    for at, frame in enumerate(frames):
-        if at % step == 0:
-            held.append(frame)
-        if len(held) > _HELD:
-            held, step = held[::2], step * 2
-    return spread(held, most)
 
 
 def answer(

@@ -6,8 +6,9 @@ them, `clip.srt.part.jsonl`, until all are known.
 
 import os
 from pathlib import Path
+from typing import Any
 
-from fastvlm_mlx.app import session
+from fastvlm_mlx.app import session, terminal
 from fastvlm_mlx.app.caption.stream import (
     STDOUT,
     Stdout,
@@ -17,7 +18,7 @@ from fastvlm_mlx.app.caption.stream import (
 )
 from fastvlm_mlx.app.lines.form import Contents
 from fastvlm_mlx.app.lines.output import LineFile
-from fastvlm_mlx.app.video.records import Record, form_named
+from fastvlm_mlx.app.video.records import FIELDS, Record, form_named
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
 from fastvlm_mlx.files.output_check import check_replaceable, resolve_output
@@ -51,19 +52,25 @@ class Subtitles(Lines):
     """Subtitles or text: lines beside them, and the file itself at the end."""
 
     def __init__(self, path: str, form: str, contents: Contents, *, overwrite: bool):
-        self._target, self._target_form, self._replace = path, form, overwrite
+        self._target, self._target_form, self._anew = path, form, overwrite
         check_replaceable(path, resolve_output(path), overwrite, folder=False)
         self._part = f"{path}.part.jsonl"
         lines = form_named("jsonl")
         super().__init__(self._part, lines, contents, overwrite=overwrite)
 
     def finish(self, records: list[Record]) -> None:
+        if failed := sum(record.error is not None for record in records):
+            terminal.note(
+                f"{self._target}: not written, as {failed} of {len(records)} scenes"
+                f" failed; the others are kept in {self._part}, run the same command to"
+                " go on"
+            )
+            return
         form = form_named(self._target_form)
         data = form.header + b"".join(map(form.encode, records))
-        with staged_file(self._target, overwrite=self._replace) as partial:
+        with staged_file(self._target, overwrite=self._anew) as partial:
             partial.write_bytes(data)
-        if not any(record.error for record in records):
-            Path(self._part).unlink(missing_ok=True)
+        Path(self._part).unlink(missing_ok=True)
 
 
 def open_output(
@@ -100,7 +107,8 @@ def open_output(
     return Subtitles(path, form, contents, overwrite=overwrite)
 
 
-def _record(fields: dict) -> Record:
-    numbers = {name: float(fields[name]) for name in ("time", "end")}
-    known = Record.__dataclass_fields__
-    return Record(**{k: v for k, v in fields.items() if k in known} | numbers)
+def _record(fields: dict[str, Any]) -> Record:
+    # A table has texts alone.
+    known = {key: value for key, value in fields.items() if key in FIELDS}
+    known |= {name: float(fields[name]) for name in ("time", "end")}
+    return Record(**known)

@@ -14,6 +14,7 @@ from fastvlm_mlx.app.video.times import clock
 from fastvlm_mlx.errors import VideoError
 from fastvlm_mlx.generation.json_schema import read_schema
 from fastvlm_mlx.processing.video import Video, open_video
+from fastvlm_mlx.processing.video.sampling import few
 
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
@@ -48,7 +49,7 @@ def _ask(request: Request, video: Video, sheet: Sheet | None, schema: Any) -> in
         )
     assert request.ask is not None
     with terminal.progress("looking", count=True) as update:
-        frames = ask.few(shown(sampled(request, video), video, request, update))
+        frames = few(shown(sampled(request, video), video, request, update), ask.MOST)
     warn(video, request)
     if sheet:
         for frame in frames:

@@ -83,6 +83,7 @@ def _joined(first: Message, second: Message) -> Message:
         text="\n\n".join(texts),
         images=first.images + second.images,
         fields=first.fields + second.fields,
+        videos=first.videos | {len(first.images) + at for at in second.videos},
     )
 
 

@@ -87,18 +87,31 @@ def read_parts(
     texts: list[str] = []
     images: list[bytes | str] = []
     fields: list[str] = []
+    videos: set[int] = set()
     for number, part in enumerate(content):
         if isinstance(part, schema.TextPart):
             texts.append(part.text)
         elif isinstance(part, schema.RefusalPart):
             texts.append(part.refusal)
+        elif isinstance(part, schema.VideoPart):
+            videos.add(len(images))
+            plain = isinstance(part.video_url, str)
+            url = part.video_url if plain else part.video_url.url
+            fields.append(f"{field}[{number}].video_url{'' if plain else '.url'}")
+            images.append(from_url(url, fields[-1], kind="video"))
         elif isinstance(part.image_url, str):
             fields.append(f"{field}[{number}].image_url")
             images.append(from_url(part.image_url, fields[-1]))
         else:
             fields.append(f"{field}[{number}].image_url.url")
             images.append(from_url(part.image_url.url, fields[-1]))
-    return Message("user", "\n".join(texts), tuple(images), tuple(fields))
+    return Message(
+        "user",
+        "\n".join(texts),
+        tuple(images),
+        tuple(fields),
+        videos=frozenset(videos),
+    )
 
 
 def _sampling(request: schema.ChatRequest) -> dict[str, Any]:

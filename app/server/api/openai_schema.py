@@ -52,7 +52,19 @@ class ImagePart(Strict):
     prompt_cache_breakpoint: Any = Field(None, description="Ignored, as that.")
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+class VideoURL(Strict):
+    url: str = Field(description="data:video/...;base64,... or an http(s) URL")
+
+
+class VideoPart(Strict):
+    """A video, of which the model sees at most 8 frames, each with its time."""
+
+    type: Literal["video_url"]
+    video_url: VideoURL | str
+    cache_control: Any = Field(None, description="Ignored: all prompts are cached.")
+
+
+Part = Annotated[TextPart | ImagePart | VideoPart, Field(discriminator="type")]
 AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 
 

@@ -115,6 +115,7 @@ class Engine:
                     image, left = self._images.attach(data, left)
                 except ImageError as error:
                     raise api_error_from(error).at(message.field(at)) from None
+                image.label = message.label(at)
                 images.append(image)
                 yield None
             turns.append(Turn(message.role, message.text, tuple(images)))

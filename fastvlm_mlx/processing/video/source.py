@@ -53,6 +53,8 @@ class Video:
         options: Mapping[str, str],
     ):
         self.name = name_of(source)
+        if isinstance(source, bytes):
+            self.name = f"video of {len(source)} bytes"
         self._container = container = open_container(
             source,
             self.name,

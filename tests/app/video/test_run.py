@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -135,8 +136,10 @@ def test_a_scene_that_fails_is_tried_again(quick, clip, tmp_path, monkeypatch):
     out = tmp_path / "out.srt"
     _, err = quick(clip, "-o", out, code=1)
     assert "error: too long" in err and "0 scenes described" in err
+    assert f"{out}: not written, as 4 of 4 scenes failed; the others are kept" in err
+    assert not out.exists()
     monkeypatch.setattr(Captioner, "captions", usual)
-    quick(clip, "-o", out, "--overwrite")
+    quick(clip, "-o", out)
     assert out.read_text().count("mean") == 4
 
 
@@ -164,11 +167,8 @@ def test_a_contact_sheet(quick, clip, tmp_path):
     with Image.open(tmp_path / "sheet.jpg") as sheet:
         assert sheet.size == (2 * (256 + 8) + 8, 2 * (256 + 22 + 8) + 8)
         # The first scene's own colours are in its cell.
-        cell = sheet.crop((8, 8, 264, 264))
-        scene = Image.fromarray(drawing.render(world_scenes(4)[0]))
-        for at in ((4, 4), (128, 128), (250, 250)):
-            near = zip(cell.getpixel(at), scene.getpixel(at), strict=True)
-            assert all(abs(a - b) < 40 for a, b in near)
+        cell = np.asarray(sheet.crop((8, 8, 264, 264)), np.float32)
+        assert np.abs(cell - drawing.render(world_scenes(4)[0])).mean() < 10
 
 
 def test_facts_of_every_scene_are_right(video, tmp_path):
@@ -225,7 +225,7 @@ def test_many_scenes_give_eight_frames(video, tmp_path):
 def test_a_label_stands_before_its_image():
     tokenizer = load("demo").tokenizer
     pieces = encode_turn(tokenizer, "Why?", [0, 1], labels=["at 1 s:", ""])
-    texts = [tokenizer.decode(p) if isinstance(p, list) else p for p in pieces]
+    texts = [tokenizer.decode(p) if isinstance(p, list) else "" for p in pieces]
     assert texts[0].endswith("user\nat 1 s:\n")
     assert texts[2] == "\n" and texts[4].startswith("\nWhy?")
 
