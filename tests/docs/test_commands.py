@@ -41,6 +41,8 @@ PARSED_ONLY = {
     r"fastvlm-mlx chat .*--encoder core(ml|ai)": "needs a Mac",
     r"fastvlm-mlx chat --(clipboard|screen)": "needs a Mac",
     r"fastvlm-mlx watch ": "does not end; tests/app/watch runs it",
+    r"claude mcp add ": "changes the settings of another program",
+    r"fastvlm-mlx mcp .*--http": "tests/app/mcp/test_run.py does it",
     r"python -m (benchmarks\.|training\.|tests\.support\.mutants)": "minutes to hours",
     r"python -m pytest ": "the tests are run already",
     r"fastvlm-mlx train |mlx.launch ": "minutes; tests/app/train runs it",
