@@ -1,6 +1,8 @@
 """`caption --preset`: what is kept of an answer, and that nothing is added to it."""
 
+import inspect
 import re
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from fastvlm_mlx.app.caption.captioner import Caption, Captioner
 from fastvlm_mlx.app.caption.presets import ALT_TEXT, PRESETS, TAGS
+from fastvlm_mlx.app.commands import caption as command
 from fastvlm_mlx.errors import FastVLMError
 from tests.support.caption_lines import lines
 
@@ -209,3 +212,10 @@ def test_a_preset_needs_no_long_answer(folder, caption, monkeypatch):
     caption(folder / "1.png", "--preset", "title", "--max-tokens", "5")
     caption(folder / "1.png", "--max-tokens", "500")
     assert seen == [32, 5, 500]
+
+
+def test_the_command_offers_every_preset():
+    offered = inspect.signature(command.caption).parameters["preset"].annotation
+    assert get_args(get_args(get_args(offered)[0])[0]) == tuple(PRESETS)
+    for name, preset in PRESETS.items():
+        assert preset.name == name and preset.prompt.strip()
