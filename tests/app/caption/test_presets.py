@@ -1,7 +1,9 @@
 """`caption --preset`: what is kept of an answer, and that nothing is added to it."""
 
+import contextlib
 import inspect
 import re
+import time
 from typing import get_args
 
 import numpy as np
@@ -58,6 +60,22 @@ def result(name: str, answer: str, *, cut: bool = False):
 )
 def test_alt_text(answer, kept):
     assert result("alt-text", answer) == kept
+
+
+def test_endless_marks_take_no_time():
+    """A model that repeats itself; a pattern that backtracks would take for ever."""
+    for mark in "-, *_`.!\"'(":
+        for answer in (
+            mark * 400 + "x",
+            f"a {mark * 119}x{mark * 400}",
+            f"{mark} " * 300,
+        ):
+            begun = time.monotonic()
+            for name in PRESETS:
+                for cut in (False, True):
+                    with contextlib.suppress(FastVLMError):
+                        result(name, answer, cut=cut)
+            assert time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize(
