@@ -29,7 +29,7 @@ _SHORT = re.compile(
 _END = re.compile(r"""[.!?]+["'”’»)\]]*(?=\s+[^\sa-z]|\s*$)|[。！？]+[」』”]*""")
 # What no text ends with.
 _DANGLING = re.compile(
-    r"(?:[\s,;:(–—-]+|\s+(?:a|an|the|and|or|but|of|in|on|at|to|with|by|for|from|as|is"
+    r"(?:[\s,;:(–—-]|\s(?:a|an|the|and|or|but|of|in|on|at|to|with|by|for|from|as|is"
     r"|are|that|which|while|near|behind|its|his|her|their))+$",
     re.IGNORECASE,
 )

@@ -1,6 +1,10 @@
 """`caption --preset`: what is kept of an answer, and that nothing is added to it."""
 
+import contextlib
+import inspect
 import re
+import time
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from hypothesis import strategies as st
 
 from fastvlm_mlx.app.caption.captioner import Caption, Captioner
 from fastvlm_mlx.app.caption.presets import ALT_TEXT, PRESETS, TAGS
+from fastvlm_mlx.app.commands import caption as command
 from fastvlm_mlx.errors import FastVLMError
 from tests.support.caption_lines import lines
 
@@ -55,6 +60,22 @@ def result(name: str, answer: str, *, cut: bool = False):
 )
 def test_alt_text(answer, kept):
     assert result("alt-text", answer) == kept
+
+
+def test_endless_marks_take_no_time():
+    """A model that repeats itself; a pattern that backtracks would take for ever."""
+    for mark in "-, *_`.!\"'(":
+        for answer in (
+            mark * 400 + "x",
+            f"a {mark * 119}x{mark * 400}",
+            f"{mark} " * 300,
+        ):
+            begun = time.monotonic()
+            for name in PRESETS:
+                for cut in (False, True):
+                    with contextlib.suppress(FastVLMError):
+                        result(name, answer, cut=cut)
+            assert time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize(
@@ -209,3 +230,10 @@ def test_a_preset_needs_no_long_answer(folder, caption, monkeypatch):
     caption(folder / "1.png", "--preset", "title", "--max-tokens", "5")
     caption(folder / "1.png", "--max-tokens", "500")
     assert seen == [32, 5, 500]
+
+
+def test_the_command_offers_every_preset():
+    offered = inspect.signature(command.caption).parameters["preset"].annotation
+    assert get_args(get_args(get_args(offered)[0])[0]) == tuple(PRESETS)
+    for name, preset in PRESETS.items():
+        assert preset.name == name and preset.prompt.strip()
