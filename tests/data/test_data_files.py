@@ -166,6 +166,7 @@ def test_images_of_one_content(tmp_path: Path, monkeypatch):
     assert paths[3] not in hashed and found[paths[3]] == f"file {paths[3].absolute()}"
     assert found[gone] == f"file {gone}" and found[address] == f"address {address}"
     assert found[b"x"].startswith("content ")
+    assert len(set(identities(paths[:2]).values())) == 1  # two are enough
     monkeypatch.setattr(image_identity, "content_hash", refuse)
     assert identities(paths[:2])[paths[0]] == f"file {paths[0]}"
     digest = hashlib.blake2b(b"12345", digest_size=16).hexdigest()
