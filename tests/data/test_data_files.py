@@ -136,6 +136,7 @@ def test_an_image_inside_a_file(tmp_path: Path):
         assert Base64Slice(file, 6, len(text), "data:1").read() == data
     for text, told in (
         (b"A!==", "data:1: the image is not base64; download the file again"),
+        (b"AAAA!", "data:1: the image is not base64; download the file again"),
         (b"AAA", "data:1: the image is not base64; download the file again"),
         (b" ", "data:1: the image is empty; take the row out"),
     ):
@@ -148,6 +149,10 @@ def test_an_image_inside_a_file(tmp_path: Path):
 
 
 def test_images_of_one_content(tmp_path: Path, monkeypatch):
+    large = tmp_path / "large"
+    large.write_bytes(b"123" * 500_000)
+    digest = hashlib.blake2b(large.read_bytes(), digest_size=16).hexdigest()
+    assert content_hash(large) == digest
     monkeypatch.setattr(image_identity, "_CHUNK", 3)
     paths = [tmp_path / name for name in "abcd"]
     for path, text in zip(paths, ("12345", "12345", "54321", "123"), strict=True):
@@ -166,6 +171,7 @@ def test_images_of_one_content(tmp_path: Path, monkeypatch):
     assert paths[3] not in hashed and found[paths[3]] == f"file {paths[3].absolute()}"
     assert found[gone] == f"file {gone}" and found[address] == f"address {address}"
     assert found[b"x"].startswith("content ")
+    assert len(set(identities(paths[:2]).values())) == 1  # two are enough
     monkeypatch.setattr(image_identity, "content_hash", refuse)
     assert identities(paths[:2])[paths[0]] == f"file {paths[0]}"
     digest = hashlib.blake2b(b"12345", digest_size=16).hexdigest()
@@ -197,6 +203,8 @@ def test_what_lies_in_a_folder(tmp_path: Path):
     assert found.notes()[0] == f"1 image has no .txt: {tmp_path}/alone.webp"
     assert found.notes()[-1] == f"1 .txt file is beside no image: {tmp_path}/text.txt"
     assert Folder().notes() == []
+    with pytest.raises(DataError, match="none: no such file.*; check its permissions"):
+        look_into(tmp_path / "none")
     two = Folder(alone=[Path("a"), Path("b")])
     assert two.notes() == ["2 images have no .txt: a, b"]
 

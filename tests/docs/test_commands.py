@@ -4,7 +4,8 @@ A page's commands run one after the other in one temporary folder, which holds c
 of `examples/`, a folder `photos` and the adapters `flags` and `receipts`. `0.5b` comes
 from a stand-in hub that serves a small checkpoint. What runs for minutes, changes the
 machine or needs a Mac is listed in `PARSED_ONLY` with its reason: those are parsed by
-the program's own parser.
+the program's own parser. Where the system can fork a process of one thread, all starts
+but that of `serve` share one import of the program.
 """
 
 import os
@@ -28,6 +29,7 @@ from tests.support.hub_server import Hub, Repository
 from tests.support.paths import EXAMPLES, REFERENCES, ROOT
 from tests.support.pdf_files import numbered_page, pages_of
 from tests.support.small_adapters import make_adapter
+from tests.support.warm_program import warm_program
 
 # A command's beginning, as a regular expression: why it is not run here.
 PARSED_ONLY = {
@@ -132,6 +134,18 @@ def environment(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.fixture(scope="module")
+def shell(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """The environment in which a shell finds the program."""
+    if sys.platform != "linux":  # elsewhere a library may have started threads
+        yield environment
+        return
+    with warm_program(tmp_path_factory.mktemp("warm"), environment) as programs:
+        yield environment | {"PATH": f"{programs}{os.pathsep}{environment['PATH']}"}
+
+
+@pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of the demo model."""
     place = tmp_path_factory.mktemp("adapters") / "flags"
@@ -192,7 +206,9 @@ def serve(command: str, folder: Path, environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in SHELL}))
-def test_page_runs(page: str, folder: Path, environment: dict[str, str]):
+def test_page_runs(
+    page: str, folder: Path, environment: dict[str, str], shell: dict[str, str]
+):
     for block in BLOCKS:
         if block.page != page:
             continue
@@ -204,7 +220,7 @@ def test_page_runs(page: str, folder: Path, environment: dict[str, str]):
             if command.startswith("fastvlm-mlx serve"):
                 serve(command, folder, environment)
             else:
-                run(["sh", "-e", "-c", command], folder, environment)
+                run(["sh", "-e", "-c", command], folder, shell)
 
 
 @pytest.mark.parametrize("block", CLIENTS, ids=str)

@@ -40,6 +40,7 @@ class _Recorder:
     def __init__(self, folder: Path):
         self._folder = folder
         self._seconds: dict[str, float] = {}
+        self._failed: set[str] = set()
 
     def _enter(self, context: str):
         import coverage  # pyright: ignore[reportMissingImports]
@@ -67,9 +68,13 @@ class _Recorder:
         finally:
             self._enter(item.nodeid.partition("::")[0])
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport):
+        if report.failed:
+            self._failed.add(report.nodeid)
+
     def pytest_sessionfinish(self):
-        file = self._folder / f"seconds-{os.getpid()}.json"
-        file.write_text(json.dumps(self._seconds))
+        file = self._folder / f"tests-{os.getpid()}.json"
+        file.write_text(json.dumps([self._seconds, sorted(self._failed)]))
 
 
 def pytest_configure(config: pytest.Config):
@@ -90,17 +95,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class Covering:
-    """Which tests ran which lines, read from the folder of such a run."""
+    """Which tests ran which lines, read from the folder of such a run.
+
+    - `failed`: tests that failed, which are not among those that are named.
+    """
 
     def __init__(self, folder: Path):
         import coverage  # pyright: ignore[reportMissingImports]
 
         measured = coverage.Coverage(config_file=str(folder / "config"))
-        measured.combine(strict=True)
+        if (folder / "lines").exists():
+            measured.load()
+        else:
+            measured.combine()
+            measured.save()
         self._data = measured.get_data()
         self._seconds: dict[str, float] = {}
-        for file in folder.glob("seconds-*.json"):
-            self._seconds |= json.loads(file.read_text())
+        self.failed: set[str] = set()
+        for file in folder.glob("tests-*.json"):
+            seconds, failed = json.loads(file.read_text())
+            self._seconds |= seconds
+            self.failed.update(failed)
+        for name in self.failed:
+            self._seconds.pop(name, None)
 
     def tests(self, path: str, source: str, line: int, within: list[str]) -> list[str]:
         """The tests in the files `within` that run the code of `path`, by their ids.

@@ -99,17 +99,21 @@ def passes(copy: Path, *arguments: str, limit: float, **variables: str) -> bool:
                 process.wait()
 
 
+def pass_alone(copy: Path, tests: list[str], limit: float) -> bool:
+    """Whether these tests, by their ids, pass in `copy`; the first failure ends it."""
+    chosen = copy / "chosen.json"
+    chosen.write_text(json.dumps(tests))
+    files = dict.fromkeys(name.partition("::")[0] for name in tests)
+    return passes(copy, "-x", *files, limit=limit, FASTVLM_CHOSEN=str(chosen))
+
+
 def is_noticed(copies: Copies, mutant: Mutant, tests: list[str], limit: float) -> bool:
     with copies.one() as copy:
-        file, chosen = copy / mutant.path, copy / "chosen.json"
+        file = copy / mutant.path
         file.write_text(mutant.mutated, encoding="utf-8")
-        chosen.write_text(json.dumps(tests))
-        files = dict.fromkeys(name.partition("::")[0] for name in tests)
         begun = time.monotonic()
         try:
-            noticed = bool(tests) and not passes(
-                copy, "-x", *files, limit=limit, FASTVLM_CHOSEN=str(chosen)
-            )
+            noticed = bool(tests) and not pass_alone(copy, tests, limit)
         finally:
             file.write_text(mutant.source, encoding="utf-8")
     change = "  ".join(mutant.diff.splitlines()[3:])
@@ -155,9 +159,13 @@ def main() -> int:
             arguments = (workers, "--dist=loadfile", *every)
             variables = environment(measured)
             if not passes(copy, *arguments, limit=7200, **variables):
-                report = (copy / "report.txt").read_text(errors="replace")
-                print("a test fails without any change:", report[-8000:])
-                return 1
+                # Some tests of processes fail only because they are measured.
+                failed = sorted(Covering(measured).failed)
+                if not failed or not pass_alone(copy, failed, 7200):
+                    report = (copy / "report.txt").read_text(errors="replace")
+                    print("a test fails without any change:", report[-8000:])
+                    return 1
+                print(f"{len(failed)} tests cannot be measured and are left out")
         # A change can make a loop endless.
         limit = 60 + 2 * (time.monotonic() - begun)
         print(f"{len(mutants)} mutants; the tests pass without them")

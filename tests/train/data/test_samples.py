@@ -128,7 +128,9 @@ def test_the_width_of_an_encoder():
         CheckpointError, match="no vision encoder; convert it with --en"
     ):
         encoder_identity.encoder_width(named)
-    for projected, width in ((True, dims[-1]), (False, dims[0])):
+    wide = SimpleNamespace(projector=SimpleNamespace(dims=(5, 6, 7)), text=object())
+    for projected, width in ((True, 7), (False, 5)):
+        named.config = wide
         named.encoder = SimpleNamespace(projected=projected)
         assert encoder_identity.encoder_width(named) == width
     for lacking in ("projector", "text"):
