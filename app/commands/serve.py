@@ -60,6 +60,12 @@ def serve(
             help="Another name this server is reached by; repeatable.",
         ),
     ] = None,
+    batch: Annotated[
+        int,
+        typer.Option(
+            "--batch", min=1, max=64, help="Requests answered at once; 1: in turn."
+        ),
+    ] = 8,
 ) -> None:
     """Serve OpenAI's, Anthropic's and Ollama's protocols, and a page to ask from.
 
@@ -79,5 +85,6 @@ def serve(
             token=token,
             allow_host=tuple(allow_host or ()),
             allow_url=tuple(allow_url or ()),
+            batch=batch,
         )
     )

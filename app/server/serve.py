@@ -44,6 +44,7 @@ class Options:
     adapters: tuple[Path, ...] = ()
     served_name: str | None = None
     any_model_name: bool = False
+    batch: int = 8
 
 
 def run(options: Options) -> None:
@@ -75,6 +76,7 @@ def run(options: Options) -> None:
                 served_name=options.served_name,
             ),
             limits,
+            options.batch,
         )
         worker.start()
         names = [info.name for info in worker.models]
