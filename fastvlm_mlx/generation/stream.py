@@ -176,7 +176,8 @@ def stream_beside(
                 timings=stages,
                 finish_reason=finish,
                 logprobs=step.logprobs,
-                stop_sequence=row.reader.stop_sequence,
+                # The reader may be ahead of this step.
+                stop_sequence=row.reader.stop_sequence if finish else None,
             )
             if finish:
                 return

@@ -3,7 +3,7 @@
 import base64
 from typing import Any
 
-from tests.support.hostile_requests import MEETING, Attack, chat, nested, png
+from tests.support.hostile_requests import Attack, chat, nested, png
 
 
 def messages(content: Any, **fields: Any) -> dict[str, Any]:
@@ -62,15 +62,6 @@ PROTOCOL_ATTACKS = [
         "a bomb of images for Anthropic",
         (400,),
         messages([{"type": "image", "source": {"type": "base64", "data": "AA"}}] * 200),
-        "/v1/messages",
-    ),
-    Attack(
-        "patterns that meet, for Anthropic",
-        (400,),
-        messages(
-            "Hi",
-            output_format={"type": "json_schema", "schema": {"allOf": MEETING}},
-        ),
         "/v1/messages",
     ),
     Attack(

@@ -122,6 +122,16 @@ def test_answers_are_json_of_the_schema(server, claude):
         claude.create(**hello(output_config={"format": wrong}))
 
 
+def test_the_beta_client_asks_the_same_way(server):
+    with anthropic.Anthropic(base_url=server.url, api_key="-") as client:
+        wanted = client.messages.create(**hello()).content[0].text
+        form = {"type": "json_schema", "schema": SCHEMA}
+        create = client.beta.messages.create
+        assert create(**hello(), betas=["a-2025-01-01"]).content[0].text == wanted
+        answer = create(**hello(max_tokens=60, output_config={"format": form}))
+    assert sorted(json.loads(answer.content[0].text)) == ["count", "kind"]
+
+
 def test_tokens_are_counted(claude, coffee):
     messages = about(coffee)
     count = claude.count_tokens(model="tiny", messages=messages).input_tokens

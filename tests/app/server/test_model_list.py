@@ -92,6 +92,17 @@ def test_the_served_name(reference: Path):
         assert [info.name for info in engine.models()] == [wanted]
 
 
+def test_the_names_come_from_the_command_line(run, monkeypatch):
+    found: list[serve.Options] = []
+    monkeypatch.setattr(serve, "run", found.append)
+    run("serve", "--served-name", "gpt-4o-mini", "--any-model-name")
+    run("serve")
+    assert [(one.served_name, one.any_model_name) for one in found] == [
+        ("gpt-4o-mini", True),
+        (None, False),
+    ]
+
+
 @pytest.mark.parametrize("name", ["", " a", "a\n", "a" * 101])
 def test_names_that_no_client_can_write(name: str):
     options = serve.Options(None, "127.0.0.1", 0, None, served_name=name)

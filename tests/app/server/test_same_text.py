@@ -20,7 +20,7 @@ from tests.support.serving import RunningServer, running  # noqa: E402
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
 
-FEW, MANY = 3, 100
+FEW, MANY = 2, 100
 SCHEMA = {
     "type": "object",
     "properties": {"n": {"type": "integer"}, "word": {"type": "string"}},
