@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from fastvlm_mlx._version import __version__
-from fastvlm_mlx.app import terminal
+from fastvlm_mlx.app import optional_values, terminal
 from fastvlm_mlx.app.commands import (
     bench,
     caption,
@@ -19,9 +19,11 @@ from fastvlm_mlx.app.commands import (
     convert,
     export,
     info,
+    mcp,
     serve,
     train,
     verify,
+    watch,
 )
 from fastvlm_mlx.app.commands import (
     eval as evaluation,
@@ -32,6 +34,7 @@ from fastvlm_mlx.files.standard_descriptors import open_closed_descriptors
 COMMANDS = [
     "chat",
     "caption",
+    "watch",
     "train",
     "eval",
     "convert",
@@ -40,6 +43,7 @@ COMMANDS = [
     "info",
     "bench",
     "serve",
+    "mcp",
 ]
 
 
@@ -48,6 +52,9 @@ class Program(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=COMMANDS.index)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, optional_values.with_values(args))
 
     def get_params(self, ctx: Any) -> list[Any]:
         parameters = super().get_params(ctx)
@@ -102,8 +109,10 @@ for command in (
     info.info,
     bench.bench,
     caption.caption,
+    watch.watch,
     train.train,
     serve.serve,
+    mcp.mcp,
 ):
     app.command()(command)
 app.command("eval")(evaluation.evaluate)

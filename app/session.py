@@ -102,6 +102,17 @@ def read_adapters(folders: Iterable[Path]) -> "dict[str, Adapter]":
     return found
 
 
+def keep_features(model: "FastVLM", size: int | None) -> None:
+    """Has `model` keep what it encodes on disk, `size` bytes at most; None: nothing.
+
+    A fault in writing is one line on stderr, and the answers go on.
+    """
+    if size is not None:
+        from fastvlm_mlx.model import kept_features
+
+        kept_features.keep_features(model, size, on_fault=terminal.note)
+
+
 def open_model(
     name: str | None,
     *,

@@ -9,7 +9,8 @@ FastVLMError
  |- ImageError         an image cannot be opened or is too large
  |- OptionError        an option has a value that cannot be honoured
  |- ServerError        another server did not answer, or refused
- `- TrainingError      a training run cannot go on
+ |- TrainingError      a training run cannot go on
+ `- VideoError         a video cannot be opened or decoded, or is too large
 
 Every message is one line: the thing, its value, the way out. The command line prints
 it and exits with 1.
@@ -70,6 +71,10 @@ class ServerError(FastVLMError):
 
 class TrainingError(FastVLMError):
     """A training run cannot go on, as when its loss is no number."""
+
+
+class VideoError(FastVLMError):
+    """A video cannot be opened, decoded, or is beyond the limits."""
 
 
 def quoted(fault: object) -> str:

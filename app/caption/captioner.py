@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
+from fastvlm_mlx.conversation.attachment import encoded
 from fastvlm_mlx.errors import CheckpointError, ContextError, FastVLMError
 from fastvlm_mlx.generation.batch import Completion, batch_generate
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing import chat_template
 from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_options import ImageOptions
-from fastvlm_mlx.processing.image_processor import preprocess
+from fastvlm_mlx.processing.image_processor import content_hash, preprocess
 
 if TYPE_CHECKING:
     from fastvlm_mlx.fastvlm import FastVLM
@@ -77,7 +78,8 @@ class Captioner:
             ImageError: it cannot be opened.
         """
         pinpoints = self.model.config.grid_pinpoints
-        return preprocess(open_image(name), self._options, pinpoints)
+        image = open_image(name, long_side=self._options.page_side)
+        return preprocess(image, self._options, pinpoints)
 
     def captions(self, pixels: Sequence[np.ndarray]) -> list[Caption | FastVLMError]:
         """A caption, or why there is none, for each of several images, in order."""
@@ -119,7 +121,10 @@ class Captioner:
     def _embedded(self, pixels: np.ndarray) -> mx.array:
         # One image after the other: a batch fills no device better, and takes more
         # memory. [N, tokens, hidden] -> [N * tokens, hidden], overview first
-        features = self.model.encode_pixels(pixels).flatten(0, 1)
+        if self.model.feature_cache.keeps_on_disk:
+            features = encoded(self.model, content_hash(pixels), pixels)
+        else:
+            features = self.model.encode_pixels(pixels).flatten(0, 1)
         return self.model.embed(
             [
                 features if isinstance(piece, chat_template.ImagePlaceholder) else piece

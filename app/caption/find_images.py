@@ -7,9 +7,12 @@ import stat
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 
 from fastvlm_mlx.app import terminal
-from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.errors import ImageError, OptionError
+from fastvlm_mlx.files.installation import install_command
+from fastvlm_mlx.processing import heif, pdf
 from fastvlm_mlx.processing.image_source import name_of
 from fastvlm_mlx.processing.image_suffixes import foreign_suffixes, opened_suffixes
 
@@ -40,11 +43,11 @@ def find(
     """The images that `names` stand for, each once, where it is first named.
 
     A name is a file, an address, a folder (with what lies below it if `recursive`) or a
-    pattern such as `photos/**/*.jpg`. Folders and patterns give images by their
-    suffix, in the order of their names, `2.png` before `10.png`; hidden ones are left.
-    Folders that are links come last, and none is looked into twice. `warn` is told, a
-    line each, of folders that cannot be read and of images of kinds that cannot be
-    opened.
+    pattern such as `photos/**/*.jpg`. A PDF gives its pages, `report.pdf#page=1`.
+    Folders and patterns give images by their suffix, in the order of their names,
+    `2.png` before `10.png`; hidden ones are left. Folders that are links come last,
+    and none is looked into twice. `warn` is told, a line each, of folders that cannot
+    be read and of images of kinds that cannot be opened.
 
     Raises:
         OptionError: a name stands for nothing.
@@ -115,6 +118,8 @@ class _Search:
             advice = "" if self._recursive else "; -r looks into its folders too"
             nothing = f"{name}: no images in this folder{advice}"
         elif os.path.lexists(path):
+            return _pages(os.path.normpath(path))
+        elif (page := pdf.split_page(path))[1] and os.path.lexists(page[0]):
             return [os.path.normpath(path)]
         elif glob.has_magic(path):
             plain = set(path.split(os.sep))
@@ -132,7 +137,7 @@ class _Search:
             if foreign := self.foreign[known:]:
                 nothing = f"{name}: {_left_out(foreign)}"
             raise OptionError(nothing)
-        return [os.path.normpath(image) for image in images]
+        return [page for image in images for page in _pages(os.path.normpath(image))]
 
     def _is_taken(self, folder: str, name: str) -> bool:
         # Hidden: also the "._photo.jpg" that macOS leaves on other systems' disks.
@@ -140,7 +145,9 @@ class _Search:
         if name.startswith(".") or not suffix:
             return False
         path = os.path.join(folder, name)
-        if suffix in foreign_suffixes():
+        if suffix == pdf.SUFFIX and pdf.available():
+            return _may_be_file(path)
+        if suffix in foreign_suffixes() or suffix == pdf.SUFFIX:
             if _may_be_file(path):
                 self.foreign.append(os.path.normpath(path))
             return False
@@ -200,6 +207,17 @@ class _Search:
             waiting.extend(reversed(below))
 
 
+def _pages(path: str) -> list[str]:
+    """The pages of a PDF; another file, and a PDF that is damaged, itself."""
+    if os.path.splitext(path)[1].lower() != pdf.SUFFIX or not _may_be_file(path):
+        return [path]
+    try:
+        count = pdf.page_count(Path(path), path)
+    except ImageError:
+        return [path]  # what is wrong with it is told where it is opened
+    return [pdf.page_name(path, number) for number in range(1, count + 1)]
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -221,7 +239,12 @@ def _left_out(images: list[str]) -> str:
     if len(images) > LISTED:
         text += f" and {len(images) - LISTED} more"
     count = f"{len(images)} image{'' if len(images) == 1 else 's'} left out"
-    return f"{count}, as {', '.join(kinds)} cannot be opened; save as JPEG: {text}"
+    advice = "save as JPEG"
+    # What is missing; where nothing is, they would not be here.
+    for suffixes, extra in ((heif.SUFFIXES, "heic"), ({pdf.SUFFIX}, "pdf")):
+        if suffixes.intersection(kinds):
+            advice += f", or for {extra.upper()} {install_command(extra)}"
+    return f"{count}, as {', '.join(kinds)} cannot be opened; {advice}: {text}"
 
 
 def _by_number(name: str) -> tuple[list[str | int], str]:

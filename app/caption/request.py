@@ -35,6 +35,7 @@ class Request:
     options: session.ConversationOptions
     sampling: "Sampling"
     refresh: bool = False
+    keep_features: int | None = None
     adapter: Path | None = None
     preset: str | None = None
     xmp: bool = False

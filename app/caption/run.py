@@ -59,10 +59,6 @@ def _lead(request: Request, team: Team) -> int:
             terminal.note(f"{there} of {_count(len(images))} {have} already")
         if not todo:
             return 1 if left_out else 0
-        if request.schema:
-            read_schema(
-                request.schema
-            )  # before the others and the model are waited for
         team.tell({"model": name, "images": todo})
         captioner = _captioner(request, name)
         output.begin()
@@ -90,6 +86,7 @@ def _captioner(request: Request, name: str) -> "Captioner":
         name, refresh=request.refresh, adapter=request.adapter
     )
     packages.use_only(model, name)
+    session.keep_features(model, request.keep_features)
     from fastvlm_mlx.app.caption.captioner import Captioner
     from fastvlm_mlx.processing.image_options import ImageOptions
 

@@ -11,6 +11,7 @@ from fastvlm_mlx.app.caption.records import Record
 from fastvlm_mlx.app.lines.writing import FULL, NoPlace, take_over, unwritable
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.temporary_names import partial_name, remove_stale
+from fastvlm_mlx.processing import pdf
 
 # What unfinished files are called, whatever the image: names end at 255 bytes.
 NAME = "caption"
@@ -73,6 +74,9 @@ class Sidecars(Output):
 
 def _text_of(image: str) -> Path:
     """The text of an image, also if its name has changed its Unicode form since."""
+    file, page = pdf.split_page(image)
+    if page is not None:
+        return Path(file).with_suffix(f".page-{page}.txt")
     path = Path(image).with_suffix(".txt")
     if image.isascii() or os.path.lexists(path):
         return path

@@ -15,6 +15,7 @@ from fastvlm_mlx.generation.sampling import Sampling
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fastvlm_mlx.conversation.attachment import ImageSources
     from fastvlm_mlx.conversation.choose import Choice
     from fastvlm_mlx.conversation.conversation import Conversation
 
@@ -66,20 +67,21 @@ def check_options(sampling: Sampling, *, schema: bool, stats: bool) -> None:
 def answer(
     conversation: "Conversation",
     question: str,
-    images: "Sequence[str]",
+    images: "ImageSources",
     choices: tuple[str, ...],
     model: str,
     *,
+    names: "Sequence[str]",
     as_json: bool,
 ) -> None:
     """Prints the choices with their probabilities, the likeliest first.
 
     In a pipe a line is the choice, a tab and the probability; the JSON object keeps the
-    order in which they were given.
+    order in which they were given. `names` are what the images are called there.
     """
     found = conversation.choose(question, images, choices)
     if as_json:
-        print(terminal.json_text(_record(found, question, images, model)))
+        print(terminal.json_text(_record(found, question, names, model)))
     else:
         terminal.emit(_table(found, on_terminal=sys.stdout.isatty()))
     if math.fsum(map(math.exp, found.logprobs)) < UNLIKELY:

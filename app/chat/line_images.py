@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
 from fastvlm_mlx.files.user_path import expand_user
+from fastvlm_mlx.processing.pdf import split_page
 
 # What a path starts with that is no word of a sentence.
 _WHOLE_PATH = re.compile(r"/|~[\w.-]*/|\.{1,2}/|file://", re.IGNORECASE)
@@ -89,14 +90,14 @@ def are_images(text: str) -> bool:
 def exists(name: str) -> bool:
     """Whether this names a file; whatever was typed, this never raises."""
     try:
-        return expand_user(name).is_file()
+        return expand_user(split_page(name)[0]).is_file()
     except (OSError, ValueError, RuntimeError):
         return False
 
 
 def looks_like_an_image(name: str) -> bool:
     """Whether the name ends as those of images do."""
-    suffix = os.path.splitext(name)[1].lower()
+    suffix = os.path.splitext(split_page(name)[0])[1].lower()
     if not suffix or suffix in _COMMON:
         return bool(suffix)
     from PIL import Image

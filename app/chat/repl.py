@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import terminal
-from fastvlm_mlx.app.chat import line_editor, line_images, stats
+from fastvlm_mlx.app.chat import line_editor, line_images, pages, stats
 from fastvlm_mlx.errors import ContextError, OptionError
 from fastvlm_mlx.files.user_path import expand_user
 from fastvlm_mlx.generation import constrained
+from fastvlm_mlx.processing import pdf
 
 if TYPE_CHECKING:
     from fastvlm_mlx.conversation.conversation import Conversation
@@ -158,7 +159,9 @@ class Repl:
     def add_image(self, name: str) -> None:
         """The image joins the next question."""
         self.conversation.add(name)
-        terminal.note(f"added {name}")
+        count = 1 if pdf.split_page(name)[1] else pages.count_of(name) or 1
+        shown = f", page 1 of {count}; {name}#page=2 is the next" if count > 1 else ""
+        terminal.note(f"added {name}{shown}")
 
     def add_images(self, rest: str) -> None:
         """`/image PATH...`: the images join the next question, which may follow."""

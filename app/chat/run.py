@@ -7,16 +7,17 @@ import struct
 import sys
 import termios
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_mlx.app import terminal
-from fastvlm_mlx.app.chat import choices, stats
+from fastvlm_mlx.app.chat import choices, pages, stats
 from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.app.session import (
     ConversationOptions,
     UsageError,
+    keep_features,
     open_model,
     tuned_name,
 )
@@ -25,6 +26,8 @@ from fastvlm_mlx.generation.constrained import json_constraint
 from fastvlm_mlx.generation.json_schema import read_schema
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from fastvlm_mlx.conversation.conversation import Conversation
     from fastvlm_mlx.generation.sampling import Sampling
 
@@ -44,8 +47,23 @@ class Request:
     compute_units: str | None = None
     schema: Path | None = None
     refresh: bool = False
+    keep_features: int | None = None
     adapter: Path | None = None
     choices: str | None = None
+    page: str | None = None
+    clipboard: bool = False
+    screen: bool = False
+    captured: "tuple[tuple[str, Image], ...]" = ()
+
+    @property
+    def sources(self) -> "tuple[str | Image, ...]":
+        """All images, in the order of `names`."""
+        return *self.images, *(image for _, image in self.captured)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the images are called."""
+        return *self.images, *(name for name, _ in self.captured)
 
 
 def run(request: Request) -> None:
@@ -56,10 +74,16 @@ def run(request: Request) -> None:
         choices.check_options(
             request.sampling, schema=request.schema is not None, stats=request.stats
         )
+    numbers = () if request.page is None else pages.parse_pages(request.page)
     question = read_question(request)
     if given is not None and question is None:
         raise UsageError("--choices needs the one question to score; use -p PROMPT")
     check_images(request.images)
+    request = replace(
+        request,
+        images=pages.choose_pages(request.images, numbers),
+        captured=_captured(request),
+    )
     schema = read_schema(request.schema) if request.schema else None
     may_use_coreml = packages.check(request.encoder, request.compute_units)
     name, model = open_model(
@@ -71,17 +95,19 @@ def run(request: Request) -> None:
         packages.use_faster(model, name, request.options.resolution, once=once)
     elif may_use_coreml:
         packages.use(model, name, request.encoder, request.compute_units)
+    keep_features(model, request.keep_features)
     if question is not None:
-        if not request.images:
+        if not request.sources:
             hint_at_images(name, question_is_piped=request.prompt is None)
         name = tuned_name(name, request.adapter)
         if given is not None:
             choices.answer(
                 request.options.conversation(model),
                 question,
-                request.images,
+                request.sources,
                 given,
                 name,
+                names=request.names,
                 as_json=request.as_json,
             )
             return
@@ -90,7 +116,7 @@ def run(request: Request) -> None:
     from fastvlm_mlx.app.chat.repl import Repl
     from fastvlm_mlx.files.cache_dir import cache_dir
 
-    conversation = request.options.conversation(model, request.images)
+    conversation = request.options.conversation(model, request.sources)
     name = tuned_name(name, request.adapter)
     repl = Repl(
         conversation, name, request.sampling, show_stats=request.stats, schema=schema
@@ -164,17 +190,32 @@ def _something_is_piped() -> bool:
         return False
 
 
+def _captured(request: Request) -> "tuple[tuple[str, Image], ...]":
+    if not (request.clipboard or request.screen):
+        return ()
+    from fastvlm_mlx.app.chat import capture
+
+    found = []
+    if request.clipboard:
+        found.append(("clipboard", capture.clipboard()))
+    if request.screen:
+        found.append(("screen", capture.screen()))
+    return tuple(found)
+
+
 def check_images(names: Sequence[str]) -> None:
     """Refuses files that cannot be read before a model is loaded or downloaded.
 
     Raises:
         ImageError: one of them cannot be an image.
     """
+    from fastvlm_mlx.processing import pdf
     from fastvlm_mlx.processing.image_file import open_image
 
     for name in names:
-        if name != "-" and "://" not in name and not is_readable(name):
-            open_image(name)  # Raises the error that says why.
+        file = pdf.split_page(name)[0]
+        if name != "-" and "://" not in name and not is_readable(file):
+            open_image(file)  # Raises the error that says why.
 
 
 def is_readable(name: str) -> bool:
@@ -199,7 +240,7 @@ def answer(
     try:
         for last in conversation.answer(
             question,
-            request.images,
+            request.sources,
             request.sampling,
             detailed=request.stats,
             constraint=json_constraint(conversation.model, schema),
@@ -215,7 +256,7 @@ def answer(
     if last is None:
         return
     if request.as_json:
-        record = {"model": model, "images": list(request.images), "prompt": question}
+        record = {"model": model, "images": list(request.names), "prompt": question}
         record |= {"answer": text, **stats.record(last)}
         print(terminal.json_text(record))
     if request.stats:

@@ -51,6 +51,7 @@ def caption(
     model: options.Model = None,
     adapter: options.Adapter = None,
     refresh: options.Refresh = False,
+    keep_features: options.KeepFeatures = None,
     batch: Annotated[
         int, typer.Option("--batch", help="Images to caption at the same time.")
     ] = 8,
@@ -92,6 +93,7 @@ def caption(
             model=model,
             adapter=adapter,
             refresh=refresh,
+            keep_features=options.parse_keep_features(keep_features),
             options=session.validated_options(system, fit, resolution, tiles),
             sampling=Sampling(
                 temperature=temperature,

@@ -20,6 +20,7 @@ def chat(
     model: options.Model = None,
     adapter: options.Adapter = None,
     refresh: options.Refresh = False,
+    keep_features: options.KeepFeatures = None,
     system: options.System = None,
     fit: options.Fit = None,
     resolution: options.Resolution = None,
@@ -41,6 +42,16 @@ def chat(
             help="Print the probability of each of these answers.",
         ),
     ] = None,
+    page: Annotated[
+        str | None,
+        typer.Option("--page", metavar="N", help="Page of a PDF: 3, 2-4 or 1,5."),
+    ] = None,
+    clipboard: Annotated[
+        bool, typer.Option("--clipboard", help="On a Mac: add the image copied last.")
+    ] = False,
+    screen: Annotated[
+        bool, typer.Option("--screen", help="On a Mac: add what the screen shows.")
+    ] = False,
     encoder: options.Encoder = "auto",
     compute_units: options.ComputeUnits = None,
     stats: Annotated[
@@ -52,9 +63,9 @@ def chat(
 ) -> None:
     """Ask about images.
 
-    IMAGE is a path, a URL, or - for standard input. With -p it answers once.
-    Without it, what is piped in is the question, and on a terminal a conversation
-    begins.
+    IMAGE is a path, a URL, or - for standard input; a PDF is its first page. With -p
+    it answers once. Without it, what is piped in is the question, and on a terminal a
+    conversation begins.
     """
     from fastvlm_mlx.app import session
     from fastvlm_mlx.app.chat import run
@@ -67,6 +78,7 @@ def chat(
             model=model,
             adapter=adapter,
             refresh=refresh,
+            keep_features=options.parse_keep_features(keep_features),
             options=session.validated_options(system, fit, resolution, tiles),
             sampling=Sampling(
                 temperature=temperature,
@@ -82,6 +94,9 @@ def chat(
             as_json=as_json,
             schema=schema,
             choices=choices,
+            page=page,
+            clipboard=clipboard,
+            screen=screen,
             encoder=encoder,
             compute_units=compute_units,
         )

@@ -92,6 +92,7 @@ def evaluate(
     ] = 8,
     adapter: options.Adapter = None,
     refresh: options.Refresh = False,
+    keep_features: options.KeepFeatures = None,
     system: options.System = None,
     fit: options.Fit = None,
     resolution: options.Resolution = None,
@@ -122,6 +123,7 @@ def evaluate(
         encoder=encoder,
         compute_units=compute_units,
         refresh=refresh,
+        keep_features=options.parse_keep_features(keep_features),
         url=url,
         api_key=api_key,
     )

@@ -95,6 +95,33 @@ ComputeUnits = Annotated[
     typer.Option("--compute-units", help="Where a Core ML package runs."),
 ]
 
+KeepFeatures = Annotated[
+    str | None,
+    typer.Option(
+        "--keep-features",
+        metavar="[SIZE]",
+        help="Keep encoded images on disk, 1GB or SIZE of them, for later runs.",
+        show_default=False,
+    ),
+]
+
+
+def parse_keep_features(size: str | None) -> int | None:
+    """Bytes; None keeps nothing.
+
+    Raises:
+        OptionError: it is no size.
+    """
+    from fastvlm_mlx.errors import OptionError
+    from fastvlm_mlx.files.disk_space import parse_size
+
+    try:
+        return None if size is None else parse_size(size)
+    except OptionError as error:
+        reason = str(error).removeprefix("size ")
+        raise OptionError(f"--keep-features {reason}") from None
+
+
 # Of an answer.
 Temperature = Annotated[
     float, typer.Option("--temperature", help="0 always takes the likeliest token.")

@@ -20,6 +20,7 @@ def serve(
         ),
     ] = None,
     refresh: options.Refresh = False,
+    keep_features: options.KeepFeatures = None,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; others need --token.")
     ] = "127.0.0.1",
@@ -58,6 +59,7 @@ def serve(
             model=model,
             adapters=tuple(adapters or ()),
             refresh=refresh,
+            keep_features=options.parse_keep_features(keep_features),
             host=host,
             port=port,
             token=token,

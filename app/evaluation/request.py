@@ -130,6 +130,7 @@ def _check_model(setup: Setup) -> None:
         ("--encoder", None if setup.encoder == "auto" else setup.encoder),
         ("--compute-units", setup.compute_units),
         ("--refresh", setup.refresh or None),
+        ("--keep-features", setup.keep_features),
     ):
         if value is not None:
             raise session.UsageError(

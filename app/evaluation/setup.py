@@ -32,6 +32,7 @@ class Setup:
     encoder: str = "auto"
     compute_units: str | None = None
     refresh: bool = False
+    keep_features: int | None = None
     url: str | None = None
     api_key: str | None = field(default=None, repr=False)
 
@@ -115,6 +116,7 @@ def _opened(setup: Setup) -> "FastVLM":
         packages.use_faster(model, name, setup.options.resolution)
     elif may_use_coreml:
         packages.use(model, name, setup.encoder, setup.compute_units)
+    session.keep_features(model, setup.keep_features)
     return model
 
 

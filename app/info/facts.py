@@ -64,6 +64,7 @@ def gather(
             "encoder_choice": encoder_choice(
                 source, read.layout is layouts.OWN_LAYOUT, config
             ),
+            "kept_features": kept_features(),
             "adapter": tuning and adapter_facts(tuning, tensors, config),
             **machine.device_and_versions(),
         }
@@ -137,6 +138,15 @@ def encoder_choice(
     if not known:
         return None
     return {"encoder": known.encoder, "mlx_ms": known.mlx, "coreml_ms": known.coreml}
+
+
+def kept_features() -> dict[str, Any]:
+    """What `--keep-features` has kept, of all models."""
+    from fastvlm_mlx.model.kept_features import kept_features_folder, kept_files
+
+    folder = kept_features_folder()
+    sizes = [size for _, size, _ in kept_files(folder)]
+    return {"folder": str(folder), "images": len(sizes), "bytes": sum(sizes)}
 
 
 def memory(tensors: "Tensors", config: "ModelConfig") -> dict[str, Any]:

@@ -20,6 +20,7 @@ def table(facts: dict[str, Any]) -> str:
         "images": f"{facts['resolution']} px, {facts['fit']}",
         "tokens": _tokens(facts["visual_tokens"]),
         "memory": _memory(facts["memory"]),
+        "features": _kept(facts["kept_features"]),
         **({"adapter": _adapter(facts["adapter"])} if facts["adapter"] else {}),
         "device": f"{facts['device']}, {facts['memory']['dtype']}",
         "BLAS": facts["blas"],
@@ -95,6 +96,14 @@ def _memory(memory: dict[str, Any]) -> str:
     if memory["context_token"]:
         text += f", {format_size(1000 * memory['context_token'])} per 1000 tokens"
     return f"{text}; images take more while they are encoded"
+
+
+def _kept(kept: dict[str, Any]) -> str:
+    if not kept["images"]:
+        return f"none kept in {kept['folder']}"
+    count = f"{kept['images']} image{'' if kept['images'] == 1 else 's'}"
+    size = format_size(kept["bytes"])
+    return f"{count} kept, {size}, in {kept['folder']}; delete it to clear them"
 
 
 def _adapter(adapter: dict[str, Any]) -> str:

@@ -41,6 +41,7 @@ class Options:
     allow_url: tuple[str, ...] = ()
     refresh: bool = False
     adapters: tuple[Path, ...] = ()
+    keep_features: int | None = None
 
 
 def run(options: Options) -> None:
@@ -68,6 +69,7 @@ def run(options: Options) -> None:
                 limits,
                 refresh=options.refresh,
                 adapters=options.adapters,
+                keep_features=options.keep_features,
             ),
             limits,
         )
@@ -142,19 +144,26 @@ def load_engine(
     *,
     refresh: bool = False,
     adapters: Sequence[Path] = (),
+    keep_features: int | None = None,
 ) -> "Engine":
-    """Loads the model on this thread, and beside it one with each adapter."""
-    from fastvlm_mlx.adapters.apply import with_adapter
-    from fastvlm_mlx.app.server.engine.engine import Engine
-    from fastvlm_mlx.app.session import open_model, read_adapters
+    """Loads the model on this thread, and beside it one with each adapter.
 
-    found = read_adapters(adapters)
-    name, model = open_model(name, refresh=refresh)
+    `keep_features` is how many bytes of encoded images are kept on disk.
+    """
+    from fastvlm_mlx.adapters.apply import with_adapter
+    from fastvlm_mlx.app import session
+    from fastvlm_mlx.app.server.engine.engine import Engine
+
+    found = session.read_adapters(adapters)
+    name, model = session.open_model(name, refresh=refresh)
     packages.use_only(model, name)
     # Clients see the name of a folder, not the path to it.
     name = Path(name).name if os.path.exists(name) else name
     tuned = {each: with_adapter(model, adapter) for each, adapter in found.items()}
-    return Engine(name, model, limits, tuned)
+    engine = Engine(name, model, limits, tuned)
+    for each in (model, *tuned.values()):  # not the image that warms the engine up
+        session.keep_features(each, keep_features)
+    return engine
 
 
 def read_token(options: Options) -> str | None:

@@ -47,14 +47,30 @@ class Attachment:
     def features(self, model: "FastVLMModel") -> mx.array:
         """Its embeddings, `(tokens, hidden)`, under way; encoded at most once."""
         if self._features is None:
-            known = model.feature_cache.get(self.digest)
-            if known is None:
-                pixels = self.pixels() if callable(self.pixels) else self.pixels
-                # [N, tokens, hidden] -> [N * tokens, hidden], overview first
-                known = [model.encode_pixels(pixels).flatten(0, 1)]
-                model.feature_cache.put(self.digest, known)
-            self._features, self.pixels = known[0], None
+            self._features = encoded(model, self.digest, self.pixels)
+            self.pixels = None
         return self._features
+
+
+def encoded(
+    model: "FastVLMModel",
+    digest: str,
+    pixels: np.ndarray | Callable[[], np.ndarray] | None,
+) -> mx.array:
+    """The embeddings of an image, (N * tokens, hidden), from the model's cache or new.
+
+    Args:
+        model: encodes what its `feature_cache` has nothing of.
+        digest: `content_hash` of `pixels`.
+        pixels: (N, R, R, 3), or a function that makes them.
+    """
+    known = model.feature_cache.get(digest)
+    if known is None:
+        shown = pixels() if callable(pixels) else pixels
+        # [N, tokens, hidden] -> [N * tokens, hidden], overview first
+        known = [model.encode_pixels(shown).flatten(0, 1)]
+        model.feature_cache.put(digest, known)
+    return known[0]
 
 
 def attach(
@@ -80,7 +96,7 @@ def attach(
     vision = config.vision or VisionConfig()
     begun = time.perf_counter()
     given = plain(source)
-    image = open_image(given)
+    image = open_image(given, long_side=options.page_side)
     opened = time.perf_counter()
     pixels = preprocess(image, options, config.grid_pinpoints)
     digest = content_hash(pixels)
@@ -128,7 +144,12 @@ def stacked_pixels(
     if not sources:
         raise OptionError("images: an empty list; give at least one image")
     return np.concatenate(
-        [preprocess(open_image(each), options, pinpoints) for each in sources]
+        [
+            preprocess(
+                open_image(each, long_side=options.page_side), options, pinpoints
+            )
+            for each in sources
+        ]
     )
 
 

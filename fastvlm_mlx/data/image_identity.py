@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from fastvlm_mlx.data.image_reference import Image, file_of
+from fastvlm_mlx.processing import pdf
 
 _CHUNK = 1 << 20
 
@@ -26,6 +27,9 @@ def content_hash(image: Image) -> str:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
+    page = pdf.split_page(str(image))[1]
+    if page is not None:
+        digest.update(f"page {page}".encode())
     return digest.hexdigest()
 
 
@@ -60,4 +64,7 @@ def _identity(image: Image, *, shared: bool) -> str:
         except OSError:
             pass
     path = file_of(image)
-    return f"address {image}" if path is None else f"file {path.absolute()}"
+    if path is None:
+        return f"address {image}"
+    page = pdf.split_page(str(image))[1]
+    return f"file {path.absolute()}" + ("" if page is None else f" page {page}")

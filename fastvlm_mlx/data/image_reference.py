@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from fastvlm_mlx.data.faults import BadRow
 from fastvlm_mlx.files.user_path import expand_user
+from fastvlm_mlx.processing import pdf
 from fastvlm_mlx.processing.image_source import name_of
 
 # What `open_image` opens: a file, an http(s) address, or the bytes of an image file.
@@ -62,6 +63,11 @@ class ImageFinder:
         return self._file(name)
 
     def _file(self, name: str) -> Path:
+        name, page = pdf.split_page(name)
+        path = self._existing(name)
+        return path if page is None else Path(pdf.page_name(path, page))
+
+    def _existing(self, name: str) -> Path:
         try:
             for folder in self._folders:
                 # A copy may have changed the Unicode form of a name, as macOS does.
@@ -86,10 +92,10 @@ class ImageFinder:
 
 
 def file_of(image: Image) -> Path | None:
-    """The file of an image that is one; None for an address, and for bytes."""
+    """The file of an image that is one, or a page of it; else None."""
     if isinstance(image, bytes) or (isinstance(image, str) and "://" in image[:16]):
         return None
-    return Path(image)
+    return Path(pdf.split_page(image)[0])
 
 
 def _is_list(value: Any) -> bool:

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from PIL import Image as PILImage
+
 from fastvlm_mlx.data.image_reference import Image
 from fastvlm_mlx.errors import FastVLMError, OptionError, ServerError, quoted
 from fastvlm_mlx.evaluation.ask import BATCH, MAX_TOKENS, Answer, failed
 from fastvlm_mlx.evaluation.question import Question, prompt_of
 from fastvlm_mlx.files.installation import pip_install
+from fastvlm_mlx.processing import pdf
 from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_source import name_of, read_path, read_url
 
@@ -178,22 +181,24 @@ def _image_part(image: Image) -> dict[str, Any]:
     if isinstance(image, bytes):
         data = image
     elif isinstance(image, str) and "://" in image[:16]:
-        data = read_url(image, name)
+        data = read_url(pdf.split_page(image)[0], name)
     else:
-        found = read_path(image, name)
+        found = read_path(pdf.split_page(image)[0], name)
         data = found.read_bytes() if isinstance(found, Path) else found
     kind = next((kind for head, kind in _STARTS.items() if data.startswith(head)), None)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         kind = "image/webp"
     if kind is None:  # which few servers open
-        kind, data = "image/png", _as_png(data)
+        # Of a PDF it is the page that the name says.
+        page = None if isinstance(image, bytes) else pdf.split_page(image)[1]
+        kind, data = "image/png", _as_png(open_image(data, page=page))
     text = base64.b64encode(data).decode()
     return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{text}"}}
 
 
-def _as_png(data: bytes) -> bytes:
+def _as_png(image: PILImage.Image) -> bytes:
     file = io.BytesIO()
-    open_image(data).save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 

@@ -1,5 +1,6 @@
 """Free disk space, and sizes in bytes as text."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -30,6 +31,23 @@ def check_free_space(folder: str | Path, needed: int) -> None:
             f"{folder}: {format_size(needed)} needed, {format_size(free)} free; "
             f"free some space or {other}"
         )
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(kB|MB|GB|TB)", re.IGNORECASE)
+_UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a text such as `2GB` or `1.5 MB`, in decimal units.
+
+    Raises:
+        OptionError: the text is of another form, or less than 1 MB.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    size = 0 if match is None else int(float(match[1]) * _UNITS[match[2].lower()])
+    if size < 1_000_000:
+        raise OptionError(f"size {text!r:.200}: give 1MB or more, such as 2GB")
+    return size
 
 
 def format_size(size: int) -> str:

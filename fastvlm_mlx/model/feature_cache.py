@@ -1,17 +1,28 @@
 """LRU cache of image features and KV-cache prefixes, one per loaded model.
 
 Conversations with one model share it: a second question about an image, also from
-another user, encodes nothing.
+another user, encodes nothing. Beneath it there may be `KeptFeatures`, files that a
+later process finds again.
 """
 
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 
 LIMIT = 256 << 20  # bytes; one image of the 0.5B model takes 1 MB
+
+
+class FeatureFiles(Protocol):
+    """Features of images on disk, as `KeptFeatures`; see there."""
+
+    def get(self, digest: str) -> mx.array | None: ...
+
+    def put(self, digest: str, features: mx.array) -> None: ...
+
+    def renew(self) -> None: ...
 
 
 class FeatureCache:
@@ -25,6 +36,16 @@ class FeatureCache:
         self._size = 0
         self._arrays: OrderedDict[Hashable, list[mx.array]] = OrderedDict()
         self._lock = threading.Lock()
+        self._disk: FeatureFiles | None = None
+
+    @property
+    def keeps_on_disk(self) -> bool:
+        """Whether the features of images are kept on disk too."""
+        return self._disk is not None
+
+    def keep_on_disk(self, files: FeatureFiles) -> None:
+        """Reads the features of images from `files` too, and keeps new ones there."""
+        self._disk = files
 
     @property
     def nbytes(self) -> int:
@@ -41,10 +62,14 @@ class FeatureCache:
 
     def get(self, key: Hashable) -> list[mx.array] | None:
         """The arrays under `key`, unless it had to make room."""
-        with self._lock:
-            if key in self._arrays:
-                self._arrays.move_to_end(key)
-            return self._arrays.get(key)
+        found = self._recall(key)
+        # An image's key is its digest, a prefix's a tuple.
+        if found is None and self._disk is not None and isinstance(key, str):
+            kept = self._disk.get(key)
+            if kept is not None:
+                found = [kept]
+                self._remember(key, found)
+        return found
 
     def put(self, key: Hashable, arrays: Sequence[mx.array]):
         """Keeps `arrays`, whose computing begins now.
@@ -53,6 +78,17 @@ class FeatureCache:
         any thread may wait for it.
         """
         mx.async_eval(*arrays)
+        self._remember(key, arrays)
+        if self._disk is not None and isinstance(key, str):
+            self._disk.put(key, arrays[0])
+
+    def _recall(self, key: Hashable) -> list[mx.array] | None:
+        with self._lock:
+            if key in self._arrays:
+                self._arrays.move_to_end(key)
+            return self._arrays.get(key)
+
+    def _remember(self, key: Hashable, arrays: Sequence[mx.array]):
         size = sum(array.nbytes for array in arrays)
         with self._lock:
             if key in self._arrays or size > self.limit:
@@ -64,10 +100,12 @@ class FeatureCache:
                 self._size -= sum(array.nbytes for array in oldest)
 
     def clear(self):
-        """Removes everything."""
+        """Removes everything from memory; what is on disk is that of its weights."""
         with self._lock:
             self._arrays.clear()
             self._size = 0
+        if self._disk is not None:
+            self._disk.renew()
 
     def __len__(self) -> int:
         return len(self._arrays)
@@ -90,18 +128,27 @@ class _ScopedCache(FeatureCache):
     def nbytes(self) -> int:
         return self._around.nbytes
 
-    def get(self, key: Hashable) -> list[mx.array] | None:
+    @property
+    def keeps_on_disk(self) -> bool:
+        return (self._around if self._images else super()).keeps_on_disk
+
+    def keep_on_disk(self, files: FeatureFiles) -> None:
+        # Images that are the same for both models are the concern of the one around.
+        if not self._images:
+            super().keep_on_disk(files)
+
+    def _recall(self, key: Hashable) -> list[mx.array] | None:
         return self._around.get(self._inside(key))
 
-    def put(self, key: Hashable, arrays: Sequence[mx.array]):
+    def _remember(self, key: Hashable, arrays: Sequence[mx.array]):
         self._around.put(self._inside(key), arrays)
 
     def clear(self):
         self._around.clear()
+        super().clear()
 
     def __len__(self) -> int:
         return len(self._around)
 
     def _inside(self, key: Hashable) -> Hashable:
-        # An image's key is its digest, a prefix's a tuple.
         return key if self._images and isinstance(key, str) else (self._scope, key)

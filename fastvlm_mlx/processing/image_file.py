@@ -1,5 +1,6 @@
 """Opens image files with Pillow as upright RGB images, 8 bits per channel.
 
+HEIC images and pages of PDFs are opened where pillow-heif and pypdfium2 are installed.
 Every fault becomes an ImageError of one line. The result has no alpha, no palette and
 no orientation tag.
 """
@@ -16,7 +17,14 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fastvlm_mlx.errors import ImageError
-from fastvlm_mlx.processing import image_signature, jpeg_end, png_chunks, tiff_kind
+from fastvlm_mlx.processing import (
+    heif,
+    image_signature,
+    jpeg_end,
+    pdf,
+    png_chunks,
+    tiff_kind,
+)
 from fastvlm_mlx.processing.image_input import plain
 from fastvlm_mlx.processing.image_pixels import to_rgb
 from fastvlm_mlx.processing.image_source import (
@@ -38,17 +46,27 @@ Source = Image.Image | str | Path | bytes | BinaryIO | np.ndarray
 _PILLOW = threading.Lock()
 
 
-def open_image(source: Source) -> Image.Image:
+class _IsPDF(ImageError):
+    """No image file, but pages that can be drawn."""
+
+
+def open_image(
+    source: Source, *, page: int | None = None, long_side: int = pdf.PAGE_SIDE
+) -> Image.Image:
     """Opens one image as RGB, upright, with alpha flattened onto white.
 
     A binary file object and an array of uint8 are read as well, see `plain`.
 
     `source` is a PIL image, a path, an http or https address, `-` for standard input,
-    or the bytes of an image file. An animation gives its first frame. Grey values of
-    16 and 32 bits are scaled to 8. Colour profiles are ignored. Besides the result,
-    the memory used is that of the decoded file. A server must not pass on addresses or
-    paths of its clients: they are opened as given.
+    or the bytes of an image file. An animation gives its first frame, a PDF its first
+    page. Grey values of 16 and 32 bits are scaled to 8. Colour profiles are ignored.
+    Besides the result, the memory used is that of the decoded file. A server must not
+    pass on addresses or paths of its clients: they are opened as given.
 
+    Args:
+        source: the image.
+        page: of a PDF, counted from 1; `report.pdf#page=3` says the same.
+        long_side: pixels of the longer side of a PDF's page, which has none of its own.
     Raises:
         ImageError: the image cannot be read or decoded, or is too large; one line with
             the source, the fault and the way out.
@@ -58,6 +76,12 @@ def open_image(source: Source) -> Image.Image:
     if isinstance(source, Image.Image):
         with _pillow(name):
             return _rgb(source, name)
+    file_name = name
+    if isinstance(source, str | Path):
+        path, named = pdf.split_page(source)
+        if named is not None:
+            source = path if isinstance(source, str) else Path(path)
+            page, file_name = named, name_of(source)
     if isinstance(source, bytes):
         data = source
     elif not isinstance(source, str | Path):
@@ -70,8 +94,17 @@ def open_image(source: Source) -> Image.Image:
         data = read_url(source, name)
     else:
         data = read_path(source, name)
+    try:
+        return _decoded(data, name, page)
+    except _IsPDF:
+        return pdf.render(data, file_name, 1 if page is None else page, long_side)
+
+
+def _decoded(data: Path | bytes, name: str, page: int | None) -> Image.Image:
     with _reading(data, name) as file, _pillow(name, file):
-        with _opened(file) as image:
+        with _opened(file, name) as image:
+            if page is not None:
+                raise ImageError(f"{name}: has no pages, as it is no PDF; leave it out")
             try:
                 return _rgb(image, name)
             except OSError as error:
@@ -92,7 +125,7 @@ def size_of(data: bytes, formats: Sequence[str]) -> tuple[int, int]:
     """
     name = name_of(data)
     with _reading(data, name) as file, _pillow(name, file):
-        with _opened(file, tuple(formats)) as image:
+        with _opened(file, name, tuple(formats)) as image:
             _check_size(image, name)
             return image.size
 
@@ -162,16 +195,27 @@ def _pillow(name: str, file: BinaryIO | None = None) -> Iterator[None]:
 
 
 def _opened(
-    file: BinaryIO, formats: tuple[str, ...] | None = None
+    file: BinaryIO, name: str, formats: tuple[str, ...] | None = None
 ) -> ImageFile.ImageFile:
     """Pillow's image of the file, its pixels not decoded yet."""
-    head = file.read(16)
+    start = file.read(pdf.HEAD)
+    head = start[:16]
     file.seek(0)
     if head.startswith(png_chunks.SIGNATURE):
         if head.endswith(b"CgBI"):
             raise UnidentifiedImageError
         file = png_chunks.pixels_only(file)
-    return Image.open(file, formats=formats)
+    known = formats
+    if formats is not None and heif.FORMAT not in Image.OPEN:  # unless registered
+        known = tuple(each for each in formats if each != heif.FORMAT)
+    try:
+        return Image.open(file, formats=known)
+    except UnidentifiedImageError:
+        if formats is None and pdf.is_pdf(start):
+            raise _IsPDF(f"{name}: a PDF") from None
+        if formats is None or heif.FORMAT in formats:
+            return heif.opened(file, name)
+        raise
 
 
 def _check_size(image: Image.Image, name: str):

@@ -9,6 +9,7 @@ from fastvlm_mlx.errors import OptionError
 FITS = ("pad", "crop", "stretch")
 MAX_RESOLUTION = 4096
 MAX_TILES = 36
+MAX_PAGE_SIDE = 8192
 
 
 class ImageDefaults(Protocol):
@@ -42,6 +43,14 @@ class ImageOptions:
         check_resolution(self.resolution)
         if self.tiles is not None:
             object.__setattr__(self, "tiles", check_tiles(*self.tiles))
+
+    @property
+    def page_side(self) -> int:
+        """Pixels of the longer side of a PDF's page, which has none of its own.
+
+        Twice what the encoder sees of it: the resize then averages, as of a photo.
+        """
+        return min(2 * self.resolution * max(self.tiles or (1, 1)), MAX_PAGE_SIDE)
 
     @classmethod
     def of(

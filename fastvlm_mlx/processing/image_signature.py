@@ -5,8 +5,10 @@ from typing import BinaryIO
 
 from PIL import features
 
+from fastvlm_mlx.files.installation import pip_install
+from fastvlm_mlx.processing import heif
+
 _HEAD = 4096
-_HEIC = "a HEIC image; convert it: `sips -s format jpeg IN --out OUT.jpg`"
 RAW = "a camera's RAW file; export it from a photo program as JPEG or PNG"
 _VIDEO = "a video; save a frame of it as PNG"
 _DAMAGED = "the header is damaged; save it again as PNG or JPEG"
@@ -18,12 +20,9 @@ _IPHONE = (
 _VECTOR = "{}, a drawing without pixels; export it as PNG"
 _OTHER = "{}, which is not opened here; save it as PNG or JPEG"
 
+_HEIC = _OTHER.format("a HEIC image")
 # Brands of ISO base media files (HEIF, MP4), with `ftyp` before them.
-_BRANDS = {
-    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), _HEIC),
-    **dict.fromkeys((b"hevm", b"hevs", b"mif1", b"msf1", b"mif2"), _HEIC),
-    b"crx ": RAW,
-}
+_BRANDS = {**dict.fromkeys(heif.BRANDS, _HEIC), b"crx ": RAW}
 _STARTS = {
     b"\xff\x0a": "a JPEG XL image; convert it: `djxl IN.jxl OUT.png`",
     b"\0\0\0\x0cJXL ": "a JPEG XL image; convert it: `djxl IN.jxl OUT.png`",
@@ -121,13 +120,12 @@ def _is_targa(head: bytes) -> bool:
 
 
 def _of_brands(head: bytes) -> str:
-    size = min(int.from_bytes(head[:4], "big"), len(head))
-    # The major brand, a version, and what else the file is compatible with.
-    brands = [head[8:12], *(head[n : n + 4] for n in range(16, size - 3, 4))]
+    brands = heif.brands(head)
     if b"avif" in brands or b"avis" in brands:
         if features.check("avif"):
             return _DAMAGED
-        return "an AVIF image, which this Pillow does not open; save it as PNG or JPEG"
+        install = pip_install("--upgrade", "pillow")
+        return f"an AVIF image, which needs a newer Pillow; {install}"
     for brand in brands:
         if brand in _BRANDS:
             return _BRANDS[brand]

@@ -2,6 +2,8 @@
 
 from functools import cache
 
+from fastvlm_mlx.processing import heif
+
 # Pillow knows these formats, but has no decoder for them, or runs a program for it.
 _UNDECODED = frozenset("BUFR EPS GRIB HDF5 IPTC MPEG WMF".split())
 
@@ -19,9 +21,16 @@ _FOREIGN = frozenset(
 )
 
 
-@cache
 def opened_suffixes() -> frozenset[str]:
-    """The suffixes, in lower case, of all images that this Pillow can open."""
+    """The suffixes, in lower case, of all images that can be opened here.
+
+    They are those of this Pillow and, where pillow-heif is installed, of HEIC images.
+    """
+    return _opened(heif.available())
+
+
+@cache
+def _opened(with_heif: bool) -> frozenset[str]:
     from PIL import Image
 
     Image.init()
@@ -29,10 +38,9 @@ def opened_suffixes() -> frozenset[str]:
         suffix
         for suffix, form in Image.registered_extensions().items()
         if form in Image.OPEN and form not in _UNDECODED
-    ).union(_JPEG)
+    ).union(_JPEG, heif.SUFFIXES if with_heif else ())
 
 
-@cache
 def foreign_suffixes() -> frozenset[str]:
     """The suffixes of images that are known, and not opened here."""
     return _FOREIGN - opened_suffixes()

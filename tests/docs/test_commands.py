@@ -38,6 +38,8 @@ PARSED_ONLY = {
     r"fastvlm-mlx export (coreml|coreai|ios) ": "ten seconds; tests/convert does it",
     r"fastvlm-mlx verify ": "needs the package of such an export",
     r"fastvlm-mlx chat .*--encoder core(ml|ai)": "needs a Mac",
+    r"claude mcp add ": "changes the settings of another program",
+    r"fastvlm-mlx mcp .*--http": "tests/app/mcp/test_run.py does it",
     r"python -m (benchmarks\.|training\.|tests\.support\.mutants)": "minutes to hours",
     r"python -m pytest ": "the tests are run already",
     r"fastvlm-mlx train |mlx.launch ": "minutes; tests/app/train runs it",

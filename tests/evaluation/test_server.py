@@ -4,6 +4,7 @@ import base64
 import io
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fastvlm_mlx.evaluation.ask import Answer
 from fastvlm_mlx.evaluation.question import Question
 from fastvlm_mlx.evaluation.server import ask_server, base_address
 from tests.support.eval_sets import make_set
+from tests.support.pdf_files import number_of, numbered_page, pages_of
 from tests.support.stand_in_server import (
     Reply,
     StandIn,
@@ -200,6 +202,16 @@ def test_images_of_rare_kinds_go_as_png(questions, tmp_path: Path):
     assert kind == "data:image/png"
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
         assert (image.format, image.size) == ("PNG", (4, 3))
+
+
+def test_a_page_of_a_pdf_goes_as_png(questions, tmp_path: Path):
+    pages_of(tmp_path / "a.pdf", [numbered_page(3), numbered_page(77)])
+    page = tmp_path / "a.pdf#page=2"
+    with standing_in(lambda body, before: Reply(body=completion("yes"))) as stand_in:
+        asked(stand_in, [replace(questions[0], images=(page,))])
+    sent = stand_in.asked[0][2]["messages"][0]["content"][0]["image_url"]["url"]
+    with Image.open(io.BytesIO(base64.b64decode(sent.partition(",")[2]))) as image:
+        assert (image.format, number_of(image)) == ("PNG", 77)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,12 @@ import pytest
 
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files import disk_space
-from fastvlm_mlx.files.disk_space import check_free_space, format_size, free_space
+from fastvlm_mlx.files.disk_space import (
+    check_free_space,
+    format_size,
+    free_space,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,3 +44,24 @@ def test_what_fits_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_the_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path):
     assert free_space(tmp_path / "a" / "b") > 0
+
+
+@pytest.mark.parametrize(
+    "text, size",
+    [
+        ("1MB", 10**6),
+        ("2GB", 2 * 10**9),
+        ("1.5 gb", 1_500_000_000),
+        (" 3TB ", 3 * 10**12),
+    ],
+)
+def test_sizes_are_read(text: str, size: int):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "5", "999kB", "1,5GB", "GB", "-1GB", "1GBs"])
+def test_what_is_no_size(text: str):
+    with pytest.raises(
+        OptionError, match=r"^size '.*': give 1MB or more, such as 2GB$"
+    ):
+        parse_size(text)

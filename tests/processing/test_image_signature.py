@@ -22,10 +22,6 @@ def brands(major: bytes, *others: bytes) -> bytes:
 
 
 FILES = {
-    "heic": (brands(b"heic", b"mif1", b"heic"), "a HEIC image; convert it: `sips -s"),
-    "10 bits": (brands(b"heix"), "a HEIC image; convert it"),
-    "sequence": (brands(b"msf1", b"hevc"), "a HEIC image; convert it"),
-    "other brand": (brands(b"wxyz", b"mif1", b"heic"), "a HEIC image; convert it"),
     "video": (brands(b"isom", b"iso2", b"mp41"), "a video or an unknown image"),
     "CR3": (brands(b"crx ", b"isom"), "a camera's RAW file; export it from"),
     "JXL": (b"\xff\x0a" + bytes(60), "a JPEG XL image; convert it: `djxl"),
@@ -38,8 +34,6 @@ FILES = {
     "SVG, prefixed": (b"\xef\xbb\xbf<svg:svg/>", "an SVG, not an image of pixels; "),
     "SVG, UTF-16": ("\ufeff<svg />".encode("utf-16-le"), "an SVG, not an image of"),
     "page": (b"\n\n <!DOCTYPE html><p>404", "a web page or an SVG, not an image"),
-    "PDF": (b"%PDF-1.7\n", "a PDF; export the page as PNG"),
-    "PDF with a preface": (b"\0junk %PDF-1.7\n", "a PDF; export the page as PNG"),
     "AVI": (b"RIFF\0\0\0\0AVI LIST", "a video; save a frame of it as PNG"),
     "WebM": (b"\x1a\x45\xdf\xa3\x01", "a video; save a frame of it as PNG"),
     "WAV": (b"RIFF\0\0\0\0WAVEfmt ", "a sound; give an image"),
@@ -76,7 +70,7 @@ def test_files_that_pillow_does_not_know(name, suffix, tmp_path):
 def test_an_avif_that_pillow_cannot_open(monkeypatch):
     data = brands(b"avif", b"mif1")
     monkeypatch.setattr(image_signature.features, "check", lambda name: False)
-    file = "an AVIF image, which this Pillow does not open; save it as PNG or JPEG"
+    file = "an AVIF image, which needs a newer Pillow; .*pip install.* --upgrade pillow"
     with pytest.raises(ImageError, match=file):
         size_of(data, ["PNG"])
 

@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from fastvlm_mlx.app import cli
+from fastvlm_mlx.app.optional_values import with_values
 from tests.support.doc_blocks import existing
 from tests.support.paths import ROOT
 
@@ -32,6 +33,8 @@ def parse(words: list[str]) -> None:
             assert "install" in arguments
             check_extras(arguments[-1])
         case ["uvx", "--from", _, *rest]:
+            parse(rest)
+        case ["claude", "mcp", "add", _, "--", *rest]:
             parse(rest)
         case ["mlx.launch", *arguments]:
             parse(arguments[arguments.index("--") + 1 :])
@@ -60,7 +63,7 @@ def parse_ours(arguments: list[str]) -> None:
         name, *arguments = arguments
         assert name in children, f"{name}: there is no such command"
         command = children[name]
-    command.make_context(name, arguments)
+    command.make_context(name, with_values(arguments))
 
 
 class Parsed(Exception):

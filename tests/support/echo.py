@@ -16,6 +16,7 @@ from typing import Any
 from fastvlm_mlx.app.chat.repl import Repl
 from fastvlm_mlx.errors import ImageError
 from fastvlm_mlx.generation.sampling import Sampling
+from fastvlm_mlx.processing.pdf import split_page
 
 
 @dataclass
@@ -72,7 +73,7 @@ class EchoConversation:
         self.turns.append((question, said.strip()))
 
     def add(self, image: str):
-        if not Path(image).exists():
+        if not Path(split_page(image)[0]).exists():
             raise ImageError(f"{image}: no such file; check the path")
 
     def reset(self):

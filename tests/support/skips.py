@@ -16,6 +16,7 @@ ALLOWED = (
     "macOS has Accelerate",
     "mlx.launch cannot run here",
     "needs Linux user namespaces to mount a small tmpfs",
+    "no Xvfb here",
     "no bash here",
     "no chromium and chromedriver here",
     "no coreai-core for this Python and system",

@@ -39,3 +39,13 @@ def refused(source, name: str | None = None) -> str:
     assert "\n" not in message and message.isprintable()
     assert ";" in message or "`" in message, "no way out"
     return message.removeprefix(f"{name}: ")
+
+
+def psnr(got: Image.Image, expected: Image.Image) -> float:
+    """Peak signal-to-noise ratio of two images of one size, in dB."""
+    assert got.size == expected.size
+    one, other = (np.asarray(each.convert("RGB"), float) for each in (got, expected))
+    error = float(((one - other) ** 2).mean())
+    value = float("inf") if not error else 10 * float(np.log10(255**2 / error))
+    print(f"PSNR {value:.1f} dB")
+    return value

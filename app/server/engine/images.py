@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fastvlm_mlx.conversation.attachment import Attachment, attach
 from fastvlm_mlx.errors import ImageError
+from fastvlm_mlx.processing import heif
 from fastvlm_mlx.processing.image_file import MAX_PIXELS, open_image, size_of
 from fastvlm_mlx.processing.image_options import ImageOptions
 from fastvlm_mlx.processing.image_processor import preprocess
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
 
 # Pillow reads forty more formats, seldom used and seldom tested.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", heif.FORMAT)
 _FORMATS_NAMED = (
     "WebP or another format of Pillow's",
-    "WebP, GIF, BMP, TIFF or AVIF image",
+    "WebP, GIF, BMP, TIFF, AVIF or HEIC image",
 )
 _MAX_KNOWN = 1024  # images whose digest is cached, 200 bytes each
 
@@ -58,6 +59,11 @@ class Images:
         limit = f"{self._max_pixels / 1e6:g} megapixels"
         try:
             width, height = size_of(data, FORMATS)
+        except heif.MissingHEIF:
+            raise ImageError(
+                f"image of {len(data)} bytes: a HEIC image, which this server does not"
+                " open; save it as JPEG"
+            ) from None
         except ImageError as error:
             # Its limit is that of a program that has one image to open, and it opens
             # more formats.

@@ -41,7 +41,7 @@ SECURITY_HEADERS = {
 }
 # Paths that run the model or describe it. The page itself is public, and a browser
 # cannot send a token with its first request.
-PROTECTED_PREFIXES = ("/v1/", "/api/")
+PROTECTED_PREFIXES = ("/v1/", "/api/", "/mcp")
 _METHODS = ("GET", "POST", "HEAD", "OPTIONS")
 
 ErrorResponse = Callable[[APIError, str], Response]

@@ -20,18 +20,18 @@ from fastvlm_mlx.data.image_identity import content_hash
 from fastvlm_mlx.errors import DataError, ImageError, OptionError
 from fastvlm_mlx.files.cache_dir import cache_dir
 from fastvlm_mlx.files.disk_space import check_free_space
+from fastvlm_mlx.model.encoder_identity import encoder_hash, encoder_width
+from fastvlm_mlx.model.feature_files import (
+    DamagedFeatures,
+    read_features,
+    write_features,
+)
 from fastvlm_mlx.model.vision_config import VisionConfig
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_options import ImageOptions
 from fastvlm_mlx.processing.image_processor import preprocess, select_grid
 from fastvlm_mlx.processing.image_source import name_of
-from fastvlm_mlx.train.data.encoder_identity import encoder_hash, encoder_width
-from fastvlm_mlx.train.data.feature_files import (
-    DamagedFeatures,
-    read_features,
-    write_features,
-)
 from fastvlm_mlx.train.data.samples import Image, Sample
 
 _VERSION = 1  # of the files
@@ -217,7 +217,8 @@ class FeatureStore:
 
     def _pixels(self, image: Image) -> np.ndarray | ImageError:
         try:
-            return preprocess(open_image(image), self._options, self._pinpoints)
+            opened = open_image(image, long_side=self._options.page_side)
+            return preprocess(opened, self._options, self._pinpoints)
         except ImageError as error:
             return error
 

@@ -148,23 +148,23 @@ def test_every_suffix_that_pillow_opens(tmp_path, quick):
 def test_images_of_other_kinds_are_named(folder, quick, tmp_path):
     for at in range(9):
         (folder / f"{at}.CR2").write_bytes(b"II*\0 raw")
-    for name in ("a.heic", "b.hif", "c.jxl", "d.svg", "notes.md", "x.mov", ".y.heic"):
+    for name in ("a.jxr", "b.exr", "c.jxl", "d.svg", "notes.md", "x.mov", ".y.jxl"):
         (folder / name).write_bytes(b"x")
     _, err = quick(folder, "-o", tmp_path / "a.jsonl", code=1)
     warning, summary = err.splitlines()
     assert warning.startswith(
-        "warning: 13 images left out, as .cr2, .heic, .hif, .jxl, .svg cannot be"
+        "warning: 13 images left out, as .cr2, .exr, .jxl, .jxr, .svg cannot be"
         f" opened; save as JPEG: {folder}/0.CR2, "
     )
-    assert warning.endswith(f"{folder}/a.heic and 3 more")
+    assert warning.endswith(f"{folder}/a.jxr and 3 more")
     assert summary.startswith("12 images captioned")
     _, err = quick(folder, "-o", tmp_path / "a.jsonl", code=1)
     assert err.splitlines()[1:] == ["12 of 12 images have captions already"]
-    with pytest.raises(OptionError, match=r"[*].hif: 1 image left out, as .hif cannot"):
-        find([f"{folder}/*.hif"])
+    with pytest.raises(OptionError, match=r"[*].exr: 1 image left out, as .exr cannot"):
+        find([f"{folder}/*.exr"])
     # A file that is named itself may be called anything.
-    make_image(1).save(folder / "really.heic", "PNG")
-    quick(folder / "really.heic")
+    make_image(1).save(folder / "really.jxl", "PNG")
+    quick(folder / "really.jxl")
 
 
 def test_thumbnails_and_bins_are_left_out(tree):

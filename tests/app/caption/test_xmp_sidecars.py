@@ -11,7 +11,6 @@ from fastvlm_mlx.app.caption import sidecars
 from fastvlm_mlx.app.caption.captioner import Caption, Captioner
 from fastvlm_mlx.app.caption.records import Record
 from fastvlm_mlx.app.caption.xmp_sidecars import XMPSidecars
-from fastvlm_mlx.errors import OptionError
 from tests.app.caption.test_xmp import DARKTABLE, rest
 from tests.support.mock_model import make_image
 
@@ -152,12 +151,17 @@ def test_two_outputs_are_refused(folder, answered, other):
     )
 
 
-def test_an_address_has_no_place(answered, tmp_path):
+def test_an_address_has_no_place(answered):
     err = answered("https://example.org/a.png", code=1)
     assert err == (
-        "error: https://example.org/a.png: is no file that an .xmp could be beside; use"
-        " -o FILE\n"
+        "error: https://example.org/a.png: has no place for an .xmp; use -o FILE\n"
     )
-    page = f"{tmp_path}/report.pdf#page=3"
-    with pytest.raises(OptionError, match="page=3: is no file that an .xmp"):
-        XMPSidecars([page], "title", overwrite=False)
+
+
+def test_a_page_of_a_file_fails_alone(folder, answered):
+    page = make_image(1)
+    page.save(folder / "report.pdf", "PDF", save_all=True, append_images=[page])
+    err = answered(folder, code=1)
+    assert err.startswith("12 images captioned") and "2 failed:" in err
+    assert "report.pdf#page=2: only a whole file has an .xmp; use -o FILE\n" in err
+    assert len(list(folder.glob("*.xmp"))) == 12

@@ -68,8 +68,8 @@ def test_data_urls_without_base64(coffee: Path):
 def test_which_image_is_none(server: RunningServer, coffee: Path):
     good = base64.b64encode(coffee.read_bytes()).decode()
     fault = (
-        "image of 15 bytes: not an image; give a PNG, JPEG, WebP, GIF, BMP, TIFF or"
-        " AVIF image"
+        "image of 15 bytes: not an image; give a PNG, JPEG, WebP, GIF, BMP, TIFF,"
+        " AVIF or HEIC image"
     )
     parts: list[dict[str, Any]] = [
         {"type": "image_url", "image_url": f"data:;base64,{data}"}

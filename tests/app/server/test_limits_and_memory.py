@@ -1,9 +1,11 @@
 """The limits that docs/server.md names, and what the server remembers of requests."""
 
 import asyncio
+import io
 from pathlib import Path
 from typing import Any
 
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -13,7 +15,9 @@ from fastvlm_mlx.app.server.engine import images, schema_check  # noqa: E402
 from fastvlm_mlx.app.server.engine.images import Images  # noqa: E402
 from fastvlm_mlx.app.server.http.errors import one_line  # noqa: E402
 from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
+from fastvlm_mlx.errors import ImageError  # noqa: E402
 from fastvlm_mlx.processing.image_options import ImageOptions  # noqa: E402
+from tests.support.missing_extras import pretend_missing  # noqa: E402
 from tests.support.mock_model import MockModel  # noqa: E402
 from tests.support.paths import ROOT  # noqa: E402
 from tests.support.small_images import encoded  # noqa: E402
@@ -74,3 +78,26 @@ def test_the_image_that_was_not_seen_for_longest_is_forgotten(
     # What is known is not decoded again: it takes none of the pixels.
     left = [opener.attach(data, 64)[1] for data in (shades[0], shades[2], shades[1])]
     assert left == [64, 64, 0]
+
+
+def test_a_heic_image_is_opened_within_the_limits_or_its_extra_named(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    shade = Image.new("RGB", (64, 32), "red")
+    file = io.BytesIO()
+    pillow_heif.from_bytes("RGB", shade.size, shade.tobytes()).save(file)
+    data = file.getvalue()
+    model = MockModel()
+
+    def opener() -> Images:
+        return Images(model, ImageOptions.of(model.config), 4000)
+
+    image, left = opener().attach(data, 4000)
+    assert left == 4000 - 64 * 32 and image.digest
+    with pytest.raises(ImageError, match="64x32 pixels; all images of a"):
+        opener().attach(data, 2000)
+    pretend_missing(monkeypatch, "pillow_heif")
+    with pytest.raises(ImageError) as caught:
+        opener().attach(data, 4000)
+    said = "a HEIC image, which this server does not open; save it as JPEG"
+    assert str(caught.value) == f"image of {len(data)} bytes: {said}"

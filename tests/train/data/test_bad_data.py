@@ -208,9 +208,9 @@ def _blank(folder: Path) -> None:
     (folder / "a.txt").write_text(" \n")
 
 
-def _heic(folder: Path) -> None:
+def _foreign(folder: Path) -> None:
     _empty(folder)
-    (folder / "a.heic").write_bytes(b"x")
+    (folder / "a.jxl").write_bytes(b"x")
     (folder / "a.txt").write_text("A cup.")
 
 
@@ -229,7 +229,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no pairs": (lambda folder: None, "no image has a .txt of its name beside it"),
     "counted": (lambda folder: None, "(4 images have no .txt: "),
     "empty": (_empty, "and there is no data file (no images); give captions.csv or"),
-    "foreign": (_heic, "(1 image is of a kind that is not opened: "),
+    "foreign": (_foreign, "(1 image is of a kind that is not opened: "),
     "two files": (
         _two_files,
         "data files (train.jsonl, valid.jsonl); name one, s",

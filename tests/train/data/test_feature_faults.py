@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastvlm_mlx.errors import CheckpointError, DataError, OptionError
-from fastvlm_mlx.train.data.feature_files import array_hash
+from fastvlm_mlx.model.feature_files import array_hash
 from fastvlm_mlx.train.data.features import FeatureStore
 from fastvlm_mlx.train.data.rows import build_rows
 from tests.support.mock_model import MockModel

@@ -44,7 +44,7 @@ def test_a_folder_with_texts(folder: Path):
     (folder / "b.txt").write_bytes("\ufeffÉtude\n".encode())
     (folder / "sub" / "d.png.txt").write_text("A tray.")
     (folder / "readme.txt").write_text("hello")
-    (folder / "e.heic").write_bytes(b"x")
+    (folder / "e.jxl").write_bytes(b"x")
     (folder / "g.jpg").mkdir()
     (folder / ".hidden.png").write_bytes(b"x")
     samples, report = read_samples(folder, question="What?")
@@ -61,7 +61,7 @@ def test_a_folder_with_texts(folder: Path):
     assert samples[0].origin == str(folder / "a.txt")
     assert report.notes == (
         f"1 image has no .txt: {folder / 'c.png'}",
-        f"1 image is of a kind that is not opened: {folder / 'e.heic'}",
+        f"1 image is of a kind that is not opened: {folder / 'e.jxl'}",
         f"1 .txt file is beside no image: {folder / 'readme.txt'}",
     )
 

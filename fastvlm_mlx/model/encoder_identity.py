@@ -7,8 +7,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from fastvlm_mlx.errors import CheckpointError
+from fastvlm_mlx.model.feature_files import array_hash
 from fastvlm_mlx.model.vlm import FastVLMModel
-from fastvlm_mlx.train.data.feature_files import array_hash
 
 
 def encoder_width(model: FastVLMModel) -> int:
