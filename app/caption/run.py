@@ -59,8 +59,6 @@ def _lead(request: Request, team: Team) -> int:
             terminal.note(f"{there} of {_count(len(images))} {have} already")
         if not todo:
             return 1 if left_out else 0
-        if request.schema:
-            read_schema(request.schema)  # before others, and the model, are waited for
         team.tell({"model": name, "images": todo})
         captioner = _captioner(request, name)
         output.begin()

@@ -27,7 +27,7 @@ class XMPSidecars(Output):
         field: the property that captions are.
         overwrite: replaces texts that are there. Tags are added to.
     Raises:
-        OptionError: an image is an address, or a part of a file.
+        OptionError: an image has an address and no place.
     """
 
     def __init__(self, images: list[str], field: Field, *, overwrite: bool):
@@ -37,10 +37,8 @@ class XMPSidecars(Output):
         self._folders: set[str] = set()
         done: set[str] = set()
         for image in images:
-            if is_address(image) or not os.path.lexists(image):
-                raise OptionError(
-                    f"{image}: is no file that an .xmp could be beside; use -o FILE"
-                )
+            if is_address(image):
+                raise OptionError(f"{image}: has no place for an .xmp; use -o FILE")
             path = self.path(image)
             if not overwrite and self._has_value(path):
                 done.add(identity(image))
@@ -57,8 +55,10 @@ class XMPSidecars(Output):
         """Checks that the file of an image can be written, before it is captioned.
 
         Raises:
-            NoPlace: it cannot, or is no XMP.
+            NoPlace: it cannot, or is no XMP; or the image is a page of a file.
         """
+        if not os.path.lexists(image):
+            raise NoPlace(f"{image}: only a whole file has an .xmp; use -o FILE")
         path = self.path(image)
         check_place(path, image)
         self._read(path)

@@ -190,22 +190,26 @@ def test_every_form_and_a_resume(folder, answering, tmp_path):
 
 def test_a_preset_is_part_of_what_a_resume_compares(folder, quick, tmp_path):
     tagged, plain = tmp_path / "tags.jsonl", tmp_path / "plain.jsonl"
-    quick(folder, "-o", tagged, "--preset", "title")
-    quick(folder, "-o", plain, "-p", PRESETS["title"].prompt)
-    _, err = quick(folder, "-o", tagged, "-p", PRESETS["title"].prompt, code=1)
+    quick(folder / "1.png", "-o", tagged, "--preset", "title")
+    quick(folder / "1.png", "-o", plain, "-p", PRESETS["title"].prompt)
+    _, err = quick(
+        folder / "1.png", "-o", tagged, "-p", PRESETS["title"].prompt, code=1
+    )
     assert err == (
         f"error: {tagged}: holds captions of preset 'title'; choose another -o, or use"
         " --overwrite to begin anew\n"
     )
-    _, err = quick(folder, "-o", plain, "--preset", "title", code=1)
+    _, err = quick(folder / "1.png", "-o", plain, "--preset", "title", code=1)
     assert f"{plain}: holds captions of no preset; choose another -o" in err
-    _, err = quick(folder, "-o", tagged, "--preset", "tags", code=1)
+    _, err = quick(folder / "1.png", "-o", tagged, "--preset", "tags", code=1)
     assert "holds captions of preset 'title'" in err
     for form in ("csv", "tsv"):
-        quick(folder, "-o", tmp_path / "t", "--preset", "tags", "--format", form)
-        _, err = quick(folder, "-o", tmp_path / "t", "--format", form, code=1)
+        quick(
+            folder / "1.png", "-o", tmp_path / "t", "--preset", "tags", "--format", form
+        )
+        _, err = quick(folder / "1.png", "-o", tmp_path / "t", "--format", form, code=1)
         assert "has other columns than captions have" in err
-        quick(folder, "-o", tmp_path / "t", "--overwrite")
+        quick(folder / "1.png", "-o", tmp_path / "t", "--overwrite")
         (tmp_path / "t").unlink()
 
 

@@ -11,7 +11,6 @@ from fastvlm_mlx.app.caption import sidecars
 from fastvlm_mlx.app.caption.captioner import Caption, Captioner
 from fastvlm_mlx.app.caption.records import Record
 from fastvlm_mlx.app.caption.xmp_sidecars import XMPSidecars
-from fastvlm_mlx.errors import OptionError
 from tests.app.caption.test_xmp import DARKTABLE, rest
 from tests.support.mock_model import make_image
 
@@ -44,43 +43,51 @@ def read(path: Path) -> dict:
         image.close()
 
 
-def test_three_presets_fill_one_file(folder, answered):
-    err = answered(folder, "--preset", "alt-text", says="The image shows a cat.")
-    assert err.startswith("12 images captioned")
-    answered(folder, "--preset", "tags", says="Cat, dog")
-    answered(folder, "--preset", "title", says="A Cat.")
-    assert len(list(folder.glob("*.png.xmp"))) == 12
-    assert read(folder / "7.png.xmp") == {
+@pytest.fixture
+def few(folder) -> Path:
+    """Three images, 1.png to 3.png."""
+    for seed in range(4, 13):
+        (folder / f"{seed}.png").unlink()
+    return folder
+
+
+def test_three_presets_fill_one_file(few, answered):
+    err = answered(few, "--preset", "alt-text", says="The image shows a cat.")
+    assert err.startswith("3 images captioned")
+    answered(few, "--preset", "tags", says="Cat, dog")
+    answered(few, "--preset", "title", says="A Cat.")
+    assert len(list(few.glob("*.png.xmp"))) == 3
+    assert read(few / "3.png.xmp") == {
         "Xmp.dc.description": {DEFAULT: "A cat."},
         "Xmp.dc.subject": ["cat", "dog"],
         "Xmp.dc.title": {DEFAULT: "A Cat"},
     }
-    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+    assert not [name for name in os.listdir(few) if name.startswith(".")]
 
 
-def test_what_is_there_stays_and_overwrite_replaces_texts(folder, answered):
-    answered(folder, "-p", "What?", says="One\nand two.")
-    path = folder / "1.png.xmp"
+def test_what_is_there_stays_and_overwrite_replaces_texts(few, answered):
+    answered(few, "-p", "What?", says="One\nand two.")
+    path = few / "1.png.xmp"
     assert read(path)["Xmp.dc.description"] == {DEFAULT: "One\nand two."}
-    (folder / "2.png.xmp").unlink()
-    err = answered(folder, says="Else")
-    assert err.startswith("11 of 12 images have captions already\n1 image captioned")
+    (few / "2.png.xmp").unlink()
+    err = answered(few, says="Else")
+    assert err.startswith("2 of 3 images have captions already\n1 image captioned")
     assert read(path)["Xmp.dc.description"] == {DEFAULT: "One\nand two."}
-    answered(folder, "--overwrite", says="Else")
+    answered(few, "--overwrite", says="Else")
     assert read(path)["Xmp.dc.description"] == {DEFAULT: "Else"}
-    answered(folder, "--preset", "tags", says="cat")
-    answered(folder, "--preset", "tags", "--overwrite", says="Cat, dog")
+    answered(few, "--preset", "tags", says="cat")
+    answered(few, "--preset", "tags", "--overwrite", says="Cat, dog")
     assert read(path)["Xmp.dc.subject"] == ["cat", "dog"]
 
 
-def test_a_file_of_another_program_is_filled_in(folder, answered):
-    path = folder / "3.png.xmp"
+def test_a_file_of_another_program_is_filled_in(few, answered):
+    path = few / "3.png.xmp"
     path.write_text(DARKTABLE, encoding="utf-8")
     path.chmod(0o600)
     before = read(path)
-    answered(folder, "--preset", "caption", says="A dog.")
-    answered(folder, "--preset", "tags", says="grass")  # has tags: they stay
-    answered(folder, "--preset", "title", says="No")
+    answered(few, "--preset", "caption", says="A dog.")
+    answered(few, "--preset", "tags", says="grass")  # has tags: they stay
+    answered(few, "--preset", "title", says="No")
     after = read(path)
     assert after.pop("Xmp.dc.description") == {DEFAULT: "A dog."}
     assert after == before
@@ -129,15 +136,15 @@ def test_what_appeared_meanwhile_stays(folder, monkeypatch):
     XMPSidecars([image], "description", overwrite=True).write(record)
 
 
-def test_a_full_disk_loses_nothing(folder, answered, monkeypatch):
-    path = folder / "1.png.xmp"
+def test_a_full_disk_loses_nothing(few, answered, monkeypatch):
+    path = few / "1.png.xmp"
     path.write_text(DARKTABLE, encoding="utf-8")
 
     def full(place: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("fastvlm_mlx.app.caption.xmp_sidecars.write_beside", full)
-    err = answered(folder, code=1)
+    err = answered(few, code=1)
     assert "no space left on device; free some space" in err
     assert path.read_text(encoding="utf-8") == DARKTABLE
 
@@ -152,12 +159,17 @@ def test_two_outputs_are_refused(folder, answered, other):
     )
 
 
-def test_an_address_has_no_place(answered, tmp_path):
+def test_an_address_has_no_place(answered):
     err = answered("https://example.org/a.png", code=1)
     assert err == (
-        "error: https://example.org/a.png: is no file that an .xmp could be beside; use"
-        " -o FILE\n"
+        "error: https://example.org/a.png: has no place for an .xmp; use -o FILE\n"
     )
-    page = f"{tmp_path}/report.pdf#page=3"
-    with pytest.raises(OptionError, match="page=3: is no file that an .xmp"):
-        XMPSidecars([page], "title", overwrite=False)
+
+
+def test_a_page_of_a_file_fails_alone(few, answered):
+    page = make_image(1)
+    page.save(few / "report.pdf", "PDF", save_all=True, append_images=[page])
+    err = answered(few, code=1)
+    assert err.startswith("3 images captioned") and "2 failed:" in err
+    assert "report.pdf#page=2: only a whole file has an .xmp; use -o FILE\n" in err
+    assert len(list(few.glob("*.xmp"))) == 3
