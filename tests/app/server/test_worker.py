@@ -36,7 +36,7 @@ class SlowEngine:
 
     def stream(
         self, request: GenerationRequest, cancel: threading.Event
-    ) -> Iterator[Chunk]:
+    ) -> Iterator[Chunk | None]:
         end = time.monotonic() + LONGEST
         while not cancel.wait(0.01):
             assert time.monotonic() < end
