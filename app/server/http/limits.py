@@ -10,7 +10,7 @@ class Limits:
     - `body`: of one request. `bodies`: of all requests that are read or answered.
     - `images`: of one request. `pixels`: in all images of one request.
     - `text`: characters of one request. Far more than any context, but fast to count.
-    - `waiting`: requests in the queue, without the current one.
+    - `waiting`: requests in the queue, without those in progress.
     - `connections`: open at once.
     - `header_time`, `body_time`: to receive the head and the body of a request.
     - `answer_time`: in the queue and generating; the answer then ends with "length".
