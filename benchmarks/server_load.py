@@ -265,6 +265,7 @@ def main() -> None:
             line = command(name, model, options.clients, python)
             with serving(line, path) as port, tempfile.TemporaryDirectory() as images:
                 found[name] = measure(port, served, options, Path(images))
+            note(table({name: found[name]}, options.clients).splitlines()[-1])
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             found[name] = {"failed": str(error)}
     load = os.getloadavg()[0]
