@@ -193,7 +193,7 @@ def start(
     environment = name.removesuffix("-installed")
     try:
         if name != "ours":
-            peer.python = pythons.get(environment) or _make_environment(
+            peer.python = pythons.get(environment) or make_environment(
                 environment, folder
             )
         peer.start()
@@ -211,8 +211,14 @@ def pin(requirement: str) -> None:
         REQUIREMENTS[name] = tuple(requirement if n == package else n for n in needed)
 
 
-def _make_environment(name: str, folder: Path) -> str:
-    """The Python of an environment with the peer's latest release, made once."""
+def make_environment(name: str, folder: Path) -> str:
+    """The Python of an environment in `folder` with the peer's latest release.
+
+    It is made once.
+
+    Raises:
+        subprocess.CalledProcessError: a package cannot be installed.
+    """
     home = folder / name
     python, done = home / "bin" / "python", home / "installed"
     if not done.exists():

@@ -221,7 +221,7 @@ def test_long_prompts_go_in_pieces(model, monkeypatch):
 @pytest.mark.parametrize("more", [-1, 0, 1])
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_prompts_about_as_long_as_a_piece(model, monkeypatch, pieces, more):
-    monkeypatch.setattr(decode, "PREFILL_STEP", 256)  # as 2048, in less time
+    monkeypatch.setattr(decode, "PREFILL_STEP", 256)  # as 512, in less time
     length = pieces * decode.PREFILL_STEP + more
     embeddings = mx.random.normal((1, length, HIDDEN), key=mx.random.key(1))
     lengths: list[int] = []

@@ -145,15 +145,21 @@ class Worker:
             return
         answers: list[_Answer] = []
         while self._wait(engine):
-            for answer in [each for each in answers if each.begun]:
+            answers = self._round(engine, answers)
+
+    def _round(self, engine: "Engine", answers: list[_Answer]) -> list[_Answer]:
+        """A step of the answers, in order of arrival, and a piece of work; returns
+        those that are still in progress."""
+        for answer in answers:
+            if answer.begun:
                 self._advance(answer)
-            # The latest to come in, if it has no chunk yet, or the next in the queue.
-            if not answers or answers[-1].begun:
-                answers += self._take_up(engine)
-            if answers and not answers[-1].begun:
-                self._advance(answers[-1])
-            with self._change:
-                answers = [each for each in answers if each.stream in self._active]
+        # The latest to come in, if it has no chunk yet, or the next in the queue.
+        if not answers or answers[-1].begun:
+            answers = [*answers, *self._take_up(engine)]
+        if answers and not answers[-1].begun:
+            self._advance(answers[-1])
+        with self._change:
+            return [each for each in answers if each.stream in self._active]
 
     def _wait(self, engine: "Engine") -> bool:
         """Waits until there is something to do; False once all is to end."""
@@ -175,7 +181,7 @@ class Worker:
             stream = self._queue.popleft()
             self._active.append(stream)
         stream.begin()
-        return [_Answer(stream, engine.stream(stream.request, stream.cancel))]
+        return [_Answer(stream, _chunks(engine, stream))]
 
     def _advance(self, answer: _Answer):
         """One step of an answer; before its first chunk, one piece of work."""
@@ -209,3 +215,10 @@ class Worker:
         with self._change:
             self._active.remove(stream)
         stream.end()
+
+
+def _chunks(
+    engine: "Engine", stream: AnswerStream
+) -> Generator[Chunk | None, None, None]:
+    # Whatever goes wrong goes wrong at the first `next`.
+    yield from engine.stream(stream.request, stream.cancel)

@@ -12,7 +12,7 @@ class Limits:
     - `video_pixels`, `video_time`: in all frames of one video that are decoded, and for
       decoding them.
     - `text`: characters of one request. Far more than any context, but fast to count.
-    - `waiting`: requests in the queue, without the current one.
+    - `waiting`: requests in the queue, without those in progress.
     - `connections`: open at once.
     - `header_time`, `body_time`: to receive the head and the body of a request.
     - `answer_time`: in the queue and generating; the answer then ends with "length".

@@ -1,6 +1,7 @@
 """What the engine says of its model, what it frees, and what it is asked to measure."""
 
 import asyncio
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -77,19 +78,32 @@ def test_a_worker_without_requests_frees_memory_once(monkeypatch, gpu):
 
     monkeypatch.setattr(idle._change, "wait", wait)
     freeing = SimpleNamespace(release_memory=lambda: frees.append(len(waits)))
-    assert idle._next(cast(Any, freeing)) is None
+    assert not idle._wait(cast(Any, freeing))
     seconds = 120.0 if gpu else 5.0
     assert waits == [seconds, seconds, None, None] and frees == [2]
 
 
-def test_requests_come_in_their_order(monkeypatch):
-    queue = worker.Worker(lambda: cast(Any, None), Limits())
-    queue._queue.extend(cast(Any, ["a", "b"]))
-    assert queue.waiting == 2
-    assert queue._next(cast(Any, None)) == "a" and queue.waiting == 2
-    assert queue._next(cast(Any, None)) == "b" and queue.waiting == 1
+def test_requests_come_in_their_order():
+    queue = worker.Worker(lambda: cast(Any, None), Limits(), 2)
+    begun: list[str] = []
+    waiting = [
+        cast(Any, SimpleNamespace(begin=partial(begun.append, name), request=name))
+        for name in ("a", "b", "c")
+    ]
+    for each in waiting:
+        each.cancel = None
+    queue._queue.extend(waiting)
+    engine = cast(Any, SimpleNamespace(stream=lambda request, cancel: iter([request])))
+    assert queue.waiting == 3
+    (first,), (second,) = queue._take_up(engine), queue._take_up(engine)
+    assert [next(each.chunks) for each in (first, second)] == ["a", "b"] == begun
+    assert queue._take_up(engine) == [] and queue.waiting == 3  # no room
+    queue._active.remove(first.stream)
+    assert queue._take_up(engine)[0].stream is waiting[2] and queue.waiting == 2
+    queue._active.clear()
+    queue._queue.extend(waiting)
     queue._closed = True
-    assert queue._next(cast(Any, None)) is None and queue.waiting == 0
+    assert queue._take_up(engine) == [] and not queue._wait(engine)
 
 
 def test_stages_are_measured_only_on_request():

@@ -36,7 +36,7 @@ class SlowEngine:
 
     def stream(
         self, request: GenerationRequest, cancel: threading.Event
-    ) -> Iterator[Chunk]:
+    ) -> Iterator[Chunk | None]:
         end = time.monotonic() + LONGEST
         while not cancel.wait(0.01):
             assert time.monotonic() < end
@@ -263,3 +263,16 @@ def test_no_more_than_the_batch_is_in_progress():
 def test_an_answer_that_fails_leaves_the_others_alone():
     log = order(8, "A", "bad", "C")
     assert log.count("A") == log.count("C") == 4 and log.count("bad") == 2
+
+
+@pytest.mark.parametrize(("words", "batch"), [([], 8), (["--batch", "3"], 3)])
+def test_the_command_line_says_how_many_at_once(monkeypatch, words, batch):
+    from fastvlm_mlx.app import cli
+    from fastvlm_mlx.app.server import serve
+
+    asked: list[serve.Options] = []
+    monkeypatch.setattr(serve, "run", asked.append)
+    monkeypatch.setattr("sys.argv", ["fastvlm-mlx", "serve", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code in (0, None) and asked[0].batch == batch
