@@ -87,6 +87,11 @@ def test_which_tests_run_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (1, files, [one, both, in_fixture]),
     ):
         assert covering.tests("area.py", SOURCE, line, within) == expected
+    # Constants run when they are imported, whoever does it first.
+    assert covering.tests("area.py", "A = 1\n", 1, files[2:]) == [
+        "tests/d.py::other",
+        in_fixture,
+    ]
 
 
 def test_every_file_has_its_tests():
