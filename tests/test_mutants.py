@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,8 @@ def test_which_tests_run_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "tests/c.py::fixture": 3.0,
         "tests/d.py::other": 0.0,
     }
-    covering._data = SimpleNamespace(contexts_by_lineno=lambda path: ran)
+    data: Any = SimpleNamespace(contexts_by_lineno=lambda path: ran)
+    covering._data = data
     files = ["tests/a.py", "tests/b.py", "tests/c.py", "tests/d.py"]
     one, both = "tests/b.py::one", "tests/a.py::both"
     in_fixture = "tests/c.py::fixture"
@@ -85,6 +87,11 @@ def test_which_tests_run_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (1, files, [one, both, in_fixture]),
     ):
         assert covering.tests("area.py", SOURCE, line, within) == expected
+    # Constants run when they are imported, whoever does it first.
+    assert covering.tests("area.py", "A = 1\n", 1, files[2:]) == [
+        "tests/d.py::other",
+        in_fixture,
+    ]
 
 
 def test_every_file_has_its_tests():

@@ -197,7 +197,7 @@ def _damaged(name: str | Path, contents: Contents, start: int) -> OptionError:
     )
 
 
-def _foreign(name: str | Path, contents: Contents, start: int = 0) -> OptionError:
+def _foreign(name: str | Path, contents: Contents) -> OptionError:
     return OptionError(
         f"{name}: exists and holds no {contents.noun}s; choose another -o, or delete"
         " the file first"

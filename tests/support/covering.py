@@ -131,6 +131,8 @@ class Covering:
             inside |= here
             if first <= line <= last:
                 at = set(lines.get(line, here)) or here
+        if not inside:  # nothing but constants, or no test is known to run it
+            inside = set(within)
         at_tests, all_tests = self._named(at, within), self._named(inside, within)
         return [*at_tests, *(name for name in all_tests if name not in set(at_tests))]
 

@@ -150,9 +150,9 @@ def test_names_of_the_model(name: str, same: bool):
 class Recorded(MockModel):
     """Notes what it was asked before the first request."""
 
-    def ask(self, text: str, images: Any = (), **options: Any) -> Any:
-        self.first = (text, [image.size for image in images], options)
-        return super().ask(text, images, **options)
+    def ask(self, prompt: str, images: Any = (), **options: Any) -> Any:
+        self.first = (prompt, [image.size for image in images], options)
+        return super().ask(prompt, images, **options)
 
 
 def test_an_engine_is_warm_and_shares_its_memory(monkeypatch: pytest.MonkeyPatch):

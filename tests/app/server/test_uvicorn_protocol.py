@@ -128,7 +128,7 @@ def test_a_closed_connection_waits_for_no_head():
     link = Connection()
     link.receive(HEAD)
     link.transport.close()
-    link.protocol._expect_head()
+    cast(Any, link.protocol)._expect_head()
     assert link.open_timers == []
 
 
@@ -191,9 +191,11 @@ def test_a_shutdown_outlives_a_client_that_broke_the_protocol():
 )
 def test_connections_above_the_limit_get_another_answer(count: int, answered: str):
     async def full(scope: Any, receive: Any, send: Any):
-        link.asked.append("full")
+        asked.append("full")
 
+    asked: list[str] = []
     link = Connection(overloaded=full)
+    link.asked = asked
     link.protocol.connections.clear()
     link.protocol.connections.update(cast(Any, range(count)))
     asyncio.run(cast(Any, link.protocol.app)({"type": "http"}, None, None))

@@ -7,6 +7,7 @@ import pytest
 
 from fastvlm_mlx.data.stored_image import Base64Slice
 from fastvlm_mlx.errors import DataError, ImageError
+from fastvlm_mlx.evaluation.formats import vlmevalkit
 from fastvlm_mlx.evaluation.formats.read import read_benchmark
 from fastvlm_mlx.evaluation.question import OPTION_LETTER, SHORT_ANSWER, prompt_of
 from tests.support import benchmark_tables as sets
@@ -204,3 +205,19 @@ def test_a_mark_at_the_beginning_and_windows_line_ends(tmp_path: Path):
     (question,) = read_benchmark(path).questions
     assert question.answers == ("é",)
     assert question.load_images() == (sets.image_bytes(0),)
+
+
+@pytest.mark.parametrize(
+    ("head", "ours"),
+    [
+        ("index\timage\tquestion", True),
+        ("index\timage_path\tquestion", True),
+        ("index\tquestion", False),
+        ("image\tquestion", False),
+        ("index\timage", False),
+    ],
+)
+def test_columns_that_are_needed(head: str, ours: bool):
+    data = f"{head}\n".encode()
+    assert vlmevalkit.claims(Path("a.TSV"), data) is ours
+    assert not vlmevalkit.claims(Path("a.csv"), data)
