@@ -1,10 +1,10 @@
 """The commands in README.md and docs/*.md run as printed, or at least parse.
 
 A page's commands run one after the other in one temporary folder, which holds copies
-of `examples/`, a folder `photos` and the adapters `flags` and `receipts`. `0.5b` comes
-from a stand-in hub that serves a small checkpoint. What runs for minutes, changes the
-machine or needs a Mac is listed in `PARSED_ONLY` with its reason: those are parsed by
-the program's own parser.
+of `examples/`, a folder `photos`, a `clip.mp4` and the adapters `flags` and `receipts`.
+`0.5b` comes from a stand-in hub that serves a small checkpoint. What runs for minutes,
+changes the machine or needs a Mac is listed in `PARSED_ONLY` with its reason: those are
+parsed by the program's own parser.
 """
 
 import os
@@ -17,7 +17,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fastvlm_mlx import load
 from fastvlm_mlx.adapters.files import write_adapter
@@ -28,6 +30,7 @@ from tests.support.hub_server import Hub, Repository
 from tests.support.paths import EXAMPLES, REFERENCES, ROOT
 from tests.support.pdf_files import numbered_page, pages_of
 from tests.support.small_adapters import make_adapter
+from tests.support.small_videos import stills, write_video
 
 # A command's beginning, as a regular expression: why it is not run here.
 PARSED_ONLY = {
@@ -51,7 +54,10 @@ BLOCKS = blocks()
 SHELL = [block for block in BLOCKS if block.is_shell]
 COMMANDS = [(str(block), command) for block in SHELL for command in block.commands]
 # docs/api.md shows signatures; docs/server.md shows clients of a running server.
-RUN = ("README.md", "docs/images.md", "docs/evaluation.md", "docs/probabilities.md")
+RUN = tuple(
+    ["README.md"]
+    + [f"docs/{name}.md" for name in ("evaluation", "images", "probabilities", "video")]
+)
 PYTHON = [b for b in BLOCKS if b.language == "python" and b.page in RUN]
 CLIENTS = [b for b in BLOCKS if b.language == "python" and b.page == "docs/server.md"]
 
@@ -144,6 +150,8 @@ def folder(tmp_path: Path, adapter: Path) -> Path:
     pages_of(tmp_path / "report.pdf", [numbered_page(number) for number in range(4)])
     (tmp_path / "photos" / "more").mkdir(parents=True)
     shutil.copy(EXAMPLES / "number.png", tmp_path / "photos")
+    images = [np.asarray(Image.open(EXAMPLES / f"{n}.png")) for n in ("word", "shapes")]
+    write_video(tmp_path / "clip.mp4", stills(images, 1.5))
     shutil.copy(EXAMPLES / "word.png", tmp_path / "photos" / "more")
     return tmp_path
 

@@ -18,6 +18,7 @@ import griffe
 
 import fastvlm_mlx
 import fastvlm_mlx.evaluation
+import fastvlm_mlx.processing.video
 import fastvlm_mlx.train
 from tests.support.paths import ROOT
 
@@ -46,6 +47,10 @@ ADAPTERS = (
     "fastvlm_mlx.adapters.files.Adapter",
     "fastvlm_mlx.adapters.spec.AdapterSpec",
 )
+VIDEO = tuple(
+    f"fastvlm_mlx.processing.video.{name}"
+    for name in fastvlm_mlx.processing.video.__all__
+)
 EXTRA = (*CONVERT, *ADAPTERS)
 GROUPS = {
     "Load and ask": ("load", "generate", "stream_generate", "FastVLM", "Conversation"),
@@ -54,6 +59,7 @@ GROUPS = {
         *("Sampling", "ImageOptions", "Attachment", "Turn"),
     ),
     "The network": ("FastVLMModel",),
+    "Video": VIDEO,
     "Train": TRAIN,
     "Evaluate": EVALUATION,
     "Adapters": ADAPTERS,
@@ -82,7 +88,7 @@ Member = griffe.Function | griffe.Class | griffe.Attribute
 def public_names() -> list[str]:
     """Every name the page must have, `fastvlm_mlx.` left out; `__version__` is none."""
     exported = [name for name in fastvlm_mlx.__all__ if name != "__version__"]
-    return [*exported, *TRAIN, *EVALUATION, *EXTRA]
+    return [*exported, *TRAIN, *EVALUATION, *VIDEO, *EXTRA]
 
 
 @cache
