@@ -30,7 +30,8 @@ class FolderSource:
     Args:
         path: the folder, or an image file.
         from_start: with what is there already.
-        done: `identity` of what was looked at by an earlier run.
+
+    `done` are the `identity` of what an earlier run has looked at.
     """
 
     keeps_all = True

@@ -54,7 +54,7 @@ class Source(Protocol):
     def shots(self, stop: Event) -> Iterator[Shot]:
         """The images as they come, until the source ends or `stop` is set.
 
-        A thread of its own iterates. The first shot may be that of `resumed`.
+        A thread of its own iterates.
 
         Raises:
             FastVLMError: it cannot go on.

@@ -1,6 +1,9 @@
 """A scripted sequence for `watch`: scenes with and without a red circle."""
 
+import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ SCRIPT = (
     ("triangle", GREEN),
 )
 FIRES = (1, 4)  # of SCRIPT
+WHEN = ("--when", QUESTION, "-m", "demo")
+SECONDS = 0.5  # of a scene of the video
 
 
 def scene(kind: str, colour: tuple[int, int, int], size: int = 256) -> Image.Image:
@@ -72,3 +77,17 @@ class RedModel:
     def _is_red(self, image: Any) -> bool:
         red, green, blue = np.asarray(image.convert("RGB"))[128, 128].astype(int)
         return red > 150 and max(green, blue) < 100
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file that may be written at this moment."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(True) if line.endswith("\n")]
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Waits until something holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.02)

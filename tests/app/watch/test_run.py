@@ -1,234 +1,30 @@
-"""`watch` from a source to its lines: scripted sequences, kills, ends, messages."""
+"""`watch`: its lines, its end, streams and cameras, and what it says."""
 
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from fastvlm_mlx.app import session
 from fastvlm_mlx.app.watch import folder, stream
-from fastvlm_mlx.fastvlm import load
 from tests.support.missing_extras import pretend_missing
 from tests.support.posted import posts
 from tests.support.small_videos import stills, write_video
 from tests.support.watched import (
     BLUE,
-    FIRES,
-    QUESTION,
     RED,
     SCRIPT,
-    RedModel,
+    WHEN,
+    lines,
     put,
     scene,
+    until,
 )
-from tests.support.x_screen import Screen, x_screen
-
-WHEN = ("--when", QUESTION, "-m", "demo")
-SECONDS = 0.5  # of a scene of the video
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file that may be written at this moment."""
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(True) if line.endswith("\n")]
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def red(monkeypatch) -> RedModel:
-    """Models that are loaded are one that answers at once."""
-    model = RedModel()
-    monkeypatch.setattr(session, "open_model", lambda name, **options: (name, model))
-    return model
-
-
-@pytest.fixture
-def alongside() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Runs a function beside the program, which gets SIGTERM at its end."""
-    threads: list[threading.Thread] = []
-    faults: list[BaseException] = []
-
-    def start(work: Callable[[], None]) -> None:
-        def whole() -> None:
-            try:
-                work()
-            except BaseException as fault:
-                faults.append(fault)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        threads.append(threading.Thread(target=whole))
-        threads[-1].start()
-
-    yield start
-    for thread in threads:
-        thread.join(60)
-    assert not faults, faults
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory) -> Path:
-    """The scripted sequence, each scene for `SECONDS`."""
-    images = [np.asarray(scene(*each)) for each in SCRIPT]
-    path = tmp_path_factory.mktemp("video") / "scenes.mp4"
-    return write_video(path, stills(images, SECONDS))
-
-
-def start(*arguments: object, **environment: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "fastvlm_mlx", "watch", *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **environment},
-    )
-
-
-def kill(process: "subprocess.Popen[str]") -> None:
-    process.kill()
-    process.communicate()
-
-
-def end(process: "subprocess.Popen[str]") -> str:
-    """Ends it cleanly; what it said."""
-    process.terminate()
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
-    return said
-
-
-def test_a_folder_killed_twice(tmp_path):
-    inbox, log = tmp_path / "inbox", tmp_path / "log.jsonl"
-    inbox.mkdir()
-    command = f"cat >> {tmp_path}/fired.jsonl"
-    arguments = (inbox, *WHEN, "--all", "-o", log, "--run", command)
-
-    def add(number: int, image: Image.Image) -> None:
-        put(inbox, number, image, second=number)
-
-    running = start(*arguments)
-    add(0, scene(*SCRIPT[0]))
-    add(1, scene(*SCRIPT[1]))
-    until(lambda: len(lines(log)) == 2)
-    kill(running)
-    # While it is down: still a red circle, in another image; and nothing new.
-    add(2, Image.eval(scene(*SCRIPT[1]), lambda value: value * 9 // 10))
-    add(3, Image.eval(scene(*SCRIPT[1]), lambda value: value * 9 // 10))
-    running = start(*arguments)
-    until(lambda: len(lines(log)) == 4)
-    add(4, scene(*SCRIPT[2]))
-    until(lambda: len(lines(log)) == 5)
-    kill(running)
-    add(5, scene(*SCRIPT[3]))
-    running = start(*arguments)
-    add(6, scene(*SCRIPT[4]))
-    add(7, scene(*SCRIPT[5]))
-    until(lambda: len(lines(log)) == 8)
-    said = end(running)
-    found = lines(log)
-    assert [Path(line["image"]).stem for line in found] == [f"{n:03}" for n in range(8)]
-    assert [bool(line.get("fired")) for line in found] == [
-        number in (1, 6) for number in range(8)
-    ]
-    assert found[2]["probability"] > 0.6 and found[2]["active"]
-    assert found[3]["unchanged"] is True
-    fired = [
-        (line["image"], line["answer"]) for line in lines(tmp_path / "fired.jsonl")
-    ]
-    assert fired == [(f["image"], f["answer"]) for f in found if f.get("fired")]
-    assert all("red circle" in answer for _, answer in fired)
-    assert "3 images" in said and "fired 1 times" in said
-
-
-def test_a_screen(run, monkeypatch, alongside, tmp_path):
-    model = load("demo")
-    monkeypatch.setattr(session, "open_model", lambda name, **options: (name, model))
-    log = tmp_path / "log.jsonl"
-    with x_screen() as screen:
-        monkeypatch.setenv("DISPLAY", screen.display)
-        screen.show(scene(*SCRIPT[0]))
-
-        def script() -> None:
-            for number, each in enumerate(SCRIPT):
-                screen.show(scene(*each))
-                until(lambda number=number: len(lines(log)) == number + 1)
-
-        alongside(script)
-        result = run("watch", "screen", *WHEN, "-o", log, "--fps", "20")
-    assert result.code == 0, result.err
-    fired = [at for at, line in enumerate(lines(log)) if line["fired"]]
-    assert fired == list(FIRES)
-    assert all(line["source"] == "screen" for line in lines(log))
-    assert "6 new: " in result.err and "fired 2 times" in result.err
-
-
-def test_a_video_at_its_own_speed(run, red, video, tmp_path):
-    log = tmp_path / "log.jsonl"
-    arguments = ("watch", video, *WHEN, "-o", log, "--fps", "30")
-    begun = time.monotonic()
-    result = run(*arguments)
-    seconds = time.monotonic() - begun
-    assert result.code == 0, result.err
-    assert len(SCRIPT) * SECONDS - 0.2 <= seconds < len(SCRIPT) * SECONDS + 10
-    found = lines(log)
-    assert [line["position"] // SECONDS for line in found] == [0, 1, 2, 3, 4, 5]
-    assert [line["fired"] for line in found] == [
-        # The stand-in sees the colour alone.
-        kind_and_colour[1] == RED and SCRIPT[at - 1][1] != RED
-        for at, kind_and_colour in enumerate(SCRIPT)
-    ]
-    assert red.asked == 6 and "6 new: " in result.err
-    # Killed after the third line: it goes on there, and asks about nothing again.
-    kept = log.read_text().splitlines(True)[:3]
-    log.write_text("".join(kept) + '{"source": "half a li')
-    again = run(*arguments)
-    assert again.code == 0, again.err
-    assert red.asked == 9
-    assert [line["fired"] for line in lines(log)] == [line["fired"] for line in found]
-
-
-@pytest.mark.slow
-def test_a_video_and_a_screen_killed_twice(tmp_path):
-    """As the folder, with the demo model; scenes last as long as it needs."""
-    images = [np.asarray(scene(*each)) for each in SCRIPT]
-    path = write_video(tmp_path / "long.mp4", stills(images, 6))
-    log = tmp_path / "video.jsonl"
-    for count in (2, 4, 6):
-        running = start(path, *WHEN, "-o", log, "--fps", "10")
-        until(lambda count=count: len(lines(log)) == count)
-        kill(running)
-    found = lines(log)
-    assert [line["position"] // 6 for line in found] == [0, 1, 2, 3, 4, 5]
-    assert [at for at, line in enumerate(found) if line["fired"]] == list(FIRES)
-    log = tmp_path / "screen.jsonl"
-    with x_screen() as screen:
-        for first in (0, 2, 4):
-            screen.show(scene(*SCRIPT[first]))
-            running = start(
-                "screen", *WHEN, "-o", log, "--fps", "10", DISPLAY=screen.display
-            )
-            for number in (first, first + 1):
-                screen.show(scene(*SCRIPT[number]))
-                until(lambda number=number: len(lines(log)) == number + 1)
-            kill(running)
-    found = lines(log)
-    assert [at for at, line in enumerate(found) if line["fired"]] == list(FIRES)
 
 
 def test_lines_without_a_condition(run, red, tmp_path, alongside):
@@ -428,30 +224,6 @@ def test_a_camera_that_breaks_off(video):
     with pytest.raises(stream.VideoError, match="camera: broke off .*; is it still c"):
         for shot in shots:
             assert shot.image().size == (256, 256)
-
-
-def test_a_screen_and_its_parts(monkeypatch):
-    from fastvlm_mlx.app.watch.screen import ScreenSource
-    from fastvlm_mlx.errors import OptionError
-
-    with x_screen() as shown:
-        monkeypatch.setenv("DISPLAY", shown.display)
-        _check_parts(shown, ScreenSource)
-        with pytest.raises(
-            OptionError, match="screen:7: no such screen; choose 1 to 1"
-        ):
-            ScreenSource("screen:7", 5).open()
-
-
-def _check_parts(shown: Screen, source: Any) -> None:
-    image = Image.new("RGB", (320, 256), "blue")
-    image.paste("red", (100, 50, 140, 80))
-    shown.show(image)
-    stop = threading.Event()
-    whole = next(source("screen", 5).shots(stop)).image()
-    assert (whole.size, whole.getpixel((120, 60))) == ((320, 256), (255, 0, 0))
-    part = next(source("screen:100,50,40,30", 5).shots(stop)).image()
-    assert (part.size, part.getcolors()) == ((40, 30), [(1200, (255, 0, 0))])
 
 
 def test_names_of_folders_that_look_like_devices(tmp_path, monkeypatch):
