@@ -23,6 +23,7 @@ from fastvlm_mlx.app.commands import (
     serve,
     train,
     verify,
+    video,
     watch,
 )
 from fastvlm_mlx.app.commands import (
@@ -34,6 +35,7 @@ from fastvlm_mlx.files.standard_descriptors import open_closed_descriptors
 COMMANDS = [
     "chat",
     "caption",
+    "video",
     "watch",
     "train",
     "eval",
@@ -109,6 +111,7 @@ for command in (
     info.info,
     bench.bench,
     caption.caption,
+    video.video,
     watch.watch,
     train.train,
     serve.serve,

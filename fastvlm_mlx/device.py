@@ -2,8 +2,10 @@
 
 The default device is a GPU where MLX has one; the environment variable FASTVLM_DEVICE
 (`cpu` or `gpu`) overrides it. Metal and CUDA compute in 16 bits and keep quantized
-layers quantized. The CPU runs float32 and undoes quantization on load: there
-`quantized_matmul` is 40 times slower than a float32 product through a good BLAS.
+layers quantized. The CPU computes in float32. On Linux large layers still keep their
+bfloat16 or quantized weights (`model/stored_layers.py`); elsewhere quantization is
+undone on load: there `quantized_matmul` is 40 times slower than a float32 product
+through a good BLAS.
 """
 
 import os

@@ -1,6 +1,9 @@
 """`make mutants` itself: which changes it makes, and the same ones again."""
 
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 SOURCE = '''"""A module."""
 
@@ -40,6 +43,48 @@ def test_a_seed_chooses_the_same_again(tmp_path: Path):
     assert len(changes(tmp_path, 3)) == 3
     assert changes(tmp_path, 3) == changes(tmp_path, 3)
     assert changes(tmp_path, 8) != changes(tmp_path, 8, seed=2)
+
+
+def test_the_line_of_a_change(tmp_path: Path):
+    from tests.support.mutation_operators import sample
+
+    (tmp_path / "area.py").write_text(SOURCE)
+    lines = SOURCE.splitlines()
+    for mutant in sample(tmp_path, "area.py", 100, 1):
+        changed = mutant.diff.splitlines()[3]
+        assert changed == "-" + lines[mutant.line - 1]
+
+
+def test_which_tests_run_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a recording says: tests of the line first, the quick files before others."""
+    from tests.support.covering import Covering
+
+    ran = {
+        3: ["tests/a.py::far"],  # a signature: its line says nothing
+        5: ["tests/a.py::both", "tests/b.py::one", "tests/c.py"],
+        6: ["tests/b.py::one", "tests/c.py"],
+        8: ["tests/a.py::both"],
+    }
+    covering = Covering.__new__(Covering)
+    covering._seconds = {
+        "tests/a.py::both": 0.5,
+        "tests/a.py::far": 9.0,
+        "tests/b.py::one": 0.1,
+        "tests/c.py::fixture": 3.0,
+        "tests/d.py::other": 0.0,
+    }
+    covering._data = SimpleNamespace(contexts_by_lineno=lambda path: ran)
+    files = ["tests/a.py", "tests/b.py", "tests/c.py", "tests/d.py"]
+    one, both = "tests/b.py::one", "tests/a.py::both"
+    in_fixture = "tests/c.py::fixture"
+    for line, within, expected in (
+        (6, files, [one, in_fixture, both]),
+        (8, files, [both, one, in_fixture]),
+        (8, files[1:], [one, in_fixture]),
+        (3, files, [one, both, in_fixture]),
+        (1, files, [one, both, in_fixture]),
+    ):
+        assert covering.tests("area.py", SOURCE, line, within) == expected
 
 
 def test_every_file_has_its_tests():

@@ -17,7 +17,7 @@ from fastvlm_mlx.errors import CheckpointError, ContextError, FastVLMError
 from fastvlm_mlx.generation.batch import Completion, batch_generate
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing import chat_template
-from fastvlm_mlx.processing.image_file import open_image
+from fastvlm_mlx.processing.image_file import Source, open_image
 from fastvlm_mlx.processing.image_options import ImageOptions
 from fastvlm_mlx.processing.image_processor import content_hash, preprocess
 
@@ -71,15 +71,15 @@ class Captioner:
             template=model.config.template,
         )
 
-    def pixels(self, name: str) -> np.ndarray:
-        """An image's pixels, (N, R, R, 3); any thread may call this.
+    def pixels(self, image: Source) -> np.ndarray:
+        """The pixels of an image, (N, R, R, 3); any thread may call this.
 
         Raises:
             ImageError: it cannot be opened.
         """
         pinpoints = self.model.config.grid_pinpoints
-        image = open_image(name, long_side=self._options.page_side)
-        return preprocess(image, self._options, pinpoints)
+        opened = open_image(image, long_side=self._options.page_side)
+        return preprocess(opened, self._options, pinpoints)
 
     def captions(self, pixels: Sequence[np.ndarray]) -> list[Caption | FastVLMError]:
         """A caption, or why there is none, for each of several images, in order."""

@@ -19,6 +19,20 @@ def serve(
             callback=options.expand_homes,
         ),
     ] = None,
+    served_name: Annotated[
+        str | None,
+        typer.Option(
+            "--served-name",
+            metavar="NAME",
+            help="What clients call the model; default: MODEL, or its folder's name.",
+        ),
+    ] = None,
+    any_model_name: Annotated[
+        bool,
+        typer.Option(
+            "--any-model-name", help="Answer clients that write any other name too."
+        ),
+    ] = False,
     refresh: options.Refresh = False,
     keep_features: options.KeepFeatures = None,
     host: Annotated[
@@ -47,8 +61,14 @@ def serve(
             help="Another name this server is reached by; repeatable.",
         ),
     ] = None,
+    batch: Annotated[
+        int,
+        typer.Option(
+            "--batch", min=1, max=64, help="Requests answered at once; 1: in turn."
+        ),
+    ] = 8,
 ) -> None:
-    """Serve OpenAI's and Ollama's protocols, and a page to ask from.
+    """Serve OpenAI's, Anthropic's and Ollama's protocols, and a page to ask from.
 
     It needs the extra "serve"; in a clone: pip install '.[serve]'
     """
@@ -58,6 +78,8 @@ def serve(
         serve.Options(
             model=model,
             adapters=tuple(adapters or ()),
+            served_name=served_name,
+            any_model_name=any_model_name,
             refresh=refresh,
             keep_features=options.parse_keep_features(keep_features),
             host=host,
@@ -65,5 +87,6 @@ def serve(
             token=token,
             allow_host=tuple(allow_host or ()),
             allow_url=tuple(allow_url or ()),
+            batch=batch,
         )
     )

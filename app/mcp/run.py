@@ -170,13 +170,14 @@ def _done() -> "Future[None]":
 
 
 def _worker(options: Options, name: str) -> "Worker":
+    from fastvlm_mlx.app.server.engine.load import load_engine
     from fastvlm_mlx.app.server.engine.worker import Worker
     from fastvlm_mlx.app.server.http.limits import Limits
 
     limits = Limits()
     adapters = () if options.adapter is None else (options.adapter,)
     return Worker(
-        lambda: serve.load_engine(
+        lambda: load_engine(
             name,
             limits,
             refresh=options.refresh,

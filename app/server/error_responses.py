@@ -5,14 +5,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from fastvlm_mlx.app.server.api import ollama, openai
+from fastvlm_mlx.app.server.api import anthropic, ollama, openai
 from fastvlm_mlx.app.server.http.access import SecurityHeadersMiddleware
 from fastvlm_mlx.app.server.http.errors import APIError, busy, one_line
+
+# Its protocol is OpenAI's with other paths.
+_LM_STUDIO = ("/api/v0/", "/api/v1/")
 
 
 def error_response(error: APIError, path: str) -> JSONResponse:
     """`error` in the format of the protocol that `path` belongs to."""
-    error_body = ollama.error_body if path.startswith("/api/") else openai.error_body
+    error_body = openai.error_body
+    if path.startswith("/v1/messages"):
+        error_body = anthropic.error_body
+    elif path.startswith("/api/") and not path.startswith(_LM_STUDIO):
+        error_body = ollama.error_body
     return JSONResponse(error_body(error), error.status, headers=error.headers)
 
 

@@ -1,6 +1,5 @@
-"""The ASGI application: routes of both protocols and the web page, and middleware."""
+"""The ASGI application: routes of all protocols and the web page, and middleware."""
 
-import time
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,20 +15,24 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fastvlm_mlx.app.server.api import (
+    anthropic,
+    anthropic_schema,
     ollama,
     ollama_schema,
     openai,
     openai_schema,
     openapi,
+    responses,
+    responses_schema,
+    responses_stream,
 )
 from fastvlm_mlx.app.server.api.endpoints import ENDPOINTS
 from fastvlm_mlx.app.server.api.response import AnswerResponse, ResponseFormatter
+from fastvlm_mlx.app.server.engine import videos
 from fastvlm_mlx.app.server.engine.fetch import Fetcher
 from fastvlm_mlx.app.server.engine.request import (
     GenerationRequest,
     Message,
-    ModelInfo,
-    names_model,
 )
 from fastvlm_mlx.app.server.engine.schema_check import SchemaChecker
 from fastvlm_mlx.app.server.engine.worker import Worker
@@ -46,27 +49,35 @@ from fastvlm_mlx.app.server.http.access import (
     RequestLogMiddleware,
     SecurityHeadersMiddleware,
 )
-from fastvlm_mlx.app.server.http.errors import APIError, one_line
+from fastvlm_mlx.app.server.http.errors import APIError
 from fastvlm_mlx.app.server.http.request_target import RequestTargetMiddleware
 from fastvlm_mlx.app.server.http.shutdown import OpenRequests, ShutdownMiddleware
+from fastvlm_mlx.app.server.model_routes import ModelRoutes
 
 MAX_FETCHES = 4  # at once
+MAX_VIDEOS = 2  # decoded at once; each takes up to four cores
 
 
-class Routes:
+class Routes(ModelRoutes):
     """The handlers of all routes.
 
     Requests are answered by `worker`; images are fetched from `image_hosts`.
+    `any_name`: a name that no model has stands for the first.
     """
 
-    def __init__(self, worker: Worker, image_hosts: tuple[str, ...] = ()):
-        self._worker = worker
+    def __init__(
+        self,
+        worker: Worker,
+        image_hosts: tuple[str, ...] = (),
+        *,
+        any_name: bool = False,
+    ):
+        super().__init__(worker, any_name=any_name)
         self._limits = limits = worker.limits
         self._fetcher = Fetcher(image_hosts, limits.body // 2, limits.fetch_time)
         self._schema_checker = SchemaChecker()
         self._fetches = anyio.CapacityLimiter(MAX_FETCHES)
-        self._created = int(time.time())
-        self._started = ollama.now()
+        self._videos = anyio.CapacityLimiter(MAX_VIDEOS)
 
     def routes(self) -> list[Route]:
         """All routes, the files of the web page included."""
@@ -81,7 +92,7 @@ class Routes:
 
     async def completions(self, request: Request) -> ASGIApp:
         chat = await body.parse(request, openai_schema.ChatRequest, self._limits)
-        model = self._find_model(chat.model)
+        model = self.find_model(chat.model)
         generation_request = await openai.generation_request(chat, self._limits)
         options = chat.stream_options or openai_schema.StreamOptions()
         if chat.stream_options is not None and not chat.stream:
@@ -94,6 +105,35 @@ class Routes:
         formatter = openai.Formatter(chat.model, bool(options.include_usage))
         generation_request = replace(generation_request, model=model.name)
         return await self._answer(generation_request, formatter, bool(chat.stream))
+
+    async def responses(self, request: Request) -> ASGIApp:
+        asked = await body.parse(
+            request, responses_schema.ResponseRequest, self._limits
+        )
+        model = self.find_model(asked.model)
+        generation_request = await responses.generation_request(asked, self._limits)
+        formatter = responses_stream.Formatter(asked)
+        generation_request = replace(generation_request, model=model.name)
+        return await self._answer(generation_request, formatter, bool(asked.stream))
+
+    async def messages(self, request: Request) -> ASGIApp:
+        asked = await body.parse(
+            request, anthropic_schema.MessagesRequest, self._limits
+        )
+        model = self.find_model(asked.model)
+        generation_request = await anthropic.generation_request(asked, self._limits)
+        formatter = anthropic.Formatter(asked.model)
+        generation_request = replace(generation_request, model=model.name)
+        return await self._answer(generation_request, formatter, bool(asked.stream))
+
+    async def count_tokens(self, request: Request) -> ASGIApp:
+        asked = await body.parse(request, anthropic_schema.CountRequest, self._limits)
+        model = self.find_model(asked.model)
+        generation_request = await anthropic.count_request(asked, self._limits)
+        generation_request = replace(generation_request, model=model.name)
+        return await self._answer(
+            generation_request, anthropic.CountFormatter(asked.model), stream=False
+        )
 
     async def chat(self, request: Request) -> ASGIApp:
         chat = await body.parse(request, ollama_schema.ChatRequest, self._limits)
@@ -108,7 +148,7 @@ class Routes:
         request: ollama_schema.ChatRequest | ollama_schema.GenerateRequest,
         formatter: ollama.Formatter,
     ) -> ASGIApp:
-        model = self._find_model(request.model)
+        model = self.find_model(request.model)
         generation_request = await ollama.generation_request(request, self._limits)
         if generation_request is None:
             unload = ollama.is_zero(request.keep_alive)
@@ -123,6 +163,11 @@ class Routes:
         if any(isinstance(i, str) for m in request.messages for i in m.images):
             messages = [await self._fetch(message) for message in request.messages]
             request = replace(request, messages=tuple(messages))
+        if videos.has_videos(request.messages):
+            messages = await anyio.to_thread.run_sync(
+                videos.expand, request.messages, self._limits, limiter=self._videos
+            )
+            request = replace(request, messages=messages)
         response_format = request.response_format
         if response_format is not None and response_format.schema is not None:
             await self._schema_checker.check(
@@ -145,47 +190,6 @@ class Routes:
             images.append(image)
         return replace(message, images=tuple(images))
 
-    def _find_model(self, name: str) -> ModelInfo:
-        """The model that a client's `name` stands for.
-
-        Raises:
-            APIError: There is none of that name.
-        """
-        models = self._worker.models
-        for model in models:
-            if names_model(name, model.name):
-                return model
-        if names_model(name, "default"):
-            return models[0]
-        own = ", ".join(f"'{model.name}'" for model in models)
-        raise APIError(
-            404,
-            f"The model '{one_line(name)}' does not exist; this server has {own}"
-            " (or 'default')",
-            code="model_not_found",
-            param="model",
-        )
-
-    async def models(self, request: Request) -> Response:
-        return JSONResponse(openai.models(self._worker.models, self._created))
-
-    async def model(self, request: Request) -> Response:
-        model = self._find_model(request.path_params["name"])
-        return JSONResponse(openai.model(model, self._created))
-
-    async def tags(self, request: Request) -> Response:
-        return JSONResponse(ollama.tags(self._worker.models, self._started))
-
-    async def show(self, request: Request) -> Response:
-        show = await body.parse(request, ollama_schema.ShowRequest, self._limits)
-        if show.model is None and show.name is None:
-            raise APIError(400, "Missing required parameter: 'model'", param="model")
-        model = self._find_model(show.model or show.name or "")
-        return JSONResponse(ollama.show(model, self._started))
-
-    async def version(self, request: Request) -> Response:
-        return JSONResponse({"version": ollama.VERSION})
-
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok", "waiting": self._worker.waiting})
 
@@ -199,10 +203,12 @@ def build(
     hosts: tuple[str, ...],
     token: str | None,
     image_hosts: tuple[str, ...] = (),
+    any_name: bool = False,
     requests: OpenRequests | None = None,
 ) -> ASGIApp:
     """The application with its middleware; stops `worker` when it shuts down.
 
+    `any_name`: clients may write any name for the model.
     It does not wait for the worker's thread, which may take a second: see its `close`.
 
     `requests`, if given, can refuse the requests that are open then.
@@ -213,7 +219,7 @@ def build(
         yield
         worker.stop()
 
-    routes = Routes(worker, image_hosts).routes()
+    routes = Routes(worker, image_hosts, any_name=any_name).routes()
     app: ASGIApp = Starlette(
         routes=routes,
         lifespan=lifespan,

@@ -5,15 +5,15 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import terminal
-from fastvlm_mlx.app.encoder import packages
 from fastvlm_mlx.app.server.http.host import host_name
+from fastvlm_mlx.app.server.served_name import check_served_name
 from fastvlm_mlx.app.server.stop_signals import StopSignals
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from fastvlm_mlx.files.installation import install_command
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import uvicorn
     from starlette.types import ASGIApp
 
-    from fastvlm_mlx.app.server.engine.engine import Engine
     from fastvlm_mlx.app.server.http.limits import Limits
 
 TOKEN = "FASTVLM_TOKEN"
@@ -41,7 +40,10 @@ class Options:
     allow_url: tuple[str, ...] = ()
     refresh: bool = False
     adapters: tuple[Path, ...] = ()
+    served_name: str | None = None
+    any_model_name: bool = False
     keep_features: int | None = None
+    batch: int = 8
 
 
 def run(options: Options) -> None:
@@ -55,6 +57,8 @@ def run(options: Options) -> None:
     _check_extra()
     token = read_token(options)
     hosts = known_names(options)
+    check_served_name(options.served_name)
+    from fastvlm_mlx.app.server.engine.load import load_engine
     from fastvlm_mlx.app.server.engine.worker import Worker
     from fastvlm_mlx.app.server.http.limits import Limits
     from fastvlm_mlx.app.server.http.shutdown import OpenRequests
@@ -69,9 +73,11 @@ def run(options: Options) -> None:
                 limits,
                 refresh=options.refresh,
                 adapters=options.adapters,
+                served_name=options.served_name,
                 keep_features=options.keep_features,
             ),
             limits,
+            options.batch,
         )
         worker.start()
         names = [info.name for info in worker.models]
@@ -81,6 +87,7 @@ def run(options: Options) -> None:
             hosts=hosts,
             token=token,
             image_hosts=options.allow_url,
+            any_name=options.any_model_name,
             requests=requests,
         )
 
@@ -136,34 +143,6 @@ def make_server(
         start,
         stop,
     )
-
-
-def load_engine(
-    name: str | None,
-    limits: "Limits",
-    *,
-    refresh: bool = False,
-    adapters: Sequence[Path] = (),
-    keep_features: int | None = None,
-) -> "Engine":
-    """Loads the model on this thread, and beside it one with each adapter.
-
-    `keep_features` is how many bytes of encoded images are kept on disk.
-    """
-    from fastvlm_mlx.adapters.apply import with_adapter
-    from fastvlm_mlx.app import session
-    from fastvlm_mlx.app.server.engine.engine import Engine
-
-    found = session.read_adapters(adapters)
-    name, model = session.open_model(name, refresh=refresh)
-    packages.use_only(model, name)
-    # Clients see the name of a folder, not the path to it.
-    name = Path(name).name if os.path.exists(name) else name
-    tuned = {each: with_adapter(model, adapter) for each, adapter in found.items()}
-    engine = Engine(name, model, limits, tuned)
-    for each in (model, *tuned.values()):  # not the image that warms the engine up
-        session.keep_features(each, keep_features)
-    return engine
 
 
 def read_token(options: Options) -> str | None:

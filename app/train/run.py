@@ -19,6 +19,7 @@ from fastvlm_mlx.app.train import curves, report
 from fastvlm_mlx.app.train.exam import Exam
 from fastvlm_mlx.app.train.progress import narrator
 from fastvlm_mlx.convert.save_weights import LICENCE_FILES
+from fastvlm_mlx.device import on_cpu
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.evaluation.scoring import chance, score
 from fastvlm_mlx.files.disk_space import format_size
@@ -84,7 +85,9 @@ def run(request: Request) -> int:
         _check_output(request, out)
     samples, held_out = _read(request, options.seed, say)
     say(f"{len(samples)} to learn from, {len(held_out)} held out")
-    name, model = session.open_model(request.model)
+    # On a CPU large layers would keep their 16 or 4 bits, and be widened at every step.
+    dtype = "float32" if on_cpu() else None
+    name, model = session.open_model(request.model, dtype=dtype)
     source = converted(name)
     licences = [file for each in LICENCE_FILES for file in source.glob(each)]
     for file in sorted(licences):

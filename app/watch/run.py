@@ -1,6 +1,7 @@
 """`fastvlm-mlx watch`: describes what is new, and does something when it fires."""
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -144,6 +145,8 @@ class Watch:
         """Watches; says at the end how much there was."""
         newest = Newest(self._source, self._stop)
         newest.start()
+        if sys.stderr.isatty():  # for a while nothing else may be said
+            terminal.note(f"watching {self._source.name}; Ctrl-C ends it")
         begun = time.monotonic()
         try:
             while not self._stop.is_set():

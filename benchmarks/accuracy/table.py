@@ -63,7 +63,7 @@ def markdown(
         )
     )
     yield f"Arithmetic: {dtype}, unless the row says otherwise." + (
-        " A CPU undoes quantization on load: the rows in bits show what rounding the"
+        " On a CPU products are float32: the rows in bits show what rounding the"
         " weights costs."
         if dtype == "float32"
         else ""

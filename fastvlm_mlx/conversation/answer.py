@@ -1,4 +1,5 @@
-"""Streams the answer to one question of a chat and adds both to its history."""
+"""Streams the answer to one question of a chat and adds both to its history: alone, or
+beside the answers to others."""
 
 import contextlib
 import time
@@ -14,8 +15,9 @@ from fastvlm_mlx.conversation.history import History, Turn
 from fastvlm_mlx.conversation.shared_prefix import restore_prefix, save_prefix
 from fastvlm_mlx.errors import ContextError, FastVLMError
 from fastvlm_mlx.generation import decode
+from fastvlm_mlx.generation.batch_decoder import BatchDecoder, Row
 from fastvlm_mlx.generation.sampling import Constraint, Sampling
-from fastvlm_mlx.generation.stream import Chunk, Timings, stream_generate
+from fastvlm_mlx.generation.stream import Chunk, Timings, stream_beside
 from fastvlm_mlx.processing.image_options import ImageOptions
 
 if TYPE_CHECKING:
@@ -46,6 +48,48 @@ def stream_answer(
         ImageError: while iterating, if an image cannot be opened.
         ContextError: while iterating, if the question does not fit.
     """
+    chunks = answer_beside(
+        BatchDecoder(model),
+        model,
+        state,
+        question,
+        images,
+        sampling,
+        context_size=context_size,
+        image_options=image_options,
+        started=started,
+        detailed=detailed,
+        cancel=cancel,
+        constraint=constraint,
+        top_logprobs=top_logprobs,
+    )
+    with contextlib.closing(chunks):
+        for chunk in chunks:
+            if chunk is not None:
+                yield chunk
+
+
+def answer_beside(
+    decoder: BatchDecoder,
+    model: "FastVLMModel",
+    state: History,
+    question: str,
+    images: Sequence[ImageSource],
+    sampling: Sampling,
+    *,
+    context_size: int,
+    image_options: ImageOptions,
+    started: float,
+    detailed: bool = False,
+    cancel: Event | None = None,
+    constraint: Constraint | None = None,
+    top_logprobs: int | None = None,
+) -> Generator[Chunk | None, None, None]:
+    """As `stream_answer`, for an answer that `decoder` decodes beside others.
+
+    Before its first chunk it yields None after each image and each part of a long
+    prompt, and while the others leave no memory for it: they may go on then.
+    """
     joining = [attach(model, image, image_options) for image in images]
     timings = Timings(
         decode=sum(image.decode_seconds for image in joining),
@@ -55,32 +99,38 @@ def stream_answer(
     prefixes, used = model.feature_cache, length(state.pieces)
     pieces = state.with_question(question, shown_images)
     left = answer_room(pieces, used, context_size)
+    sampling = replace(sampling, max_tokens=min(sampling.max_tokens, left))
+    while decoder.is_full(length(pieces), sampling.max_tokens):
+        yield None
 
-    before = time.perf_counter()
-    features = [image.features(model) for image in shown_images]
-    if detailed:
-        mx.eval(features)
-        timings = replace(timings, encode=time.perf_counter() - before)
     is_first = decode.cache_length(state.cache) == 0
     shown: list[Chunk] = []
     try:
         if is_first:
             restore_prefix(prefixes, pieces, state.cache)
-        chunks = stream_generate(
-            model,
+        before = time.perf_counter()
+        features: list[mx.array] = []
+        for image in (*state.images_to_read(), *shown_images):
+            features.append(image.features(model))
+            yield None
+        if detailed:
+            mx.eval(features)
+            timings = replace(timings, encode=time.perf_counter() - before)
+        chunks = stream_beside(
+            decoder,
+            Row(model, state.cache, sampling, constraint, top_logprobs),
             state.missing(pieces),
-            state.cache,
-            replace(sampling, max_tokens=min(sampling.max_tokens, left)),
             visual_tokens=length(shown_images),
             timings=timings,
             started=started,
             detailed=detailed,
             cancel=cancel,
-            constraint=constraint,
-            top_logprobs=top_logprobs,
         )
         with contextlib.closing(chunks):
             for chunk in chunks:
+                if chunk is None:
+                    yield None
+                    continue
                 shown.append(chunk)
                 yield chunk
                 if is_first and len(shown) == 1:

@@ -31,6 +31,7 @@ class Attachment:
     - `pixels`: (N, R, R, 3), or a function that makes them, which is only called if
       the model's cache has no features for `digest`; None once it is encoded.
     - `decode_seconds`, `preprocess_seconds`: the time that opening it took.
+    - `label`: a line before the image in the prompt, such as "frame at 1.5 s:".
     """
 
     path: str | None
@@ -42,6 +43,7 @@ class Attachment:
     )
     decode_seconds: float = 0.0
     preprocess_seconds: float = 0.0
+    label: str = ""
     _features: mx.array | None = field(default=None, repr=False)
 
     def features(self, model: "FastVLMModel") -> mx.array:

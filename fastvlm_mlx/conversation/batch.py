@@ -45,7 +45,7 @@ def batch_generate(
 ) -> list[str]:
     """The answers to several prompts; each is what `model.ask` gives.
 
-    Prompts of one length, images included, are answered together.
+    All prompts are answered together, whatever their lengths.
 
     Args:
         model: the model.
@@ -103,25 +103,20 @@ def completions(
         ContextError: a prompt does not fit, if `strict`.
     """
     state = History(model, system)  # stays empty: every prompt is a first one
-    groups: dict[int, list[tuple[int, mx.array]]] = {}
     found: dict[int, Completion | FastVLMError] = {}
+    rows: dict[int, tuple[mx.array, Sampling]] = {}
     for index, (prompt, attached) in enumerate(zip(prompts, images, strict=True)):
         pieces = state.with_question(prompt, attached)
         try:
-            answer_room(pieces, 0, model.config.context_size)
+            room = answer_room(pieces, 0, model.config.context_size)
         except ContextError as fault:
             if strict:
                 raise
             found[index] = fault
             continue
-        embeddings = state.missing(pieces)  # (1, L, hidden)
-        groups.setdefault(embeddings.shape[1], []).append((index, embeddings))
-    for length, rows in groups.items():
-        room = min(sampling.max_tokens, model.config.context_size - length)
-        answers = batch.batch_generate(
-            model,
-            mx.concatenate([embeddings for _, embeddings in rows]),
-            replace(sampling, max_tokens=room),
-        )
-        found |= {i: each for (i, _), each in zip(rows, answers, strict=True)}
+        room = min(sampling.max_tokens, room)
+        rows[index] = state.missing(pieces), replace(sampling, max_tokens=room)
+    embeddings = [each for each, _ in rows.values()]  # (1, L, hidden) of each
+    answers = batch.batch_generate(model, embeddings, [own for _, own in rows.values()])
+    found |= dict(zip(rows, answers, strict=True))
     return [found[index] for index in range(len(prompts))]

@@ -19,7 +19,7 @@ from fastvlm_mlx.conversation.history import History, Turn
 from fastvlm_mlx.conversation.shared_prefix import restore_prefix, save_prefix
 from fastvlm_mlx.errors import ContextError, OptionError
 from fastvlm_mlx.generation import decode
-from fastvlm_mlx.generation.decode import Decoder, KVCache
+from fastvlm_mlx.generation.decode import KVCache, RowCache
 from fastvlm_mlx.model import language
 from fastvlm_mlx.processing.image_options import ImageOptions
 
@@ -93,9 +93,9 @@ def choose_answer(
         )
     if is_first := decode.cache_length(state.cache) == 0:
         restore_prefix(model.feature_cache, pieces, state.cache)
-    decoder = Decoder(model, state.cache)
+    row = RowCache(state.cache)
     try:
-        logits = decoder.prefill(state.missing(pieces))
+        logits = decode.whole(decode.prefill(model, state.missing(pieces), [row]))
         mx.eval(logits)
         if is_first:
             save_prefix(model.feature_cache, pieces, state.cache)
@@ -106,7 +106,7 @@ def choose_answer(
             for logprob in _score(model, state.cache, logits, ids[at : at + rows])
         ]
     except BaseException:
-        decoder.rewind(used)
+        row.rewind(used)
         raise
     counts = tuple(len(one) + 1 for one in ids)
     scores = [

@@ -71,6 +71,7 @@ class History:
             self._model.tokenizer,
             text,
             range(len(images)),
+            labels=[image.label for image in images],
             first=not self.turns,
             system=self._system,
             template=self._model.config.template,
@@ -98,6 +99,16 @@ class History:
                     parts.append(piece[skip:])
             skip = max(skip - size, 0)
         return self._model.embed(parts)
+
+    def images_to_read(self) -> list[Attachment]:
+        """The images of the turns so far of which the KV cache lacks something."""
+        skip, found = decode.cache_length(self.cache), list[Attachment]()
+        for piece in self.pieces:
+            size = length([piece])
+            if skip < size and isinstance(piece, Attachment):
+                found.append(piece)
+            skip = max(skip - size, 0)
+        return found
 
     def keep(self, question: Turn, pieces: Pieces, shown: Sequence[Chunk]):
         """Adds a question, `pieces` with it, and what was `shown` of its answer."""

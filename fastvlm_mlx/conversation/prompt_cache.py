@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LIMIT = 256 << 20  # bytes; 1,000 positions of the 0.5B model take 12 MB
 
-_TurnKey = tuple[str, str, tuple[str, ...]]  # role, text, digests of images
+_TurnKey = tuple[str, str, tuple[str, ...]]  # role, text, labels and digests of images
 _Position = int | tuple[str, int]  # a token, or an image's digest and its positions
 
 
@@ -127,7 +127,11 @@ class LRUPromptCache:
 
 def _turn_keys(turns: Sequence[Turn]) -> tuple[_TurnKey, ...]:
     return tuple(
-        (turn.role, turn.text, tuple(image.digest for image in turn.images))
+        (
+            turn.role,
+            turn.text,
+            tuple(image.label + image.digest for image in turn.images),
+        )
         for turn in turns
     )
 

@@ -3,50 +3,14 @@
 // MLX's CPU backend walks depthwise convolutions, erf and exp one number at a time;
 // here they are vectors, and a block's hidden rows stay in the cache between its two
 // matrix products. Work is cut into pieces of rows, one thread per core takes them in
-// turn, and every product runs inside its thread. Compiled at first use by cpu.py.
+// turn, and every product runs inside its thread. Compiled at first use by kernels.py.
 
-#include <atomic>
-#include <functional>
-#include <thread>
-#include <vector>
-
+#include "parallel.h"
 #include "vector_math.h"
 
 namespace {
 
-using Gemm = void (*)(int order, int trans_a, int trans_b, int m, int n, int k,
-                      float alpha, const float* a, int lda, const float* b, int ldb,
-                      float beta, float* c, int ldc);
-using SetThreads = void (*)(int);
-
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-Gemm gemm;
-SetThreads set_threads;
-long cores = 1;
-int blas_threads = 1;  // outside our own threads
-
-using Buffer = std::vector<float>;
-
-// Calls piece(0) ... piece(count - 1), each once, on all cores.
-void parallel(long count, const std::function<void(long)>& piece) {
-  std::atomic<long> next{0};
-  auto work = [&] {
-    for (long i; (i = next++) < count;) piece(i);
-  };
-  if (set_threads) set_threads(1);
-  std::vector<std::thread> threads;
-  for (long i = 1; i < std::min(cores, count); i++) threads.emplace_back(work);
-  work();
-  for (auto& thread : threads) thread.join();
-  if (set_threads) set_threads(blas_threads);
-}
-
-// c[m, n] = a[m, k] @ b[n, k].T + beta * c, as linear layers store b.
-void matmul_nt(const float* a, long lda, const float* b, long ldb, float* c, long ldc,
-               long m, long n, long k, float alpha = 1, float beta = 0) {
-  gemm(101, 111, 112, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-}
 
 void add_bias(float* x, const float* bias, long rows, long dim, bool activate) {
   for (long i = 0; i < rows; i++, x += dim) {

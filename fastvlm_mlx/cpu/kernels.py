@@ -1,4 +1,4 @@
-"""C++ kernels for a Linux CPU: `kernels.cpp`, compiled with g++ on first use.
+"""C++ kernels for a Linux CPU: `*.cpp`, compiled with g++ on first use.
 
 MLX's CPU backend is slow, and `mx.compile` there emits plain SSE2. The compiled
 library is kept in the cache folder, one per source and processor. Without a compiler,
@@ -28,7 +28,8 @@ from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
 from fastvlm_mlx.files.cache_dir import cache_dir
 
-_SOURCES = [Path(__file__).with_name(n) for n in ("kernels.cpp", "vector_math.h")]
+_PARTS = ("kernels.cpp", "stored_linear.cpp", "parallel.h", "vector_math.h")
+_SOURCES = [Path(__file__).with_name(name) for name in _PARTS]
 _FLAGS = (
     "-std=c++17 -O3 -march=native -shared -fPIC -pthread -fno-math-errno"
     " -fno-trapping-math -fno-signed-zeros -fassociative-math"
@@ -85,7 +86,8 @@ def _compile(path: Path) -> bool:
         return False
     try:
         with staged_file(path, overwrite=True) as partial:
-            command = [compiler, *_FLAGS, str(_SOURCES[0]), "-o", str(partial)]
+            sources = [str(file) for file in _SOURCES if file.suffix == ".cpp"]
+            command = [compiler, *_FLAGS, *sources, "-o", str(partial)]
             subprocess.run(command, check=True, capture_output=True)
     except (OSError, OptionError, subprocess.CalledProcessError):
         return False
@@ -109,10 +111,18 @@ def usable(*arrays: mx.array) -> bool:
     """
     return (
         sys.platform == "linux"
+        and (arrays[0].size >= WORTH_COMPILING or _path().is_file())
+        and at_hand(*arrays)
+    )
+
+
+def at_hand(*arrays: mx.array) -> bool:
+    """As `usable`, and compiles the kernels for arrays of any size."""
+    return (
+        sys.platform == "linux"
         and not _off.get()
         and device.on_cpu()
         and all(array.dtype == mx.float32 for array in arrays)
-        and (arrays[0].size >= WORTH_COMPILING or _path().is_file())
         and library() is not None
     )
 
@@ -154,6 +164,41 @@ def conv_ffn(x: mx.array, *weights: mx.array) -> mx.array:
     _check("conv_ffn", fc1.shape == fc2.shape[::-1] == (hidden_dim, C), x, fc1)
     out = _output(*x.shape)
     return _call("fv_conv_ffn", x, *weights, out, *x.shape, hidden_dim, kernel)
+
+
+def linear_bfloat16(x: mx.array, weight: mx.array, bias: mx.array | None) -> mx.array:
+    """x @ weight.T + bias; weight (out_dim, dim) in bfloat16, dim a multiple of 64."""
+    out_dim, dim = weight.shape
+    _check("linear_bfloat16", x.shape[-1] == dim and dim % 64 == 0, x, weight)
+    out = _output(*x.shape[:-1], out_dim)
+    added = x if bias is None else bias
+    sizes = (x.size // dim, dim, out_dim, bias is not None)
+    return _call("fv_linear_bfloat16", x, weight, added, out, *sizes)
+
+
+def linear_quantized(
+    x: mx.array,
+    weight: mx.array,
+    scales: mx.array,
+    biases: mx.array,
+    bias: mx.array | None,
+    *,
+    group_size: int,
+    bits: int,
+) -> mx.array:
+    """x @ dequantized.T + bias for 4 or 8 bits; scales and biases are float32.
+
+    Shapes:
+        weight: (out_dim, dim * bits / 32); scales, biases: (out_dim, dim / group_size)
+    """
+    out_dim, dim = scales.shape[0], scales.shape[1] * group_size
+    fits = bits in (4, 8) and weight.shape == (out_dim, dim * bits // 32)
+    fits = fits and x.shape[-1] == dim and dim % 64 == 0
+    _check("linear_quantized", fits and biases.shape == scales.shape, x, weight)
+    out = _output(*x.shape[:-1], out_dim)
+    added = x if bias is None else bias
+    sizes = (x.size // dim, dim, out_dim, bias is not None, group_size, bits)
+    return _call("fv_linear_quantized", x, weight, scales, biases, added, out, *sizes)
 
 
 def attention(qkv: mx.array, head_dim: int) -> mx.array:

@@ -1,8 +1,9 @@
-"""Patches mlx-lm's model files to prefill with our CPU kernels on Linux.
+"""Patches mlx-lm's model files: our CPU kernels on Linux, and rows of any length.
 
 mlx-lm's model files look up `swiglu` and `scaled_dot_product_attention` by name in
 their own module. Our private instance of such a module (`language.py`) gets versions
-of both that use `cpu/kernels.py` where it pays, and else do what mlx-lm does.
+of both that use `cpu/kernels.py` where it pays, and else do what mlx-lm does. The
+attention of a `RowsCache` (`model/rows_cache.py`) is that of each of its rows.
 """
 
 from types import ModuleType
@@ -31,6 +32,12 @@ def use_cpu_kernels(module: ModuleType) -> None:
     def quick_attention(
         q: mx.array, k: Any, v: Any, cache: Any, scale: float, mask: Any, **rest: Any
     ) -> mx.array:
+        if getattr(cache, "rows_apart", False):
+            rows = [
+                quick_attention(q[i : i + 1], *row, cache=own, scale=scale, mask=mask)
+                for i, (own, *row) in enumerate(cache.fetched)
+            ]
+            return mx.concatenate(rows)
         # A quantized cache gives tuples; one position is not worth a kernel.
         several = isinstance(k, mx.array) and q.shape[0] == 1 and q.shape[2] > 1
         if several and mask == "causal" and not rest and kernels.usable(q, k, v):

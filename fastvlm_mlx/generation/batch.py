@@ -1,20 +1,16 @@
-"""Answers to several prompts of one length at once (`batch_generate`)."""
+"""Answers to several prompts at once (`batch_generate`)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
 from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.generation.decode import AnswerReader, Decoder
-from fastvlm_mlx.generation.logprobs import LogprobRecorder, TokenLogprob
-from fastvlm_mlx.generation.sampling import (
-    Constraint,
-    Sampler,
-    Sampling,
-    make_sampler,
-)
+from fastvlm_mlx.generation.batch_decoder import BatchDecoder, Row
+from fastvlm_mlx.generation.decode import whole
+from fastvlm_mlx.generation.logprobs import TokenLogprob
+from fastvlm_mlx.generation.sampling import Constraint, Sampling
 from fastvlm_mlx.model import language
 
 if TYPE_CHECKING:
@@ -37,30 +33,24 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] | None = None
 
 
-@dataclass
-class _Row:
-    index: int
-    reader: AnswerReader
-    choose: Sampler
-    text: list[str] = field(default_factory=list)
-
-
 def batch_generate(
     model: "FastVLMModel",
-    embeddings: mx.array,
-    sampling: Sampling,
+    embeddings: mx.array | Sequence[mx.array],
+    sampling: Sampling | Sequence[Sampling],
     *,
     constraints: Sequence[Constraint] = (),
     top_logprobs: int | None = None,
 ) -> list[Completion]:
-    """Answers B prompts of one length; each answer is what `stream_generate` gives.
+    """Answers B prompts; each answer is what `stream_generate` gives.
 
-    The rows share one KV cache. A row whose answer has ended is removed from it.
+    Prompts of one length are prefilled together, and the answers to all of them are
+    decoded together. A row whose answer has ended leaves.
 
     Args:
         model: the model.
-        embeddings: the prompts, (B, L, hidden), L at least 1; see `FastVLMModel.embed`.
-        sampling: how tokens are chosen, the same for all rows; a `seed` gives each
+        embeddings: the prompts, (B, L, hidden), or B times (1, L, hidden) where their
+            lengths differ; L at least 1; see `FastVLMModel.embed`.
+        sampling: how tokens are chosen, for all rows or for each; a `seed` gives each
             row the same random numbers.
         constraints: none, or a rule for the form of each answer.
         top_logprobs: 0 to 20 fills `Completion.logprobs`, each with so many likely
@@ -76,59 +66,45 @@ def batch_generate(
             f"constraints: {len(constraints)} for {count} prompts; give none, or one"
             " for each"
         )
-    if not count:
-        return []
+    options = [sampling] * count if isinstance(sampling, Sampling) else sampling
     rows = [
-        _Row(
-            index,
-            AnswerReader(model.tokenizer, sampling, constraint),
-            make_sampler(sampling, constraint),
-        )
-        for index, constraint in enumerate(constraints or [None] * count)
+        Row(model, language.make_cache(model.language_model), *each, top_logprobs)
+        for each in zip(options, constraints or [None] * count, strict=True)
     ]
-    # All rows at once where no row has a state of its own.
-    penalized = sampling.repetition_penalty not in (None, 1)
-    plain = sampling.is_greedy and not penalized and not constraints
+    decoder = BatchDecoder(model)
+    for at, prompts in _by_length(embeddings):
+        together = [rows[i] for i in at]
+        logits = whole(decoder.prefill(together, prompts))
+        decoder.join(together, logits)
+    texts: list[list[str]] = [[] for _ in rows]
+    going = list(range(count))
+    while going:
+        # One step of all: the first of them makes it, the others have it in store.
+        steps = {index: decoder.next(rows[index]) for index in going}
+        for index, step in steps.items():
+            texts[index].append(step.text)
+        going = [index for index, step in steps.items() if step.finish_reason is None]
+    return [
+        Completion(
+            "".join(text),
+            tuple(row.reader.tokens),
+            row.reader.finish_reason or "",
+            None if top_logprobs is None else tuple(row.reader.logprobs),
+        )
+        for row, text in zip(rows, texts, strict=True)
+    ]
 
-    def choose(logits: mx.array) -> mx.array:
-        if plain:
-            tokens = mx.argmax(logits, axis=-1)
-        else:
-            # (B, vocab) -> B times (1,) -> (B,)
-            chosen = [row.choose(logits[i : i + 1]) for i, row in enumerate(rows)]
-            tokens = mx.concatenate(chosen)
-        mx.async_eval(tokens)
-        return tokens
 
-    recorder = None
-    sampler: Sampler = choose
-    if top_logprobs is not None:
-        recorder = LogprobRecorder(model.tokenizer, top_logprobs, constraints)
-        sampler = recorder.watch(choose)
-    cache = language.make_cache(model.language_model)
-    decoder = Decoder(model, cache)
-    completions: dict[int, Completion] = {}
-    logits = decoder.prefill(embeddings)
-    for tokens in decoder.tokens(logits, sampler, sampling.max_tokens):
-        going: list[int] = []
-        logprobs = recorder.pop() if recorder else [None] * len(rows)
-        for position, token in enumerate(cast(list[int], tokens.tolist())):
-            row = rows[position]
-            row.text.append(row.reader.push(token, logprobs[position]))
-            if row.reader.finish_reason is None:
-                going.append(position)
-            else:
-                completions[row.index] = Completion(
-                    "".join(row.text),
-                    tuple(row.reader.tokens),
-                    row.reader.finish_reason,
-                    tuple(row.reader.logprobs) if recorder else None,
-                )
-        if not going:
-            break
-        if len(going) < len(rows):
-            rows = [rows[position] for position in going]
-            decoder.keep_rows(going)
-            if recorder:
-                recorder.keep_rows(going)
-    return [completions[index] for index in range(count)]
+def _by_length(
+    embeddings: mx.array | Sequence[mx.array],
+) -> Iterator[tuple[list[int], mx.array]]:
+    """The prompts of each length, (B, L, hidden), with their places."""
+    if isinstance(embeddings, mx.array):
+        if len(embeddings):
+            yield list(range(len(embeddings))), embeddings
+        return
+    groups: dict[int, list[int]] = {}
+    for index, each in enumerate(embeddings):
+        groups.setdefault(each.shape[1], []).append(index)
+    for indices in groups.values():
+        yield indices, mx.concatenate([embeddings[index] for index in indices])

@@ -1,100 +1,101 @@
-"""The decode loop that `stream_generate` and `batch_generate` share.
+"""Prefill and steps over KV caches, and the ids of an answer made text.
 
-The next tokens are computed while the last ones are read: a step is handed to MLX
-before the tokens it continues are looked at. So the KV cache runs one position ahead
-of what was read.
+`BatchDecoder` (`batch_decoder.py`) is the decode loop above these.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
 from fastvlm_mlx.generation.logprobs import TokenLogprob
-from fastvlm_mlx.generation.sampling import Constraint, Sampler, Sampling
+from fastvlm_mlx.generation.sampling import Constraint, Sampling
 from fastvlm_mlx.generation.stop_sequences import StopSequenceMatcher
+from fastvlm_mlx.model import language
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
     from fastvlm_mlx.processing.tokenizer import Tokenizer
 
-# Longer prompts are prefilled in parts of this many positions, to bound memory.
-PREFILL_STEP = 2048
+# Longer prompts are prefilled in parts of this many positions, to bound memory and the
+# time that the answers beside it wait.
+PREFILL_STEP = 512
 # Decode steps after which MLX's unused buffers are freed.
 CLEAR_CACHE_EVERY = 256
 
 KVCache = list[Any]  # one mlx_lm KVCache per layer
 
 
-class Decoder:
-    """Prefill and decode steps over one KV cache, for B answers at once.
+class RowCache:
+    """The KV cache of one row.
 
-    `cached` counts the positions in the cache; it is -1 if a step was interrupted, as
-    its layers may then disagree.
+    `cached` counts its positions; it is -1 if a step was interrupted, as its layers
+    may then disagree.
     """
 
-    def __init__(self, model: "FastVLMModel", cache: KVCache):
-        self.cached = cache_length(cache)
-        self._model = model
-        self._cache = cache
-        self._next = mx.array([], mx.uint32)
-
-    def prefill(self, embeddings: mx.array) -> mx.array:
-        """Takes in the prompt, (B, L, hidden), L at least 1.
-
-        Returns:
-            The logits after it, (B, vocab), not yet evaluated.
-        """
-        while embeddings.shape[1] > PREFILL_STEP:
-            self._step(embeddings[:, :PREFILL_STEP])  # its logits are never computed
-            mx.eval([layer.state for layer in self._cache])
-            mx.clear_cache()
-            embeddings = embeddings[:, PREFILL_STEP:]
-        return self._step(embeddings)
-
-    def tokens(
-        self, logits: mx.array, choose: Sampler, max_tokens: int
-    ) -> Iterator[mx.array]:
-        """Yields the ids of each step, (B,), at most `max_tokens` times.
-
-        `logits` are those of `prefill`; `choose` takes (B, vocab) to ids (B,).
-        """
-        embed = self._model.embed_tokens
-        self._next = choose(logits)
-        for count in range(1, max_tokens + 1):
-            current = self._next
-            if count < max_tokens:
-                # (B,) -> (B, 1, hidden), from ids that may not be computed yet
-                self._next = choose(self._step(embed(current[:, None])))
-            yield current
-            if count % CLEAR_CACHE_EVERY == 0:
-                mx.clear_cache()
-
-    def keep_rows(self, rows: list[int]):
-        """Drops the other rows from the cache and from the ids that come next."""
-        kept = mx.array(rows)
-        self._next = self._next[kept]
-        for layer in self._cache:
-            layer.keys, layer.values = layer.keys[kept], layer.values[kept]
+    def __init__(self, layers: KVCache):
+        self.layers = layers
+        self.cached = cache_length(layers)
 
     def rewind(self, length: int):
-        """Removes everything from the cache after its first `length` positions.
+        """Removes everything after the first `length` positions.
 
         All of it is removed if a step was interrupted, between two layers or between
         two lines of one: which tensors that left behind cannot be known.
         """
         if self.cached >= 0:
-            trim_cache(self._cache, length)
+            trim_cache(self.layers, length)
         else:
-            for layer in self._cache:
+            for layer in self.layers:
                 layer.state = (None, None, 0)
 
-    def _step(self, embeddings: mx.array) -> mx.array:
-        before, self.cached = self.cached, -1
-        logits = self._model.logits(embeddings, self._cache)
-        self.cached = before + embeddings.shape[1]
-        return logits
+
+def forward(
+    model: "FastVLMModel", embeddings: mx.array, rows: Sequence[RowCache]
+) -> mx.array:
+    """Takes L positions of each of B rows in: (B, L, hidden) to logits (B, vocab).
+
+    The rows may be of different lengths.
+    """
+    before = [row.cached for row in rows]
+    for row in rows:
+        row.cached = -1
+    layers = [row.layers for row in rows]
+    cache = layers[0]
+    if len(rows) > 1:
+        cache = language.join_caches(model.language_model, layers)
+    logits = model.logits(embeddings, cache)
+    for row, cached in zip(rows, before, strict=True):
+        row.cached = cached + embeddings.shape[1]
+    return logits
+
+
+def prefill(
+    model: "FastVLMModel", embeddings: mx.array, rows: Sequence[RowCache]
+) -> Generator[None, None, mx.array]:
+    """Takes prompts in, (B, L, hidden), L at least 1; yields between two parts.
+
+    Returns:
+        The logits after them, (B, vocab), not yet evaluated.
+    """
+    while embeddings.shape[1] > PREFILL_STEP:
+        # Its logits are never computed.
+        forward(model, embeddings[:, :PREFILL_STEP], rows)
+        mx.eval([layer.state for row in rows for layer in row.layers])
+        mx.clear_cache()
+        embeddings = embeddings[:, PREFILL_STEP:]
+        yield
+    return forward(model, embeddings, rows)
+
+
+def whole(parts: Generator[None, None, mx.array]) -> mx.array:
+    """What `prefill` returns, without a pause between its parts."""
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            return end.value
 
 
 class AnswerReader:
@@ -123,6 +124,11 @@ class AnswerReader:
         self._matcher = StopSequenceMatcher(tokenizer.stream(), stop)
         self._stop_ids = () if sampling.ignore_eos else tokenizer.stop_ids
         self._max_tokens = sampling.max_tokens
+
+    @property
+    def stop_sequence(self) -> str | None:
+        """The stop sequence that ended the answer."""
+        return self._matcher.matched
 
     def push(self, token: int, logprob: TokenLogprob | None = None) -> str:
         """Takes the next id; returns the text that is known to follow."""

@@ -108,15 +108,6 @@ class LogprobRecorder:
         self._first = False
         return entries
 
-    def keep_rows(self, rows: list[int]):
-        """Drops the other rows from the steps that come next."""
-        kept = mx.array(rows)
-        self._steps = deque(
-            tuple(array[kept] for array in step) for step in self._steps
-        )
-        if self._constraints:
-            self._constraints = [self._constraints[row] for row in rows]
-
     def _describe(self, logits: mx.array, tokens: mx.array) -> tuple[mx.array, ...]:
         if self._constraints:
             rows = [

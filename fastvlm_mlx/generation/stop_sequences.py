@@ -7,13 +7,21 @@ if TYPE_CHECKING:
 
 
 class StopSequenceMatcher:
-    """Takes token ids and returns text; `stopped` is True after a stop sequence."""
+    """Takes token ids and returns text; `matched` is the stop sequence that was found.
+
+    Of several that begin in one place it is the first in the list.
+    """
 
     def __init__(self, decoder: "TextStream", stop: tuple[str, ...]):
-        self.stopped = False
+        self.matched: str | None = None
         self._decoder = decoder
         self._stop = stop
         self._held = ""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop sequence was found."""
+        return self.matched is not None
 
     @property
     def held(self) -> int:
@@ -30,10 +38,11 @@ class StopSequenceMatcher:
 
     def _show(self, text: str, *, final: bool) -> str:
         text = self._held + text
-        cuts = [at for stop in self._stop if (at := text.find(stop)) >= 0]
+        cuts = [(at, stop) for stop in self._stop if (at := text.find(stop)) >= 0]
         if cuts:
-            self.stopped, self._held = True, ""
-            return text[: min(cuts)]
+            at, self.matched = min(cuts, key=lambda cut: cut[0])
+            self._held = ""
+            return text[:at]
         keep = len(text) if final else len(text) - self._held_length(text)
         self._held = text[keep:]
         return text[:keep]

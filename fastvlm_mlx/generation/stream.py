@@ -1,26 +1,24 @@
-"""`stream_generate`: one answer as a stream of frozen chunks with timings.
+"""One answer as a stream of frozen chunks with timings: alone, or beside others.
 
-The KV cache runs one token ahead of what was yielded (see `decode.py`), so
-`stream_generate` trims it when the answer ends, however it ends.
+The KV cache runs one token ahead of what was yielded (see `batch_decoder.py`), so it
+is trimmed when the answer ends, however it ends.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import threading
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from fastvlm_mlx.generation.decode import (
-    AnswerReader,
-    Decoder,
-    KVCache,
-    cache_length,
-)
-from fastvlm_mlx.generation.logprobs import LogprobRecorder, TokenLogprob
-from fastvlm_mlx.generation.sampling import Constraint, Sampling, make_sampler
+from fastvlm_mlx.generation.batch_decoder import BatchDecoder, Row
+from fastvlm_mlx.generation.decode import KVCache
+from fastvlm_mlx.generation.logprobs import TokenLogprob
+from fastvlm_mlx.generation.sampling import Constraint, Sampling
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
@@ -57,6 +55,7 @@ class Chunk:
     - `generation_tps`: of the steps after the first; 0 until there is one.
     - `peak_memory`: MLX's, in bytes (mlx-lm's is in GB), since the process started.
     - `finish_reason`: None, or in the last chunk "stop", "length" or "cancelled".
+    - `stop_sequence`: in the last chunk the one that ended the answer, if one did.
     - `logprobs`: None unless asked for; of the tokens of which text is shown with this
       chunk and was not before: none while text is held back, then several.
     """
@@ -74,6 +73,7 @@ class Chunk:
     timings: Timings
     finish_reason: str | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
+    stop_sequence: str | None = None
 
 
 def stream_generate(
@@ -101,68 +101,85 @@ def stream_generate(
     answer with the finish reason "cancelled". `constraint` is a rule for its form.
     `top_logprobs`, 0 to 20, fills `Chunk.logprobs`, each with so many likely tokens.
     """
+    chunks = stream_beside(
+        BatchDecoder(model),
+        Row(model, cache, sampling, constraint, top_logprobs),
+        embeddings,
+        visual_tokens=visual_tokens,
+        timings=timings,
+        started=started,
+        detailed=detailed,
+        cancel=cancel,
+    )
+    with contextlib.closing(chunks):
+        for chunk in chunks:
+            if chunk is not None:
+                yield chunk
+
+
+def stream_beside(
+    decoder: BatchDecoder,
+    row: Row,
+    embeddings: mx.array,
+    *,
+    visual_tokens: int = 0,
+    timings: Timings | None = None,
+    started: float | None = None,
+    detailed: bool = False,
+    cancel: threading.Event | None = None,
+) -> Generator[Chunk | None, None, None]:
+    """As `stream_generate`, for an answer that `decoder` decodes beside others.
+
+    It yields None before its first chunk where the others may go on.
+    """
     started = time.perf_counter() if started is None else started
     stages = timings or Timings()
-    decoder = Decoder(model, cache)
-    reader = AnswerReader(model.tokenizer, sampling, constraint)
-    choose = make_sampler(sampling, constraint)
-    recorder = None
-    if top_logprobs is not None:
-        recorder = LogprobRecorder(model.tokenizer, top_logprobs, [constraint])
-        choose = recorder.watch(choose)
-    cached = cache_length(cache)
+    cached = row.cache.cached
     prompt = cached + embeddings.shape[1]
-    prefill_started = ttft = first = 0.0
-
-    def chunk(
-        text: str,
-        token: int | None,
-        steps: int,
-        finish: str | None,
-        logprobs: tuple[TokenLogprob, ...] | None,
-    ) -> Chunk:
-        seconds = time.perf_counter() - first
-        return Chunk(
-            text=text,
-            token=token,
-            prompt_tokens=prompt,
-            prompt_tps=(prompt - cached) / (first - prefill_started),
-            visual_tokens=visual_tokens,
-            cached_tokens=cached,
-            generation_tokens=len(reader.tokens),
-            ttft=ttft,
-            generation_tps=(steps - 1) / seconds if steps > 1 else 0.0,
-            peak_memory=mx.get_peak_memory(),
-            timings=stages,
-            finish_reason=finish,
-            logprobs=logprobs,
-        )
-
+    tokens = 0  # of the answer, as far as it was yielded
     try:
         prefill_started = before = time.perf_counter()
-        logits = decoder.prefill(embeddings)
+        logits = yield from decoder.prefill([row], embeddings)
+        del embeddings
         if detailed:
             mx.eval(logits)
             prefilled = time.perf_counter()
             stages = dataclasses.replace(stages, prefill=prefilled - before)
             before = prefilled
-        answer = decoder.tokens(logits, choose, sampling.max_tokens)
-        for steps, tokens in enumerate(answer, start=1):
-            token = cast(int, tokens.item())
+        decoder.join([row], logits)
+        del logits
+        yield None
+        first = ttft = 0.0
+        for steps in itertools.count(1):
+            step = decoder.next(row)
             if steps == 1:
                 first = time.perf_counter()
                 ttft = first - started
                 if detailed:
                     stages = dataclasses.replace(stages, first_token=first - before)
-            known, listed = len(reader.tokens), len(reader.logprobs)
-            text = reader.push(token, recorder.pop()[0] if recorder else None)
-            logprobs = tuple(reader.logprobs[listed:]) if recorder else None
-            finish = reader.finish_reason
+            finish = step.finish_reason
             if finish is None and cancel is not None and cancel.is_set():
                 finish = "cancelled"
-            shown = token if len(reader.tokens) > known else None
-            yield chunk(text, shown, steps, finish, logprobs)
+            tokens = step.tokens
+            seconds = time.perf_counter() - first
+            yield Chunk(
+                text=step.text,
+                token=step.token,
+                prompt_tokens=prompt,
+                prompt_tps=(prompt - cached) / (first - prefill_started),
+                visual_tokens=visual_tokens,
+                cached_tokens=cached,
+                generation_tokens=tokens,
+                ttft=ttft,
+                generation_tps=(steps - 1) / seconds if steps > 1 else 0.0,
+                peak_memory=mx.get_peak_memory(),
+                timings=stages,
+                finish_reason=finish,
+                logprobs=step.logprobs,
+                # The reader may be ahead of this step.
+                stop_sequence=row.reader.stop_sequence if finish else None,
+            )
             if finish:
                 return
     finally:
-        decoder.rewind(prompt + len(reader.tokens))
+        decoder.remove(row, prompt + tokens)

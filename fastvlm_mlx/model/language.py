@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from threading import RLock
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ import mlx.nn as nn
 from fastvlm_mlx.cpu.mlx_lm_patch import use_cpu_kernels
 from fastvlm_mlx.device import check_not_forked
 from fastvlm_mlx.errors import CheckpointError, quoted
+from fastvlm_mlx.model.rows_cache import LayerCaches, rows_cache
 from fastvlm_mlx.model.text_config import TextConfig
 
 _lock = RLock()
@@ -85,6 +87,13 @@ def build(config: TextConfig) -> nn.Module:
 def make_cache(model: Any) -> list[Any]:
     """mlx-lm's empty KV caches for the layers of `build`'s model."""
     return mlx_lm_module("models.cache").make_prompt_cache(model)
+
+
+def join_caches(model: Any, rows: Sequence[LayerCaches]) -> LayerCaches:
+    """The caches of several rows as one for `model`; each goes on growing in place."""
+    module = _ours.get(type(model).__module__)
+    patched = module is not None and module.Model is type(model)
+    return rows_cache(rows, padded=not patched)
 
 
 def hidden(model: Any, embeddings: mx.array, cache: Any = None) -> mx.array:

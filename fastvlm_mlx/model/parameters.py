@@ -9,6 +9,7 @@ from mlx.utils import tree_flatten
 from fastvlm_mlx.device import device_dtype, on_cpu, on_gpu, without_bfloat16
 from fastvlm_mlx.errors import CheckpointError, quoted
 from fastvlm_mlx.model.ffn_biases import fold_ffn_biases
+from fastvlm_mlx.model.stored_layers import keep_stored
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.weights.quantization import (
     check_packing,
@@ -64,7 +65,8 @@ def assign(
     the device.
 
     On a GPU quantized layers stay quantized, and the biases of `fold_ffn_biases` are
-    no longer parameters of the model.
+    no longer parameters of the model. On a Linux CPU large layers keep the form in
+    which they are stored, and the rest is float32.
 
     Raises:
         CheckpointError: the tensors are not exactly those of the model.
@@ -73,7 +75,11 @@ def assign(
         # Read them before any GPU work waits for them: macOS stops work that stalls
         # for 5 s (kIOGPUCommandBufferCallbackErrorTimeout), as behind a slow disk.
         mx.eval(list(tensors.values()))
+    kept: Tensors = {}
     if dtype is None:
+        if on_cpu():
+            kept = keep_stored(model, tensors, model.config.quantization)
+            tensors = {n: t for n, t in tensors.items() if n not in kept}
         dtype = device_dtype(tensors.values())
         model.check_finite = dtype == mx.float16 and without_bfloat16()
     settings = model.config.quantization
@@ -82,7 +88,7 @@ def assign(
     elif settings is not None:
         _quantize_layers(model, tensors, settings)
     try:
-        model.load_weights(list(cast(tensors, dtype).items()), strict=True)
+        model.load_weights(list((cast(tensors, dtype) | kept).items()), strict=True)
     except ValueError as fault:
         first = str(fault).splitlines()[0]
         raise CheckpointError(

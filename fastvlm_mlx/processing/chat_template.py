@@ -73,6 +73,7 @@ def encode_turn(
     text: str,
     images: Sequence[int] = (),
     *,
+    labels: Sequence[str] = (),
     first: bool = True,
     system: str | None = None,
     template: str = "qwen2",
@@ -83,6 +84,9 @@ def encode_turn(
     each followed by a newline, then `text`:
 
         [[... user \\n], ImagePlaceholder(0), [\\n], ImagePlaceholder(1), [\\n ...]]
+
+    An image with a text in `labels`, which is empty or as long as `images`, has it on
+    the line before.
 
     The first turn begins with the `system` prompt (None: the template's own; "":
     none). A later turn begins with `turn_end`: the KV cache must hold every token of
@@ -100,8 +104,8 @@ def encode_turn(
     style = CHAT_TEMPLATES[template]
     system = style.system if system is None else system
     content: list[str | ImagePlaceholder] = []
-    for index in images:
-        content += [ImagePlaceholder(index), "\n"]
+    for index, label in zip(images, labels or [""] * len(images), strict=True):
+        content += [f"{label}\n" if label else "", ImagePlaceholder(index), "\n"]
     content.append(text)
 
     parts = list(_fill(style, style.start if first else style.turn_end, []))

@@ -64,7 +64,9 @@ def dequantized(tensors: Tensors, settings: dict | None, dtype=mx.float32) -> Te
         if f"{layer}.scales" not in tensors or field == "bias":
             out[name] = value
         elif field == "weight":
-            scales, biases = tensors[f"{layer}.scales"], tensors[f"{layer}.biases"]
+            # In the wanted dtype: MLX rounds a weight to that of its scales.
+            scales = tensors[f"{layer}.scales"].astype(dtype)
+            biases = tensors[f"{layer}.biases"].astype(dtype)
             group_size, bits = layer_settings(settings, layer)
             restored = mx.dequantize(value, scales, biases, group_size, bits)
             out[name] = restored.astype(dtype)

@@ -85,7 +85,7 @@ def test_a_restarted_server_encodes_nothing_again(
     tiny: str, coffee: Path, encoded: list[int]
 ):
     pytest.importorskip("starlette")
-    from fastvlm_mlx.app.server import serve
+    from fastvlm_mlx.app.server.engine.load import load_engine
     from fastvlm_mlx.app.server.engine.request import GenerationRequest, Message
     from fastvlm_mlx.app.server.http.limits import Limits
 
@@ -93,7 +93,7 @@ def test_a_restarted_server_encodes_nothing_again(
         """Calls of the encoder for one request to a new server."""
         import threading
 
-        engine = serve.load_engine(tiny, Limits(), keep_features=10**8)
+        engine = load_engine(tiny, Limits(), keep_features=10**8)
         before = len(encoded)
         message = Message("user", question, (coffee.read_bytes(),))
         request = GenerationRequest((message,), sampling={"max_tokens": 3})

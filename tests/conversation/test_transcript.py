@@ -15,6 +15,7 @@ from fastvlm_mlx.errors import (
     ImageError,
 )
 from tests.support.mock_model import check, make_image, plain
+from tests.support.pdf_files import numbered_page, pages_of
 
 
 def saved(conversation: Conversation, folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -61,6 +62,17 @@ def test_a_loaded_conversation_goes_on_the_same(model, photo, tmp_path, kind):
     loaded.reset()
     conversation.reset()
     assert loaded.ask("Again", max_tokens=5) == conversation.ask("Again", max_tokens=5)
+
+
+def test_pages_of_a_pdf_are_found_again(model, tmp_path):
+    pages_of(tmp_path / "a.pdf", [numbered_page(5), numbered_page(250)])
+    names = [f"{tmp_path}/a.pdf#page={number}" for number in (1, 2)]
+    conversation = Conversation(model, names[1])
+    conversation.ask("What is it?", names[0], max_tokens=9)
+    path, values = saved(conversation, tmp_path)
+    assert {entry["path"] for entry in values["images"]} == set(names)
+    assert len({entry["hash"] for entry in values["images"]}) == 2
+    assert plain(Conversation.load(model, path)) == plain(conversation)
 
 
 def test_the_file_says_what_is_needed(model, photo, tmp_path):

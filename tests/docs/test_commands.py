@@ -4,7 +4,8 @@ A page's commands run one after the other in one temporary folder, which holds c
 of `examples/`, a folder `photos` and the adapters `flags` and `receipts`. `0.5b` comes
 from a stand-in hub that serves a small checkpoint. What runs for minutes, changes the
 machine or needs a Mac is listed in `PARSED_ONLY` with its reason: those are parsed by
-the program's own parser.
+the program's own parser. Where the system can fork a process of one thread, all starts
+but that of `serve` share one import of the program.
 """
 
 import os
@@ -26,7 +27,9 @@ from tests.support.doc_blocks import Block, blocks, programs
 from tests.support.doc_commands import parse
 from tests.support.hub_server import Hub, Repository
 from tests.support.paths import EXAMPLES, REFERENCES, ROOT
+from tests.support.pdf_files import numbered_page, pages_of
 from tests.support.small_adapters import make_adapter
+from tests.support.warm_program import warm_program
 
 # A command's beginning, as a regular expression: why it is not run here.
 PARSED_ONLY = {
@@ -38,6 +41,8 @@ PARSED_ONLY = {
     r"fastvlm-mlx export (coreml|coreai|ios) ": "ten seconds; tests/convert does it",
     r"fastvlm-mlx verify ": "needs the package of such an export",
     r"fastvlm-mlx chat .*--encoder core(ml|ai)": "needs a Mac",
+    r"fastvlm-mlx chat --(clipboard|screen)": "needs a Mac",
+    r"fastvlm-mlx watch ": "does not end; tests/app/watch runs it",
     r"claude mcp add ": "changes the settings of another program",
     r"fastvlm-mlx mcp .*--http": "tests/app/mcp/test_run.py does it",
     r"python -m (benchmarks\.|training\.|tests\.support\.mutants)": "minutes to hours",
@@ -52,7 +57,7 @@ BLOCKS = blocks()
 SHELL = [block for block in BLOCKS if block.is_shell]
 COMMANDS = [(str(block), command) for block in SHELL for command in block.commands]
 # docs/api.md shows signatures; docs/server.md shows clients of a running server.
-RUN = ("README.md", "docs/evaluation.md", "docs/probabilities.md")
+RUN = ("README.md", "docs/images.md", "docs/evaluation.md", "docs/probabilities.md")
 PYTHON = [b for b in BLOCKS if b.language == "python" and b.page in RUN]
 CLIENTS = [b for b in BLOCKS if b.language == "python" and b.page == "docs/server.md"]
 
@@ -129,6 +134,18 @@ def environment(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.fixture(scope="module")
+def shell(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """The environment in which a shell finds the program."""
+    if sys.platform != "linux":  # elsewhere a library may have started threads
+        yield environment
+        return
+    with warm_program(tmp_path_factory.mktemp("warm"), environment) as programs:
+        yield environment | {"PATH": f"{programs}{os.pathsep}{environment['PATH']}"}
+
+
+@pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of the demo model."""
     place = tmp_path_factory.mktemp("adapters") / "flags"
@@ -142,6 +159,7 @@ def folder(tmp_path: Path, adapter: Path) -> Path:
     shutil.copytree(EXAMPLES, tmp_path / "examples")
     for name in ("flags", "receipts"):
         shutil.copytree(adapter, tmp_path / name)
+    pages_of(tmp_path / "report.pdf", [numbered_page(number) for number in range(4)])
     (tmp_path / "photos" / "more").mkdir(parents=True)
     shutil.copy(EXAMPLES / "number.png", tmp_path / "photos")
     shutil.copy(EXAMPLES / "word.png", tmp_path / "photos" / "more")
@@ -188,7 +206,9 @@ def serve(command: str, folder: Path, environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in SHELL}))
-def test_page_runs(page: str, folder: Path, environment: dict[str, str]):
+def test_page_runs(
+    page: str, folder: Path, environment: dict[str, str], shell: dict[str, str]
+):
     for block in BLOCKS:
         if block.page != page:
             continue
@@ -200,7 +220,7 @@ def test_page_runs(page: str, folder: Path, environment: dict[str, str]):
             if command.startswith("fastvlm-mlx serve"):
                 serve(command, folder, environment)
             else:
-                run(["sh", "-e", "-c", command], folder, environment)
+                run(["sh", "-e", "-c", command], folder, shell)
 
 
 @pytest.mark.parametrize("block", CLIENTS, ids=str)

@@ -62,7 +62,8 @@ def test_a_batch_is_of_one_length(tiny_model, questions, monkeypatch):
     rows, real = [], batch.batch_generate
 
     def generate(model, embeddings, *rest, **options):
-        rows.append(embeddings.shape[0])
+        rows.append(len(embeddings))
+        assert len({each.shape for each in embeddings}) == 1
         return real(model, embeddings, *rest, **options)
 
     monkeypatch.setattr(batch, "batch_generate", generate)

@@ -69,3 +69,18 @@ def test_nothing_is_held_after_a_stop():
     matcher = StopSequenceMatcher(cast(TextStream, pieces), ("END",))
     assert (matcher.push(0), matcher.push(1), matcher.finish()) == ("", "", "")
     assert matcher.stopped
+
+
+@pytest.mark.parametrize(
+    ("stop", "piece", "matched"),
+    [
+        (("c", "b"), "abc", "b"),
+        (("b", "bc"), "abc", "b"),
+        (("bc", "b"), "abc", "bc"),
+        (("x",), "abc", None),
+    ],
+)
+def test_which_one_it_was(stop, piece, matched):
+    matcher = StopSequenceMatcher(cast(TextStream, Pieces([piece])), stop)
+    matcher.push(0)
+    assert matcher.matched == matched

@@ -25,6 +25,7 @@ TESTS = (
     "tests/convert/coreml/test_mil_encoder.py",  # coremltools
     "tests/test_load.py",
 )
+EXTRAS = "cpu,heic,mcp,pdf,serve,video"
 TOOLS = (
     *("pytest", "pytest-xdist", "hypothesis", "jsonschema", "pexpect"),
     *("openai", "ollama"),
@@ -41,7 +42,7 @@ def main() -> int:
         # `python -m uv` would install into the environment that it is run from.
         into = ["--python", str(python)]
         for arguments in (
-            ["--resolution", "lowest-direct", "--editable", ".[cpu,serve]"],
+            ["--resolution", "lowest-direct", "--editable", f".[{EXTRAS}]"],
             TOOLS,
         ):
             subprocess.run(

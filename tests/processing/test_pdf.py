@@ -1,6 +1,9 @@
 """Pages of PDFs come out as the images that they were made from, each by its number."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -110,7 +113,7 @@ def test_damaged_pdfs_and_those_without_pages(data, tmp_path):
     said = refused(tmp_path / "a.pdf")
     assert said == "a damaged PDF, or one without pages; export it again"
     with pytest.raises(ImageError, match="damaged PDF"):
-        pdf.page_count(data, "a")
+        pdf.render(data, "a")
 
 
 def test_a_pdf_that_is_locked(tmp_path):
@@ -131,6 +134,27 @@ def test_without_the_extra_one_line_says_which(monkeypatch, tmp_path):
     said = refused(path)
     assert said.startswith("a PDF, which needs pypdfium2; ")
     assert "pip install" in said and "'pypdfium2>=5'" in said
+
+
+def test_a_page_of_an_address(tmp_path):
+    pages_of(tmp_path / "a.pdf", [numbered_page(4), numbered_page(130)])
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_request(self, code: object = "-", size: object = "-") -> None:
+            asked.append(self.path)
+
+    handler = partial(Handler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever).start()
+        address = f"http://127.0.0.1:{server.server_port}/a.pdf"
+        try:
+            assert number_of(open_image(f"{address}#page=2", long_side=80)) == 130
+            assert number_of(open_image(address, long_side=80)) == 4
+            assert refused(f"{address}#page=3", address) == "no page 3; choose 1 to 2"
+        finally:
+            server.shutdown()
+    assert asked == ["/a.pdf"] * 3
 
 
 def test_a_server_does_not_open_it(tmp_path):

@@ -45,6 +45,11 @@ class Mutant:
     mutated: str
 
     @property
+    def line(self) -> int:
+        """The first changed line, from 1."""
+        return int(self.diff.split("@@ -")[1].split()[0].partition(",")[0])
+
+    @property
     def diff(self) -> str:
         """The change as a unified diff of no context."""
         before, after = self.source.splitlines(), self.mutated.splitlines()

@@ -129,6 +129,20 @@ def ollama(**fields: Any) -> dict[str, Any]:
     return {**asked, "messages": messages, **fields}
 
 
+def messages(**fields: Any) -> dict[str, Any]:
+    """A body of Anthropic's protocol."""
+    form = {"type": "json_schema", "schema": LONG}
+    asked = {"model": "demo", "output_config": {"format": form}, "max_tokens": 3000}
+    return {**asked, "messages": [{"role": "user", "content": "Count."}], **fields}
+
+
+def response(**fields: Any) -> dict[str, Any]:
+    """A body of /v1/responses."""
+    form = {"type": "json_schema", "name": "x", "schema": LONG}
+    asked = {"model": "demo", "text": {"format": form}, "max_output_tokens": 3000}
+    return {**asked, "input": "Count.", **fields}
+
+
 def wait_for(condition: Callable[[], bool]):
     deadline = time.monotonic() + 20
     while not condition():

@@ -75,6 +75,7 @@ def running(
     token: str | None = None,
     image_hosts: tuple[str, ...] = (),
     adapters: Sequence[Path] = (),
+    any_name: bool = False,
 ) -> Iterator[RunningServer]:
     """Starts a server and stops it in the end."""
     limits = limits or Limits()
@@ -98,6 +99,7 @@ def running(
         hosts=serve.known_names(options),
         token=token,
         image_hosts=image_hosts,
+        any_name=any_name,
     )
     server = serve.make_server(app, limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

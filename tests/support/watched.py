@@ -40,7 +40,8 @@ def put(folder: Path, number: int, image: Image.Image, *, second: int) -> Path:
     """Writes an image as a camera does: elsewhere first, then renamed."""
     part = folder.parent / "part.png"
     image.save(part)
-    os.utime(part, (1_700_000_000 + second,) * 2)
+    written = 1_700_000_000 + second
+    os.utime(part, (written, written))
     path = folder / f"{number:03}.png"
     os.replace(part, path)
     return path

@@ -1,4 +1,4 @@
-"""What the chat requests of both protocols share: the order of turns, sampling."""
+"""What the chat requests of all protocols share: the order of turns, sampling."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -39,10 +39,15 @@ def sampling_options(values: dict[str, Any]) -> dict[str, Any]:
     return sent
 
 
+def tool_call(name: str, arguments: str) -> str:
+    """The text that stands for a call in a history: FastVLM's template has no calls."""
+    return f"{name}({arguments})"
+
+
 def merge_turns(
-    messages: Iterable[Message], limits: Limits
+    messages: Iterable[Message], limits: Limits, field: str = "messages"
 ) -> tuple[str | None, tuple[Message, ...]]:
-    """The system prompt and the turns of a chat.
+    """The system prompt and the turns of a chat, which is `field` of the body.
 
     Consecutive messages of one role become one, joined by a blank line.
 
@@ -55,17 +60,19 @@ def merge_turns(
     for message in messages:
         if message.role == "system":
             if turns:
-                raise _misplaced("a system message must come before all others")
+                raise _misplaced(field, "a system message must come before all others")
             system = message.text if system is None else f"{system}\n\n{message.text}"
         elif turns and turns[-1].role == message.role:
             turns[-1] = _joined(turns[-1], message)
         else:
             turns.append(message)
     if not turns or turns[0].role != "user":
-        raise _misplaced("the first message after the system's must be the user's")
+        raise _misplaced(
+            field, "the first message after the system's must be the user's"
+        )
     if turns[-1].role != "user":
-        raise _misplaced("the last message must be the user's")
-    _check(system, turns, limits)
+        raise _misplaced(field, "the last message must be the user's")
+    _check(system, turns, limits, field)
     return system, tuple(turns)
 
 
@@ -76,21 +83,22 @@ def _joined(first: Message, second: Message) -> Message:
         text="\n\n".join(texts),
         images=first.images + second.images,
         fields=first.fields + second.fields,
+        videos=first.videos | {len(first.images) + at for at in second.videos},
     )
 
 
-def _misplaced(message: str) -> APIError:
-    return APIError(400, message, code="invalid_value", param="messages")
+def _misplaced(field: str, message: str) -> APIError:
+    return APIError(400, message, code="invalid_value", param=field)
 
 
-def _check(system: str | None, turns: list[Message], limits: Limits):
+def _check(system: str | None, turns: list[Message], limits: Limits, field: str):
     images = sum(len(turn.images) for turn in turns)
     if images > limits.images:
         raise APIError(
             400,
             f"{images} images; at most {limits.images} may be in a request",
             code="too_many_images",
-            param="messages",
+            param=field,
         )
     text = len(system or "") + sum(len(turn.text) for turn in turns)
     if text > limits.text:
@@ -98,5 +106,5 @@ def _check(system: str | None, turns: list[Message], limits: Limits):
             400,
             f"{text} characters of text; at most {limits.text} may be in a request",
             code="context_length_exceeded",
-            param="messages",
+            param=field,
         )

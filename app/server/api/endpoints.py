@@ -4,7 +4,12 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from fastvlm_mlx.app.server.api import ollama_schema, openai_schema
+from fastvlm_mlx.app.server.api import (
+    anthropic_schema,
+    ollama_schema,
+    openai_schema,
+    responses_schema,
+)
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,33 @@ ENDPOINTS = (
         openai_schema.ChatRequest,
         "text/event-stream",
     ),
-    Endpoint("/v1/models", "GET", "models", "List the models (OpenAI)"),
-    Endpoint("/v1/models/{name:path}", "GET", "model", "Get a model (OpenAI)"),
+    Endpoint(
+        "/v1/responses",
+        "POST",
+        "responses",
+        "Answer a prompt or a chat with images (OpenAI)",
+        responses_schema.ResponseRequest,
+        "text/event-stream",
+    ),
+    Endpoint(
+        "/v1/messages",
+        "POST",
+        "messages",
+        "Answer a chat with images (Anthropic)",
+        anthropic_schema.MessagesRequest,
+        "text/event-stream",
+    ),
+    Endpoint(
+        "/v1/messages/count_tokens",
+        "POST",
+        "count_tokens",
+        "Count the tokens of a chat with images (Anthropic)",
+        anthropic_schema.CountRequest,
+    ),
+    Endpoint("/v1/models", "GET", "models", "List the models (OpenAI, Anthropic)"),
+    Endpoint(
+        "/v1/models/{name:path}", "GET", "model", "Get a model (OpenAI, Anthropic)"
+    ),
     Endpoint(
         "/api/chat",
         "POST",
@@ -60,5 +90,24 @@ ENDPOINTS = (
         ollama_schema.ShowRequest,
     ),
     Endpoint("/api/version", "GET", "version", "The version of Ollama's protocol"),
+    Endpoint(
+        "/api/v0/chat/completions",
+        "POST",
+        "completions",
+        "Answer a chat with images (LM Studio)",
+        openai_schema.ChatRequest,
+        "text/event-stream",
+    ),
+    Endpoint(
+        "/api/v0/models", "GET", "lm_studio_models", "List the models (LM Studio)"
+    ),
+    Endpoint(
+        "/api/v0/models/{name:path}",
+        "GET",
+        "lm_studio_model",
+        "Describe a model (LM Studio)",
+    ),
+    Endpoint("/api/v1/models", "GET", "lm_studio_list", "List the models (LM Studio)"),
+    Endpoint("/props", "GET", "props", "Describe the model (llama.cpp)"),
     Endpoint("/health", "GET", "health", "Whether the server is up"),
 )

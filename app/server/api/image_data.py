@@ -13,41 +13,44 @@ from fastvlm_mlx.app.server.http.errors import APIError
 # Up to the first comma outside of quotation marks: type and parameters.
 _HEAD = re.compile(r'data:((?:[^,"]|"[^"]*")*),', re.IGNORECASE)
 _MAX_HEAD = 4096
+_NOUNS = {"image": "an image", "video": "a video"}
 _URL_SAFE = str.maketrans("-_", "+/")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+")
 
 
-def from_base64(text: str, field: str) -> bytes:
+def from_base64(text: str, field: str, kind: str = "image") -> bytes:
     """The bytes that `text`, base64 or a data: URL, encodes.
 
     Raises:
         APIError: It is neither, or empty; the message names `field`.
     """
     if is_data_url(text):
-        return _from_data_url(text, field)
+        return _from_data_url(text, field, kind)
     # Spaces and line ends anywhere, either alphabet, padded or not.
     digits = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
     if not _BASE64.fullmatch(digits) or len(digits) % 4 == 1:
-        raise _invalid(field, "is not base64 of an image file", "invalid_image")
+        raise _invalid(
+            field, f"is not base64 of {_NOUNS[kind]} file", f"invalid_{kind}"
+        )
     return base64.b64decode(digits + "=" * (-len(digits) % 4))
 
 
-def from_url(url: str, field: str) -> bytes | str:
+def from_url(url: str, field: str, *, kind: str = "image") -> bytes | str:
     """The bytes of a data: URL, or an http(s) URL unchanged, to be fetched later.
 
     Raises:
         APIError: It is neither; the message names `field`.
     """
     if is_data_url(url):
-        return _from_data_url(url, field)
+        return _from_data_url(url, field, kind)
     url = url.strip()
     if url[:8].lower().startswith(("http://", "https://")):
         return url
     # Not quoted in the message: it may be part of an image.
     raise _invalid(
         field,
-        "give data:image/...;base64,... or an http(s) address",
-        "invalid_image_url",
+        f"give data:{kind}/...;base64,... or an http(s) address",
+        f"invalid_{kind}_url",
     )
 
 
@@ -56,7 +59,7 @@ def is_data_url(text: str) -> bool:
     return text[:100].lstrip()[:5].lower() == "data:"
 
 
-def _from_data_url(url: str, field: str) -> bytes:
+def _from_data_url(url: str, field: str, kind: str) -> bytes:
     url = url.lstrip()
     head = _HEAD.match(url[:_MAX_HEAD])
     parameters = [one.strip().lower() for one in head[1].split(";")] if head else []
@@ -67,13 +70,17 @@ def _from_data_url(url: str, field: str) -> bytes:
         if not unquoted.isascii():  # the file itself
             return unquoted
         raise _invalid(
-            field, "a data: url must be data:image/...;base64,...", "invalid_image_url"
+            field,
+            f"a data: url must be data:{kind}/...;base64,...",
+            f"invalid_{kind}_url",
         )
     if unquoted:
         data = unquoted.decode("latin-1")
     if is_data_url(data):  # encoded twice
-        raise _invalid(field, "is not base64 of an image file", "invalid_image")
-    return from_base64(data, field)
+        raise _invalid(
+            field, f"is not base64 of {_NOUNS[kind]} file", f"invalid_{kind}"
+        )
+    return from_base64(data, field, kind)
 
 
 def _invalid(field: str, fault: str, code: str) -> APIError:

@@ -14,6 +14,7 @@ from fastvlm_mlx.app.server.api.chat_request import (
     UNLIMITED,
     merge_turns,
     sampling_options,
+    tool_call,
 )
 from fastvlm_mlx.app.server.api.image_data import from_base64
 from fastvlm_mlx.app.server.engine.answer_stream import StreamEvent
@@ -31,6 +32,8 @@ from fastvlm_mlx.generation.logprobs import TokenLogprob
 VERSION = "0.12.11"
 # What the library's messages call `schema` and `max_tokens`.
 _NAMES = {"schema": "format", "max_tokens": "options.num_predict"}
+# Ollama puts an image where its text has this; FastVLM's stand before the text.
+_IMAGE_MARK = "[img]"
 _ZERO = re.compile(r"[-+]?(0+(\.0*)?(ns|us|µs|ms|s|m|h)?)+")
 
 
@@ -80,14 +83,25 @@ def _message(
 ) -> Message:
     is_chat = isinstance(request, schema.ChatRequest)
     field = f"messages[{at}].images" if is_chat else "images"
-    if message.images and message.role != "user":
+    role = "user" if message.role == "tool" else message.role
+    if message.images and role != "user":
         raise APIError(400, f"{field}: only the user's messages can have images")
     images = tuple(
         from_base64(image, f"{field}[{number}]")
         for number, image in enumerate(message.images or ())
     )
     fields = tuple(f"{field}[{number}]" for number in range(len(images)))
-    return Message(message.role, message.content or "", images, fields)
+    return Message(role, _text(message), images, fields)
+
+
+def _text(message: schema.Message) -> str:
+    """The text, without the marks of where its images are, and with its calls."""
+    text = (message.content or "").replace(_IMAGE_MARK, "", len(message.images or ()))
+    calls = [
+        tool_call(one.function.name, json.dumps(one.function.arguments or {}))
+        for one in message.tool_calls or ()
+    ]
+    return "\n".join(filter(None, [text, *calls]))
 
 
 def _sampling(

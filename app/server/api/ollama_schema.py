@@ -62,11 +62,26 @@ class Request(Lenient):
     think: bool | str | None = Field(None, description="Only false is supported.")
 
 
+class Function(Lenient):
+    name: str
+    arguments: dict[str, Any] | None = None
+
+
+class ToolCall(Lenient):
+    """A call that another model made; to the model a text of the assistant's."""
+
+    function: Function
+
+
 class Message(Lenient):
-    role: Literal["system", "user", "assistant"]
+    """A message; what a tool returned is to the model a turn of the user's."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str | None = ""
     images: Images | None = None
-    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
+    tool_calls: (
+        Annotated[list[ToolCall], Field(max_length=256, fail_fast=True)] | None
+    ) = None
 
 
 class ChatRequest(Request):

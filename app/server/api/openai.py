@@ -1,21 +1,26 @@
 """OpenAI's protocol: builds generation requests, formats answers."""
 
 import asyncio
-import json
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastvlm_mlx.app.server.api import openai_schema as schema
 from fastvlm_mlx.app.server.api import token_logprobs
-from fastvlm_mlx.app.server.api.chat_request import merge_turns, sampling_options
+from fastvlm_mlx.app.server.api.chat_request import (
+    merge_turns,
+    sampling_options,
+    tool_call,
+)
 from fastvlm_mlx.app.server.api.image_data import from_url
+from fastvlm_mlx.app.server.api.server_sent import event as _event
+from fastvlm_mlx.app.server.api.strict import refuse_unsupported
 from fastvlm_mlx.app.server.engine.answer_stream import StreamEvent
 from fastvlm_mlx.app.server.engine.request import (
     GenerationRequest,
     Message,
-    ModelInfo,
     ResponseFormat,
 )
 from fastvlm_mlx.app.server.http.errors import APIError
@@ -33,19 +38,7 @@ async def generation_request(
     Raises:
         APIError: FastVLM does not support what it asks for.
     """
-    for name, allowed in schema.UNSUPPORTED.items():
-        value = getattr(request, name)
-        if name in schema.CHOICES and getattr(request, schema.CHOICES[name]) == "none":
-            continue  # they are not to be called
-        if value is not None and not _is_one_of(value, allowed):
-            only = " or ".join(json.dumps(one) for one in (*allowed, None))
-            raise APIError(
-                400,
-                f"Unsupported value: '{name}'; FastVLM does not support it, give {only}"
-                " or leave it out",
-                code="unsupported_value",
-                param=name,
-            )
+    refuse_unsupported(request, schema.UNSUPPORTED, schema.CHOICES)
     if request.top_logprobs and not request.logprobs:
         raise APIError(
             400,
@@ -68,31 +61,57 @@ async def generation_request(
     )
 
 
-def _is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
-    # To Python, true is 1.
-    is_bool = isinstance(value, bool)
-    return any(value == one and isinstance(one, bool) == is_bool for one in allowed)
+def _message(at: int, message: schema.Message) -> Message:
+    if isinstance(message, schema.AssistantMessage):
+        calls = [
+            tool_call(one.function.name, one.function.arguments)
+            for one in message.tool_calls or ()
+        ]
+        text = read_parts(message.content or "", "").text
+        return Message("assistant", "\n".join(filter(None, [text, *calls])))
+    content = read_parts(message.content, f"messages[{at}].content")
+    roles = {"developer": "system", "tool": "user"}
+    return replace(content, role=roles.get(message.role, message.role))
 
 
-def _message(at: int, message: Any) -> Message:
-    role = "system" if message.role == "developer" else message.role
-    if message.content is None or isinstance(message.content, str):
-        return Message(role, message.content or "")
+def read_parts(
+    content: str | Sequence[schema.Part | schema.AssistantPart], field: str
+) -> Message:
+    """The user's message of `content`, whose place in the body is `field`.
+
+    Raises:
+        APIError: An image is none.
+    """
+    if isinstance(content, str):
+        return Message("user", content)
     texts: list[str] = []
     images: list[bytes | str] = []
     fields: list[str] = []
-    for number, part in enumerate(message.content):
+    videos: set[int] = set()
+    for number, part in enumerate(content):
         if isinstance(part, schema.TextPart):
             texts.append(part.text)
         elif isinstance(part, schema.RefusalPart):
             texts.append(part.refusal)
+        elif isinstance(part, schema.VideoPart):
+            videos.add(len(images))
+            plain = isinstance(part.video_url, str)
+            url = part.video_url if plain else part.video_url.url
+            fields.append(f"{field}[{number}].video_url{'' if plain else '.url'}")
+            images.append(from_url(url, fields[-1], kind="video"))
         elif isinstance(part.image_url, str):
-            fields.append(f"messages[{at}].content[{number}].image_url")
+            fields.append(f"{field}[{number}].image_url")
             images.append(from_url(part.image_url, fields[-1]))
         else:
-            fields.append(f"messages[{at}].content[{number}].image_url.url")
+            fields.append(f"{field}[{number}].image_url.url")
             images.append(from_url(part.image_url.url, fields[-1]))
-    return Message(role, "\n".join(texts), tuple(images), tuple(fields))
+    return Message(
+        "user",
+        "\n".join(texts),
+        tuple(images),
+        tuple(fields),
+        videos=frozenset(videos),
+    )
 
 
 def _sampling(request: schema.ChatRequest) -> dict[str, Any]:
@@ -103,7 +122,7 @@ def _sampling(request: schema.ChatRequest) -> dict[str, Any]:
         "top_p": request.top_p,
         "top_k": request.top_k,
         "min_p": request.min_p,
-        "repetition_penalty": request.repetition_penalty,
+        "repetition_penalty": request.repetition_penalty or request.repeat_penalty,
         "seed": None if request.seed is None else request.seed % 2**32,
         "stop": request.stop,
         "top_logprobs": (request.top_logprobs or 0) if request.logprobs else None,
@@ -233,23 +252,3 @@ def error_body(error: APIError) -> dict[str, object]:
             "code": error.code,
         }
     }
-
-
-def models(infos: Sequence[ModelInfo], created: int) -> dict[str, object]:
-    """The response of /v1/models."""
-    return {"object": "list", "data": [model(info, created) for info in infos]}
-
-
-def model(info: ModelInfo, created: int) -> dict[str, object]:
-    """The response of /v1/models/NAME."""
-    return {
-        "id": info.name,
-        "object": "model",
-        "created": created,
-        "owned_by": "fastvlm-mlx",
-    }
-
-
-def _event(value: dict[str, object]) -> bytes:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return b"data: " + text.encode("utf-8", "replace") + b"\n\n"

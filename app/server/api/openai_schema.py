@@ -6,7 +6,7 @@ not support (`UNSUPPORTED`).
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from fastvlm_mlx.app.server.api.chat_request import (
     Count,
@@ -14,29 +14,16 @@ from fastvlm_mlx.app.server.api.chat_request import (
     TopK,
     TopLogprobs,
 )
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, data: Any) -> Any:
-        # Clients write null for "not given", of fields newer than these too; those
-        # with one type for all messages write "", [] or {}.
-        if not isinstance(data, dict):
-            return data
-        known = {field.alias or name for name, field in cls.model_fields.items()}
-        return {
-            k: v for k, v in data.items() if k in known or v not in (None, "", [], {})
-        }
+from fastvlm_mlx.app.server.api.strict import Strict
 
 
 class TextPart(Strict):
     type: Literal["text", "input_text", "output_text"]
     text: str
     annotations: Any = Field(None, description="Ignored.")
-    cache_control: Any = Field(None, description="Ignored.")
+    logprobs: Any = Field(None, description="Ignored: of an answer in a history.")
+    cache_control: Any = Field(None, description="Ignored: all prompts are cached.")
+    prompt_cache_breakpoint: Any = Field(None, description="Ignored, as that.")
 
 
 class RefusalPart(Strict):
@@ -61,10 +48,23 @@ class ImagePart(Strict):
     type: Literal["image_url", "input_image"]
     image_url: ImageURL | str
     detail: Detail | None = Field(None, description="Ignored.")
-    cache_control: Any = Field(None, description="Ignored.")
+    cache_control: Any = Field(None, description="Ignored: all prompts are cached.")
+    prompt_cache_breakpoint: Any = Field(None, description="Ignored, as that.")
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+class VideoURL(Strict):
+    url: str = Field(description="data:video/...;base64,... or an http(s) URL")
+
+
+class VideoPart(Strict):
+    """A video, of which the model sees at most 8 frames, each with its time."""
+
+    type: Literal["video_url"]
+    video_url: VideoURL | str
+    cache_control: Any = Field(None, description="Ignored: all prompts are cached.")
+
+
+Part = Annotated[TextPart | ImagePart | VideoPart, Field(discriminator="type")]
 AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 
 
@@ -92,7 +92,27 @@ class UserMessage(Strict):
     name: str | None = None
 
 
-Nothing = Annotated[list[Any], Field(max_length=0)]
+class ToolMessage(Strict):
+    """What a tool returned; to the model a turn of the user's."""
+
+    role: Literal["tool"]
+    content: Annotated[str | Parts, BeforeValidator(_text_parts)]
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+class Function(Strict):
+    name: str
+    arguments: str = ""
+
+
+class ToolCall(Strict):
+    """A call that another model made; to the model a text of the assistant's."""
+
+    type: Literal["function"] = "function"
+    function: Function
+    id: str | None = None
+    index: int | None = None
 
 
 class AssistantMessage(Strict):
@@ -109,11 +129,14 @@ class AssistantMessage(Strict):
     thinking: Any = Field(None, description="Ignored, as `reasoning`.")
     audio: None = None
     function_call: None = None
-    tool_calls: Nothing | None = None
+    tool_calls: (
+        Annotated[list[ToolCall], Field(max_length=256, fail_fast=True)] | None
+    ) = None
 
 
 Message = Annotated[
-    SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage,
+    Field(discriminator="role"),
 ]
 
 
@@ -180,6 +203,9 @@ class ChatRequest(Strict):
     top_k: TopK | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    repeat_penalty: Annotated[float, Field(gt=0, le=100)] | None = Field(
+        None, description="As `repetition_penalty`: LM Studio's and llama.cpp's name."
+    )
     detailed_timings: bool | None = Field(
         None, description="Measure every stage in `timings`; costs a few milliseconds."
     )

@@ -4,7 +4,9 @@ Use it on one thread only.
 """
 
 import threading
+import time
 from collections.abc import Generator, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
@@ -15,11 +17,15 @@ from fastvlm_mlx.app.server.engine.images import Images
 from fastvlm_mlx.app.server.engine.request import GenerationRequest, ModelInfo
 from fastvlm_mlx.app.server.http.errors import api_error_from
 from fastvlm_mlx.app.server.http.limits import Limits
+from fastvlm_mlx.conversation.answer import answer_beside
 from fastvlm_mlx.conversation.attachment import Attachment
 from fastvlm_mlx.conversation.history import Turn
 from fastvlm_mlx.conversation.prompt_cache import LIMIT, LRUPromptCache
 from fastvlm_mlx.errors import ImageError
+from fastvlm_mlx.generation.batch_decoder import KV_LIMIT, BatchDecoder
 from fastvlm_mlx.generation.constrained import JSONConstraint, llguidance_tokenizer
+from fastvlm_mlx.generation.logprobs import check_top_logprobs
+from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.generation.stream import Chunk
 from fastvlm_mlx.processing.image_options import ImageOptions
 
@@ -51,6 +57,11 @@ class Engine:
         self._recent = {
             each: LRUPromptCache(one, share) for each, one in self._models.items()
         }
+        # Rows of different adapters are decoded apart, in turn.
+        self._decoders = {
+            each: BatchDecoder(one, kv_limit=KV_LIMIT // len(self._models))
+            for each, one in self._models.items()
+        }
         self._images = Images(model, ImageOptions.of(model.config), limits.pixels)
         self._warm_up()
         # Takes seconds with a large vocabulary; done before a request needs JSON.
@@ -80,14 +91,19 @@ class Engine:
 
     def stream(
         self, request: GenerationRequest, cancel: threading.Event
-    ) -> Generator[Chunk, None, None]:
-        """Streams the answer to `request`.
+    ) -> Generator[Chunk | None, None, None]:
+        """Streams the answer to `request`, beside the others that are not read to end.
+
+        The streams are to be read in turn, one step of each. Before its first chunk
+        one yields None after each piece of work, such as an image: the others may go
+        on then.
 
         Raises, before the first chunk:
             APIError: An image cannot be decoded or is too large; it names its field.
             ContextError: The chat does not fit into the context.
             OptionError: A sampling option is out of range.
         """
+        started = time.perf_counter()
         name = request.model or self._name
         model, recent = self._models[name], self._recent[name]
         left, turns = self._limits.pixels, []
@@ -99,7 +115,9 @@ class Engine:
                     image, left = self._images.attach(data, left)
                 except ImageError as error:
                     raise api_error_from(error).at(message.field(at)) from None
+                image.label = message.label(at)
                 images.append(image)
+                yield None
             turns.append(Turn(message.role, message.text, tuple(images)))
         response_format = request.response_format
         constraint = None
@@ -107,16 +125,28 @@ class Engine:
             # One for all: they have one tokenizer.
             model.llguidance_tokenizer = llguidance_tokenizer(self._model)
             constraint = JSONConstraint(model, response_format.schema)
+        options = dict(request.sampling)
+        top_logprobs = options.pop("top_logprobs", None)
+        check_top_logprobs(top_logprobs)
         conversation = recent.restore(turns[:-1], system=request.system)
+        chunks = answer_beside(
+            self._decoders[name],
+            model,
+            conversation.state,
+            turns[-1].text,
+            turns[-1].images,
+            Sampling(**options),
+            context_size=conversation.context_size,
+            image_options=conversation.image_options,
+            started=started,
+            cancel=cancel,
+            detailed=request.detailed,
+            constraint=constraint,
+            top_logprobs=top_logprobs,
+        )
         try:
-            yield from conversation.stream(
-                turns[-1].text,
-                turns[-1].images,
-                cancel=cancel,
-                detailed=request.detailed,
-                constraint=constraint,
-                **request.sampling,
-            )
+            with closing(chunks):
+                yield from chunks
         finally:
             recent.insert(conversation)
 

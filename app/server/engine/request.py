@@ -9,17 +9,24 @@ from typing import Any
 class Message:
     """One message of a chat. `images` are file bytes, or URLs until fetched.
 
-    `fields` say where in the body each of the images is.
+    `fields` say where in the body each of the images is, `labels` what stands before it
+    in the prompt; `videos` are the numbers of those that are videos until expanded.
     """
 
     role: str  # system, user or assistant
     text: str
     images: tuple[bytes | str, ...] = ()
     fields: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    videos: frozenset[int] = frozenset()
 
     def field(self, at: int) -> str:
         """Where in the body the image number `at` is."""
         return self.fields[at] if self.fields else "messages"
+
+    def label(self, at: int) -> str:
+        """What stands before the image number `at` in the prompt; "" is nothing."""
+        return self.labels[at] if self.labels else ""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,21 @@
 """The thread that owns the model, and the queue of requests in front of it.
 
 Since MLX 0.31.2 only the thread that described an array can compute it. So the model
-is loaded, run and dropped on this thread; requests are answered in order of arrival.
+is loaded, run and dropped on this thread.
+
+Requests are taken up in order of arrival and answered together, up to a number of
+them. Between two steps of the answers in progress the next request gets one piece of
+work: an image is decoded or encoded, or a part of its prompt is prefilled. So new
+requests start soon, and no stream stalls for longer than one such piece.
 """
 
 import gc
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastvlm_mlx import device
@@ -19,6 +24,7 @@ from fastvlm_mlx.app.server.engine.request import GenerationRequest, ModelInfo
 from fastvlm_mlx.app.server.http.errors import api_error_from, busy
 from fastvlm_mlx.app.server.http.limits import Limits
 from fastvlm_mlx.app.server.http.shutdown import shutting_down
+from fastvlm_mlx.generation.stream import Chunk
 
 if TYPE_CHECKING:
     from fastvlm_mlx.app.server.engine.engine import Engine
@@ -27,23 +33,39 @@ _log = logging.getLogger("fastvlm_mlx.serve")
 # Seconds without a request after which freed memory is returned. A GPU's buffers, half
 # a GB for one image, take long to make again.
 _IDLE, _IDLE_ON_GPU = 5.0, 120.0
+BATCH = 8
+
+
+@dataclass(eq=False)
+class _Answer:
+    """An answer in progress: `taken_up` at its first piece of work, `begun` at its
+    first chunk."""
+
+    stream: AnswerStream
+    chunks: Generator[Chunk | None, None, None]
+    taken_up: bool = False
+    begun: bool = False
 
 
 class Worker:
-    """Answers requests one after another on a thread of its own.
+    """Answers requests, at most `batch` at a time, on a thread of its own.
 
     `load_engine` is called on that thread and loads the model.
     """
 
     def __init__(
-        self, load_engine: Callable[[], "Engine"], limits: Limits | None = None
+        self,
+        load_engine: Callable[[], "Engine"],
+        limits: Limits | None = None,
+        batch: int = BATCH,
     ):
         self.limits = limits or Limits()
+        self._batch = batch
         self._load_engine = load_engine
         self._queue: deque[AnswerStream] = deque()
         self._change = threading.Condition()
         self._closed = False
-        self._current: AnswerStream | None = None
+        self._active: list[AnswerStream] = []  # in order of arrival
         self._ready: Future[tuple[ModelInfo, ...]] = Future()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -62,9 +84,9 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        """Requests that are not answered yet, the current one included."""
+        """Requests that are not answered yet, those in progress included."""
         with self._change:
-            return len(self._queue) + (self._current is not None)
+            return len(self._queue) + len(self._active)
 
     def submit(self, request: GenerationRequest) -> AnswerStream:
         """Queues a request; call it on the event loop.
@@ -93,19 +115,19 @@ class Worker:
                 stream.end()
 
     def stop(self):
-        """Fails all answers, the current one included, and takes no more requests.
+        """Fails all answers, those in progress included, and takes no more requests.
 
-        It does not wait; the current answer ends within one token.
+        It does not wait; the answers in progress end within one token.
         """
         with self._change:
             self._closed = True
             for stream in self._queue:
                 stream.fail(shutting_down())
             self._queue.clear()
-            if self._current is not None:
+            for stream in self._active:
                 # Not just its end: half an answer would pass for a whole one.
-                self._current.fail(shutting_down())
-                self._current.cancel.set()
+                stream.fail(shutting_down())
+                stream.cancel.set()
             self._change.notify()
 
     def close(self):
@@ -121,41 +143,69 @@ class Worker:
         except BaseException as error:
             self._ready.set_exception(error)
             return
-        while (stream := self._next(engine)) is not None:
-            self._answer(engine, stream)
+        answers: list[_Answer] = []
+        while self._wait(engine):
+            for answer in [each for each in answers if each.begun]:
+                self._advance(answer)
+            # The latest to come in, if it has no chunk yet, or the next in the queue.
+            if not answers or answers[-1].begun:
+                answers += self._take_up(engine)
+            if answers and not answers[-1].begun:
+                self._advance(answers[-1])
+            with self._change:
+                answers = [each for each in answers if each.stream in self._active]
 
-    def _next(self, engine: "Engine") -> AnswerStream | None:
+    def _wait(self, engine: "Engine") -> bool:
+        """Waits until there is something to do; False once all is to end."""
         released = False
         idle = _IDLE_ON_GPU if device.on_gpu() else _IDLE
         with self._change:
-            self._current = None
-            while not self._queue and not self._closed:
+            while not (self._active or self._queue or self._closed):
                 timeout = None if released else idle
                 if not self._change.wait(timeout) and not released:
                     released = True
                     engine.release_memory()
-            if self._closed:
-                return None
-            self._current = self._queue.popleft()
-            return self._current
+            return bool(self._active) or not self._closed
 
-    def _answer(self, engine: "Engine", stream: AnswerStream):
+    def _take_up(self, engine: "Engine") -> list[_Answer]:
+        """The next answer of the queue, if there is one and room for it."""
+        with self._change:
+            if self._closed or not self._queue or len(self._active) >= self._batch:
+                return []
+            stream = self._queue.popleft()
+            self._active.append(stream)
         stream.begin()
+        return [_Answer(stream, engine.stream(stream.request, stream.cancel))]
+
+    def _advance(self, answer: _Answer):
+        """One step of an answer; before its first chunk, one piece of work."""
+        stream, chunks = answer.stream, answer.chunks
         try:
-            if stream.timed_out:
+            if not answer.begun and stream.cancel.is_set():
+                chunks.close()
+                return self._end(stream)
+            if not answer.taken_up and stream.timed_out:
                 raise busy("the request waited too long in the queue; try again")
-            if stream.cancel.is_set():
-                return
-            with closing(engine.stream(stream.request, stream.cancel)) as chunks:
-                for chunk in chunks:
-                    stream.put(chunk)
-                    if stream.timed_out:
-                        stream.cancel.set()
+            answer.taken_up = True
+            chunk = next(chunks)
+            if chunk is not None:
+                answer.begun = True
+                stream.put(chunk)
+                if stream.timed_out:
+                    stream.cancel.set()
+                if chunk.finish_reason:
+                    next(chunks)  # the end, after what it leaves behind is put away
+        except StopIteration:
+            self._end(stream)
         except Exception as error:
             if api_error_from(error).status == 500:
                 # The type alone: a message may quote the request.
                 _log.error("an answer failed: %s", type(error).__name__)
                 gc.collect()
             stream.fail(error)
-        finally:
-            stream.end()
+            self._end(stream)
+
+    def _end(self, stream: AnswerStream):
+        with self._change:
+            self._active.remove(stream)
+        stream.end()

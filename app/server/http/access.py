@@ -41,7 +41,7 @@ SECURITY_HEADERS = {
 }
 # Paths that run the model or describe it. The page itself is public, and a browser
 # cannot send a token with its first request.
-PROTECTED_PREFIXES = ("/v1/", "/api/", "/mcp")
+PROTECTED_PREFIXES = ("/v1/", "/api/", "/mcp", "/props")
 _METHODS = ("GET", "POST", "HEAD", "OPTIONS")
 
 ErrorResponse = Callable[[APIError, str], Response]
@@ -201,16 +201,23 @@ class AccessMiddleware:
                 code="origin_not_allowed",
             )
         if self._token is not None and protected:
-            scheme, _, sent = headers.get("authorization", "").partition(" ")
-            equal = hmac.compare_digest(
-                sent.strip().encode("utf-8", "replace"), self._token
-            )
-            if scheme.lower() != "bearer" or not equal:
+            if not self._has_token(headers, self._token):
                 raise APIError(
                     401,
                     "a token is needed: Authorization: Bearer TOKEN",
                     code="invalid_api_key",
                 )
+
+    def _has_token(self, headers: Headers, token: bytes) -> bool:
+        scheme, _, sent = headers.get("authorization", "").partition(" ")
+        # Anthropic's clients have a header of their own.
+        for text in (
+            sent if scheme.lower() == "bearer" else "",
+            headers.get("x-api-key", ""),
+        ):
+            if hmac.compare_digest(text.strip().encode("utf-8", "replace"), token):
+                return True
+        return False
 
     async def _drain(self, headers: Headers, receive: Receive):
         """Reads a small body: some clients read no response before they sent it."""

@@ -70,7 +70,7 @@ def api_error_from(
         OptionError: "invalid_value",
     }
     if type(error) in codes:
-        message, param = str(error), "messages"
+        message, param = str(error), (names or {}).get("messages", "messages")
         if isinstance(error, OptionError):
             own = re.split(r"\W", message, maxsplit=1)[0]
             param = (names or {}).get(own)

@@ -9,6 +9,8 @@ class Limits:
 
     - `body`: of one request. `bodies`: of all requests that are read or answered.
     - `images`: of one request. `pixels`: in all images of one request.
+    - `video_pixels`, `video_time`: in all frames of one video that are decoded, and for
+      decoding them.
     - `text`: characters of one request. Far more than any context, but fast to count.
     - `waiting`: requests in the queue, without the current one.
     - `connections`: open at once.
@@ -22,6 +24,8 @@ class Limits:
     bodies: int = 256 << 20
     images: int = 16
     pixels: int = 100_000_000
+    video_pixels: int = 20_000_000_000
+    video_time: float = 30.0
     text: int = 1_000_000
     waiting: int = 32
     connections: int = 128

@@ -34,7 +34,6 @@ class OpenRequests:
         self.closed = True
         for task in list(self._tasks):
             task.cancel()
-        self._tasks.clear()
 
 
 class ShutdownMiddleware:

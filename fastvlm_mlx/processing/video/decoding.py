@@ -41,7 +41,8 @@ class Decoder:
     """Decodes the first video stream of an open container.
 
     `live` says that it cannot be gone back in, and that its newest frames matter.
-    `fault` is what ended the decoding, or None.
+    `fault` is what ended the decoding, or None; `count` frames were decoded up to now,
+    `newest` is the time of the last one.
 
     Raises:
         VideoError: there is no video in it, or its frames are too large.
@@ -64,6 +65,7 @@ class Decoder:
         self._first = self.stream.start_time or 0
         self.rate = float(self.stream.average_rate or 0) or None
         self._decoded = 0  # pixels
+        self.count, self.newest = 0, 0.0  # frames, and the time of the last one
         self._begun = monotonic()
 
     def decode(self, start: float) -> Generator[Frame, None, None]:
@@ -113,6 +115,7 @@ class Decoder:
             if decoded.rotation not in turns:
                 turns[decoded.rotation] = turn_of(decoded)
             turn = turns[decoded.rotation]
+            self.count, self.newest = self.count + 1, time
             yield Frame(decoded, time, reformatter, aspect, turn)
         if not self._decoded:
             fault = f" ({self.fault})" if self.fault else ""

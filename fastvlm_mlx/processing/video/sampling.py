@@ -63,14 +63,24 @@ def check(
         raise OptionError(f"end {end:g}: must be after the start, {start:g} seconds")
 
 
-def spread(frames: list, most: int) -> list:
-    """At most `most` of a list, evenly chosen, the first and the last among them."""
-    if len(frames) <= most:
-        return frames
-    if most == 1:
-        return frames[:1]
-    last = len(frames) - 1
-    return [frames[round(at * last / (most - 1))] for at in range(most)]
+def few(frames: Iterable[Frame], most: int) -> list[Frame]:
+    """At most `most` of `frames`, evenly chosen, the first and the last among them.
+
+    No more than twice as many are held at a time.
+    """
+    held: list[Frame] = []
+    step, last = 1, None
+    for at, last in enumerate(frames):
+        if at % step == 0:
+            held.append(last)
+        if len(held) > 2 * most:
+            held, step = held[::2], step * 2
+    if last is not None and last is not held[-1]:
+        held.append(last)
+    if len(held) <= most or most == 1:
+        return held[:most]
+    steps = (len(held) - 1) / (most - 1)
+    return [held[round(at * steps)] for at in range(most)]
 
 
 def _middles(

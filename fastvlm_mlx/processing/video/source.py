@@ -53,6 +53,8 @@ class Video:
         options: Mapping[str, str],
     ):
         self.name = name_of(source)
+        if isinstance(source, bytes):
+            self.name = f"video of {len(source)} bytes"
         self._container = container = open_container(
             source,
             self.name,
@@ -81,6 +83,16 @@ class Video:
     def fault(self) -> str | None:
         """What ended the decoding early, or None; known once frames were read."""
         return self._decoder.fault
+
+    @property
+    def count(self) -> int:
+        """How many frames were decoded up to now."""
+        return self._decoder.count
+
+    @property
+    def position(self) -> float:
+        """The time of the frame that was decoded last, in seconds."""
+        return self._decoder.newest
 
     def __enter__(self) -> "Video":
         return self

@@ -107,7 +107,8 @@ class FeatureStore:
         if not self._pinpoints:
             return 1
         side = self._options.resolution
-        width, height = select_grid(*open_image(image).size, self._pinpoints)
+        opened = open_image(image, long_side=self._options.page_side)
+        width, height = select_grid(*opened.size, self._pinpoints)
         tiles = (width // side) * (height // side)
         return 1 + tiles if tiles > 1 else 1
 

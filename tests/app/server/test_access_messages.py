@@ -183,6 +183,7 @@ def test_one_line_a_request(app, options, line, caplog):
         sent, _ = call(logged, **options)
     found = [each.getMessage() for each in caplog.records if " s" in each.getMessage()]
     assert [each[:-6] for each in found] == [line[:-6]]
+    assert 0 <= float(found[0].split()[-2]) < 5  # seconds, not the clock
     assert "secret" not in caplog.text
     # A response that has begun is not followed by another.
     assert [each["type"] for each in sent].count("http.response.start") == 1
@@ -252,3 +253,39 @@ def test_bodies_that_are_held_together():
     app = access.BodyMemoryMiddleware(both, limit=4)
     assert call(app, parts=2, path="/outer")[0][0]["status"] == 200
     assert app._memory._held == 0
+
+
+def test_a_refused_body_whose_client_is_gone_is_not_read_on():
+    read = 0
+
+    async def receive() -> Message:
+        nonlocal read
+        read += 1
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message):
+        pass
+
+    headers = [(b"host", b"evil"), (b"content-length", b"5")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/x", "headers": headers}
+    asyncio.run(guarded()(scope, receive, send))  # type: ignore[arg-type]
+    assert read == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "named"),
+    [({}, "(none)"), ({"host": "/"}, "(none)"), ({"host": "Evil.:80"}, "(evil)")],
+)
+def test_the_name_that_is_not_known_is_said(headers, named):
+    sent, _ = call(guarded(), headers=headers)
+    assert f"in the Host header {named}; start it with".encode() in sent[1]["body"]
+
+
+def test_a_head_request_is_logged_by_its_name(caplog):
+    logged = access.RequestLogMiddleware(
+        responds(200), paths=("/v1/x",), error_response=error_response
+    )
+    with caplog.at_level(logging.INFO):
+        for method in ("GET", "HEAD"):
+            call(logged, method=method)
+    assert [each.getMessage().split()[0] for each in caplog.records] == ["GET", "HEAD"]

@@ -11,7 +11,7 @@ pytest.importorskip("starlette")
 from fastvlm_mlx import load  # noqa: E402
 from fastvlm_mlx.adapters.files import write_adapter  # noqa: E402
 from fastvlm_mlx.adapters.spec import AdapterSpec  # noqa: E402
-from fastvlm_mlx.app.server import serve  # noqa: E402
+from fastvlm_mlx.app.server.engine.load import load_engine  # noqa: E402
 from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
 from fastvlm_mlx.app.session import UsageError, read_adapters  # noqa: E402
 from fastvlm_mlx.errors import AdapterError  # noqa: E402
@@ -97,7 +97,7 @@ def test_an_unknown_name_is_told_all_there_are(server: RunningServer):
 
 def test_the_weights_are_in_memory_once(reference: Path, folders: list[Path]):
     path = str(reference / "llava-mini")
-    engine = serve.load_engine(path, Limits(), adapters=folders)
+    engine = load_engine(path, Limits(), adapters=folders)
     assert [info.name for info in engine.models()] == [
         "llava-mini",
         "llava-mini:Flags",
@@ -130,4 +130,4 @@ def test_a_name_that_is_taken(names: tuple[str, ...], folders: list[Path]):
 
 def test_an_adapter_of_another_model_ends_the_start(folders: list[Path]):
     with pytest.raises(AdapterError, match="Flags: is an adapter of llava-mini"):
-        serve.load_engine("demo", Limits(), adapters=folders)
+        load_engine("demo", Limits(), adapters=folders)

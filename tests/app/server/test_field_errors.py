@@ -40,11 +40,12 @@ OF_OPENAI = {
     "Missing required parameter: 'messages[0].content[1].type'": part(text="Hi"),
     "messages[0].content: give a text or a list": only(content=5),
     "messages[0].content[0]: give an object": only(content=[5]),
-    "messages[0].role: give one of 'system', 'developer', 'user', 'assistant'": only(
-        "tool"
-    ),
+    "messages[0].role: give one of 'system', 'developer', 'user', 'assistant',"
+    " 'tool'": only("robot"),
     "Unrecognized request argument supplied: messages[0].user": only(user=1),
-    "messages[0].tool_calls: must be empty": only("assistant", tool_calls=[{}]),
+    "Missing required parameter: 'messages[0].tool_calls[0].function'": only(
+        "assistant", tool_calls=[{}]
+    ),
     "messages: give at least 1 value": {"messages": []},
     "temperature: give a number from 0 to 2": {"temperature": 3},
     "top_p: give a number from 0 to 1": {"top_p": "0.5"},
@@ -85,7 +86,7 @@ def images(*given: Any) -> dict[str, Any]:
 
 
 OF_OLLAMA = {
-    "messages[0].role: give 'system', 'user' or 'assistant'": only("tool"),
+    "messages[0].role: give 'system', 'user', 'assistant' or 'tool'": only("robot"),
     "messages[0].content: give a text": only(content=[]),
     "messages[0].images[1]: give a text": images("AAAA", 5),
     "messages[0].images[0]: is not base64 of an image file": images("cat.png"),

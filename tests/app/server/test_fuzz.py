@@ -30,6 +30,8 @@ KNOWN: dict[str, Any] = {
     "url": st.sampled_from(
         [f"data:image/png;base64,{DOT}"] * 4 + ["http://a.invalid/"]
     ),
+    "max_tokens": st.sampled_from([1, 4, 4.0, 0, -1, "4", None]),
+    "data": st.sampled_from([DOT, DOT, "AAAA", "?"]),
     "images": st.lists(st.sampled_from([DOT, DOT, "AAAA", "?"]), max_size=2),
 }
 
@@ -69,13 +71,37 @@ def check(server: RunningServer, request: tuple[str, str, Any], seen: dict[int, 
     assert reply.status < 500 or reply.status == 503, reply.body[:300]
     if reply.status != 200:
         error = reply.json()["error"]
-        assert error if path.startswith("/api/") else error["message"]
+        plain = path.startswith("/api/") and not path.startswith(("/api/v0", "/api/v1"))
+        assert error if plain else error["message"]
+        if path.startswith("/v1/messages"):
+            assert reply.json()["type"] == "error" and error["type"].endswith("_error")
     elif "event-stream" in reply.headers["content-type"]:
-        events = reply.body.decode().split("\n\n")
-        assert events[-2] == "data: [DONE]" and events[-1] == ""
-        assert all(json.loads(event[6:])["model"] for event in events[:-2])
+        check_stream(path, reply.body.decode())
     else:
         assert [json.loads(line) for line in reply.body.splitlines()]
+
+
+# The types of the events that may end a stream of a protocol with named events.
+ENDS = {
+    "/v1/messages": {"message_stop", "error"},
+    "/v1/responses": {"response.completed", "response.incomplete", "response.failed"},
+}
+
+
+def check_stream(path: str, body: str):
+    """A stream is whole, and its events are JSON."""
+    events = body.split("\n\n")
+    assert events[-1] == ""
+    if path not in ENDS:
+        assert events[-2] == "data: [DONE]"
+        assert all(json.loads(event[6:])["model"] for event in events[:-2])
+        return
+    kinds = []
+    for event in events[:-1]:
+        name, data = event.split("\n")
+        kinds.append(json.loads(data.removeprefix("data: "))["type"])
+        assert name == f"event: {kinds[-1]}"
+    assert kinds[-1] in ENDS[path]
 
 
 def fuzz(server: RunningServer, count: int) -> dict[int, int]:

@@ -13,9 +13,11 @@ import pytest
 pytest.importorskip("starlette")
 
 from fastvlm_mlx.app.server.http.limits import Limits  # noqa: E402
+from tests.support.hostile_protocols import PROTOCOL_ATTACKS  # noqa: E402
 from tests.support.hostile_requests import ATTACKS, TOKEN, Attack, at, chat, file  # noqa: E402
 from tests.support.serving import RunningServer, running  # noqa: E402
 
+ALL = [*ATTACKS, *PROTOCOL_ATTACKS]
 LIMITS = Limits(
     body=2 << 20,
     bodies=6 << 20,
@@ -47,11 +49,11 @@ def alive(server: RunningServer) -> bool:
 
 
 def test_there_are_enough_of_them():
-    names = [attack.name for attack in ATTACKS]
+    names = [attack.name for attack in ALL]
     assert len(set(names)) == len(names) >= 40
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", ALL, ids=lambda attack: attack.name)
 def test_an_attack_is_refused(server: RunningServer, attack: Attack):
     headers = {"authorization": f"Bearer {TOKEN}", **attack.headers}
     body = attack.body

@@ -120,35 +120,34 @@ def test_many_clients_at_once(
     assert server.ask().status == 200
 
 
-def test_requests_are_answered_in_order(server: RunningServer, monkeypatch):
+def test_requests_are_taken_up_in_order(server: RunningServer, monkeypatch):
     worker = server.worker
-    serve, served = worker._answer, []
+    take_up, taken = worker._take_up, []
     everyone_waits = threading.Event()
 
-    def recorded(engine: Any, answer: Any):
+    def recorded(engine: Any):
         assert everyone_waits.wait(30)
-        served.append(answer)
-        serve(engine, answer)
+        answers = take_up(engine)
+        taken.extend(each.stream for each in answers)
+        return answers
 
-    monkeypatch.setattr(worker, "_answer", recorded)
+    monkeypatch.setattr(worker, "_take_up", recorded)
     with ThreadPoolExecutor(6) as pool:
         replies = []
         for number in range(6):
             replies.append(pool.submit(server.ask, f"Number {number}", max_tokens=8))
             while worker.waiting <= number:
                 time.sleep(0.005)
-        while worker._current is None:
-            time.sleep(0.005)
-        arrived = [worker._current, *worker._queue]
+        arrived = [*worker._queue]
         everyone_waits.set()
         assert [reply.result().status for reply in replies] == 6 * [200]
-    assert served == arrived
+    assert taken == arrived and len(arrived) == 6
 
 
 def test_a_full_queue_refuses_and_recovers(reference: Path):
     with running(reference / "llava-mini", limits=Limits(waiting=2)) as server:
-        with ThreadPoolExecutor(8) as pool:
-            asks = [pool.submit(server.ask, max_tokens=300) for _ in range(8)]
+        with ThreadPoolExecutor(24) as pool:
+            asks = [pool.submit(server.ask, max_tokens=300) for _ in range(24)]
             statuses = [one.result().status for one in asks]
         assert set(statuses) == {200, 503} and statuses.count(200) >= 2
         assert server.ask().status == 200
@@ -182,7 +181,7 @@ def test_shutting_down_ends_what_is_under_way(reference: Path):
         with ThreadPoolExecutor(3) as pool:
             asks = [pool.submit(server.ask, max_tokens=8000) for _ in range(3)]
             # Three accepted, and one of them taken up.
-            while server.worker.waiting < 3 or server.worker._current is None:
+            while server.worker.waiting < 3 or not server.worker._active:
                 time.sleep(0.01)
             started = time.monotonic()
             server.worker.close()

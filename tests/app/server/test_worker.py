@@ -55,7 +55,8 @@ def with_worker(
     test: Callable[[Worker], Coroutine[Any, Any, None]], **limits: Any
 ) -> None:
     """Runs `test` on an event loop, with a worker that answers slowly."""
-    worker = Worker(lambda: cast(Any, SlowEngine()), Limits(**limits))
+    batch = limits.pop("batch", 1)
+    worker = Worker(lambda: cast(Any, SlowEngine()), Limits(**limits), batch)
     worker.start()
 
     async def run():
@@ -72,7 +73,7 @@ async def read(answer: AnswerStream) -> list[StreamEvent]:
 
 
 async def taken_up(worker: Worker, answer: AnswerStream):
-    while worker._current is not answer:
+    while answer not in worker._active:
         await asyncio.sleep(0.005)
 
 
@@ -184,11 +185,81 @@ def test_memory_is_returned_once_when_nobody_asks(monkeypatch):
     engine = cast(Any, SlowEngine())
     monkeypatch.setattr(engine, "release_memory", lambda: released.append(len(waits)))
     worker._change = Change()
-    worker._current = cast(Any, "earlier")
-    assert worker._next(engine) == "request" == worker._current
+    assert worker._wait(engine) and worker._queue.popleft() == "request"
     idle = waits[0]
     assert idle in (5.0, 120.0) and waits == [idle, idle, None, None]
     assert released == [2]  # not when it was only stirred, as the first time
-    assert not worker._queue
     worker._closed = True
-    assert worker._next(engine) is None and worker._current is None
+    assert not worker._wait(engine)
+    worker._active.append(cast(Any, "answer"))
+    assert worker._wait(engine)  # what is in progress ends first
+
+
+class CountingEngine(SlowEngine):
+    """An answer is two pieces of work and four chunks; `log` says whose, in order."""
+
+    def __init__(self):
+        self.log: list[str] = []
+        self.hold = threading.Event()
+
+    def stream(
+        self, request: GenerationRequest, cancel: threading.Event
+    ) -> Iterator[Chunk | None]:
+        name = request.messages[0].text
+        assert self.hold.wait(LONGEST)
+        for _ in range(2):
+            self.log.append(f"{name} works")
+            yield None
+        for number in range(4):
+            self.log.append(name)
+            if name == "bad" and number == 1:
+                raise MemoryError
+            yield chunk("a", "stop" if number == 3 or cancel.is_set() else None)
+
+
+def order(batch: int, *names: str) -> list[str]:
+    """What an engine does for requests that arrive at once."""
+    engine = CountingEngine()
+    worker = Worker(lambda: cast(Any, engine), Limits(), batch)
+    worker.start()
+
+    async def run():
+        answers = [
+            worker.submit(GenerationRequest((Message("user", name),))) for name in names
+        ]
+        engine.hold.set()
+        for name, answer in zip(names, answers, strict=True):
+            if name == "bad":
+                with pytest.raises(APIError):
+                    await read(answer)
+            else:
+                assert len(await read(answer)) == 4
+        assert worker.waiting == 0
+
+    try:
+        asyncio.run(asyncio.wait_for(run(), LONGEST))
+    finally:
+        worker.close()
+    return engine.log
+
+
+def test_one_piece_of_work_between_two_steps_of_the_others():
+    assert order(8, "A", "B", "C") == [
+        *("A works", "A works", "A"),
+        *("A", "B works", "A", "B works", "A", "B"),
+        *("B", "C works", "B", "C works", "B", "C"),
+        *("C", "C", "C"),
+    ]
+
+
+def test_no_more_than_the_batch_is_in_progress():
+    log = order(2, "A", "B", "C", "D")
+    assert log.index("C works") > max(i for i, name in enumerate(log) if name == "A")
+    assert log.index("D works") > max(i for i, name in enumerate(log) if name == "B")
+    one = order(1, "A", "B")
+    assert one == [*2 * ["A works"], *4 * "A", *2 * ["B works"], *4 * "B"]
+
+
+def test_an_answer_that_fails_leaves_the_others_alone():
+    log = order(8, "A", "bad", "C")
+    assert log.count("A") == log.count("C") == 4 and log.count("bad") == 2

@@ -8,8 +8,10 @@ import pytest
 from fastvlm_mlx.errors import DataError
 from fastvlm_mlx.evaluation.formats.read import read_benchmark
 from fastvlm_mlx.evaluation.question import OPTION_LETTER, prompt_of
+from fastvlm_mlx.processing.image_file import open_image
 from tests.support.doc_blocks import blocks
 from tests.support.paths import EXAMPLES
+from tests.support.pdf_files import number_of, numbered_page, pages_of
 
 
 @pytest.fixture
@@ -42,6 +44,17 @@ def test_the_bundled_examples():
     assert second.id == "shapes.png:2"
     assert second.images == (EXAMPLES / "shapes.png",)
     assert second.origin.endswith("questions.json: shapes.png, question 2")
+
+
+def test_pages_of_a_pdf(place: Path):
+    pages_of(place / "scan.pdf", [numbered_page(number) for number in (5, 6, 7)])
+    text = "image,question,answer\nscan.pdf#page=3,Which?,7\nscan.pdf#page=2,Which?,6\n"
+    found = read_benchmark(write(place / "set.csv", text))
+    for question in found.questions:
+        (image,) = question.load_images()
+        assert str(number_of(open_image(image, long_side=80))) == question.answers[0]
+    missing = write(place / "bad.csv", text.replace("scan", "scam"))
+    assert "bad.csv:2: scam.pdf: no such file" in refusal(missing)
 
 
 def test_a_table(place: Path):

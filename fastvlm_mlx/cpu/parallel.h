@@ -1,0 +1,88 @@
+// What the kernels share: OpenBLAS' product, and work on all cores.
+
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+using Gemm = void (*)(int order, int trans_a, int trans_b, int m, int n, int k,
+                      float alpha, const float* a, int lda, const float* b, int ldb,
+                      float beta, float* c, int ldc);
+using SetThreads = void (*)(int);
+using Buffer = std::vector<float>;
+
+inline Gemm gemm;
+inline SetThreads set_threads;
+inline long cores = 1;
+inline int blas_threads = 1;  // outside our own threads
+
+// c[m, n] = a[m, k] @ b[n, k].T + beta * c, as linear layers store b.
+inline void matmul_nt(const float* a, long lda, const float* b, long ldb, float* c,
+                      long ldc, long m, long n, long k, float alpha = 1,
+                      float beta = 0) {
+  gemm(101, 111, 112, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+// Threads that live as long as the process. A caller works too and waits for pieces,
+// not for threads: in a fork, where they are gone, it does all of the work.
+class Pool {
+ public:
+  void run(long count, const std::function<void(long)>& piece) {
+    auto job = std::make_shared<Job>(count, piece);
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      for (long i = started; i < std::min(cores, count) - 1; i++, started++)
+        std::thread(&Pool::work, this).detach();
+      newest = job;
+    }
+    change.notify_all();
+    job->take();
+    while (job->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
+  }
+
+ private:
+  struct Job {
+    const long count;
+    const std::function<void(long)>& piece;
+    std::atomic<long> next{0}, done{0};
+    Job(long count, const std::function<void(long)>& piece) : count(count), piece(piece) {}
+
+    // A late thread finds no piece left, and does not touch `piece`.
+    void take() {
+      for (long i; (i = next++) < count; done.fetch_add(1, std::memory_order_release))
+        piece(i);
+    }
+  };
+
+  void work() {
+    std::shared_ptr<Job> last;
+    for (;;) {
+      {
+        std::unique_lock<std::mutex> lock(mutex);
+        change.wait(lock, [&] { return newest != last; });
+        last = newest;
+      }
+      last->take();
+    }
+  }
+
+  std::mutex mutex;
+  std::condition_variable change;
+  std::shared_ptr<Job> newest;
+  long started = 0;
+};
+
+// Calls piece(0) ... piece(count - 1), each once, on all cores.
+inline void parallel(long count, const std::function<void(long)>& piece) {
+  // Never freed: its threads may outlive what the end of the process destroys.
+  static Pool& pool = *new Pool;
+  if (set_threads) set_threads(1);
+  pool.run(count, piece);
+  if (set_threads) set_threads(blas_threads);
+}

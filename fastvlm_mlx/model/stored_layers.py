@@ -1,0 +1,124 @@
+"""Layers for a Linux CPU whose weights stay bfloat16 or quantized in memory.
+
+Inputs, sums and outputs are float32: a result is what the widened weights would give,
+but for the order of its sums. Where the kernels are not usable, as while training, a
+layer widens its weight for that one product.
+"""
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from fastvlm_mlx.cpu import kernels
+from fastvlm_mlx.weights.quantization import layer_settings
+from fastvlm_mlx.weights.weight_files import Tensors
+
+# What the kernels take: widths that are a multiple of this, and so many bits.
+WIDTH = 64
+BITS = (4, 8)
+
+
+class StoredLinear(nn.Linear):
+    """A linear layer with a bfloat16 `weight`."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return _product(self, x)
+
+
+class StoredEmbedding(nn.Embedding):
+    """An embedding table with a bfloat16 `weight`."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.weight[x].astype(mx.float32)
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        return _product(self, x)
+
+
+class StoredQuantizedLinear(nn.QuantizedLinear):
+    """A quantized linear layer, its scales and biases float32."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return _quantized_product(self, x)
+
+
+class StoredQuantizedEmbedding(nn.QuantizedEmbedding):
+    """A quantized embedding table, its scales and biases float32."""
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        return _quantized_product(self, x)
+
+
+# Its products are fused with what stands before and after them (`cpu/kernels.cpp`).
+_ENCODER = "vision_tower."
+
+_FORMS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: StoredLinear,
+    nn.Embedding: StoredEmbedding,
+    nn.QuantizedLinear: StoredQuantizedLinear,
+    nn.QuantizedEmbedding: StoredQuantizedEmbedding,
+}
+
+
+def keep_stored(model: nn.Module, tensors: Tensors, settings: dict | None) -> Tensors:
+    """Gives layers of `model` the form in which they are stored, where the kernels can
+    compute with it.
+
+    Args:
+        model: a float model, its weights not yet loaded.
+        tensors: by name; those of layers that keep their form.
+        settings: the config's `quantization`.
+    Returns:
+        the tensors of the layers that keep their form; none where that does not pay.
+    """
+    kept: Tensors = {}
+    if sum(array.size for array in tensors.values()) < kernels.WORTH_COMPILING:
+        return kept
+    if not kernels.at_hand():
+        return kept
+
+    def form(path: str, layer: nn.Module) -> bool | dict[str, int]:
+        weight = tensors.get(f"{path}.weight")
+        if type(layer) not in _FORMS or weight is None or path.startswith(_ENCODER):
+            return False
+        parts = {
+            name: tensors[name]
+            for part in ("weight", "scales", "biases")
+            if (name := f"{path}.{part}") in tensors
+        }
+        if len(parts) == 1:
+            if weight.dtype == mx.bfloat16 and weight.shape[1] % WIDTH == 0:
+                layer.__class__ = _FORMS[type(layer)]
+                kept.update(parts)
+            return False
+        group_size, bits = layer_settings(settings, path)
+        if bits not in BITS or parts[f"{path}.scales"].shape[1] * group_size % WIDTH:
+            return False
+        for name, part in parts.items():
+            kept[name] = part if name.endswith("weight") else part.astype(mx.float32)
+        return {"group_size": group_size, "bits": bits}
+
+    nn.quantize(model, class_predicate=form)
+    for _, layer in model.named_modules():
+        if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
+            layer.__class__ = _FORMS[type(layer)]
+    return kept
+
+
+def _product(layer: Any, x: mx.array) -> mx.array:
+    weight, bias = layer.weight, layer.get("bias")
+    # An adapter of full weights puts float32 in its place.
+    if weight.dtype == mx.bfloat16 and kernels.at_hand(x):
+        return kernels.linear_bfloat16(x, weight, bias)
+    y = x @ weight.astype(mx.float32).T
+    return y if bias is None else y + bias
+
+
+def _quantized_product(layer: Any, x: mx.array) -> mx.array:
+    parts, bias = (layer.weight, layer.scales, layer.biases), layer.get("bias")
+    form = {"group_size": layer.group_size, "bits": layer.bits}
+    if kernels.at_hand(x):
+        return kernels.linear_quantized(x, *parts, bias, **form)
+    y = x @ mx.dequantize(*parts, **form).T
+    return y if bias is None else y + bias
