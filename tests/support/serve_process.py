@@ -67,7 +67,7 @@ MAIN = (
     "    pass\n"
     "schema_check.SchemaChecker.check = check\n"
     "from fastvlm_mlx.app.cli import main\n"
-    "main(['serve', '-m', 'demo', '--port', '0', '--allow-url', '*'])"
+    "main(['serve', '-m', 'demo', '--port', '0', '--batch', '1', '--allow-url', '*'])"
 )
 
 
