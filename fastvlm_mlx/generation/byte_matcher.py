@@ -24,7 +24,7 @@ class _Bytes:
 def _tokenizer() -> Any:
     llguidance = import_llguidance()
     wrapper = llguidance.TokenizerWrapper(_Bytes())
-    return llguidance.LLTokenizer(wrapper, n_vocab=_END + 1, eos_token=_END, slices=[])
+    return llguidance.LLTokenizer(wrapper, eos_token=_END, slices=[])
 
 
 def byte_matcher(grammar: str) -> Any:
