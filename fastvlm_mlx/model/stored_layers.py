@@ -89,7 +89,7 @@ def keep_stored(model: nn.Module, tensors: Tensors, settings: dict | None) -> Te
         }
         if len(parts) == 1:
             if weight.dtype == mx.bfloat16 and weight.shape[1] % WIDTH == 0:
-                layer.__class__ = _FORMS[type(layer)]
+                _take_form(layer)
                 kept.update(parts)
             return False
         group_size, bits = layer_settings(settings, path)
@@ -102,8 +102,13 @@ def keep_stored(model: nn.Module, tensors: Tensors, settings: dict | None) -> Te
     nn.quantize(model, class_predicate=form)
     for _, layer in model.named_modules():
         if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
-            layer.__class__ = _FORMS[type(layer)]
+            _take_form(layer)
     return kept
+
+
+def _take_form(layer: Any) -> None:
+    # The layer itself: its place in the model may be another object's attribute too.
+    layer.__class__ = _FORMS[type(layer)]
 
 
 def _product(layer: Any, x: mx.array) -> mx.array:

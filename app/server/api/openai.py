@@ -95,10 +95,11 @@ def read_parts(
             texts.append(part.refusal)
         elif isinstance(part, schema.VideoPart):
             videos.add(len(images))
-            plain = isinstance(part.video_url, str)
-            url = part.video_url if plain else part.video_url.url
-            fields.append(f"{field}[{number}].video_url{'' if plain else '.url'}")
-            images.append(from_url(url, fields[-1], kind="video"))
+            place, url = f"{field}[{number}].video_url", part.video_url
+            if not isinstance(url, str):
+                place, url = f"{place}.url", url.url
+            fields.append(place)
+            images.append(from_url(url, place, kind="video"))
         elif isinstance(part.image_url, str):
             fields.append(f"{field}[{number}].image_url")
             images.append(from_url(part.image_url, fields[-1]))

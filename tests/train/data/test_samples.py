@@ -8,8 +8,8 @@ import mlx.core as mx
 import pytest
 
 from fastvlm_mlx.errors import CheckpointError, DataError
-from fastvlm_mlx.train.data import encoder_identity
-from fastvlm_mlx.train.data.feature_files import (
+from fastvlm_mlx.model import encoder_identity
+from fastvlm_mlx.model.feature_files import (
     DamagedFeatures,
     array_hash,
     read_features,
