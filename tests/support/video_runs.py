@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastvlm_mlx import fastvlm, load
+from fastvlm_mlx.app.caption.captioner import Caption, Captioner
 from tests.support.small_videos import scene_images, stills, write_video
 
 
@@ -30,3 +31,14 @@ def video(run, monkeypatch, demo):
 def clip(tmp_path: Path) -> Path:
     """Four scenes of 1.5 seconds, each in the same frame for all of its time."""
     return write_video(tmp_path / "clip.mp4", stills(scene_images(4), 1.5))
+
+
+@pytest.fixture
+def quick(video, monkeypatch):
+    """As `video`, at no cost: a caption is the mean of what the model sees."""
+
+    def captions(self: Captioner, pixels) -> list[Caption]:
+        return [Caption(f"mean {each.mean():.3f}", "stop") for each in pixels]
+
+    monkeypatch.setattr(Captioner, "captions", captions)
+    return video

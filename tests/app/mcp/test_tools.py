@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from mcp import Client, MCPError
+from mcp import Client
 from PIL import Image
 
 from fastvlm_mlx import load
@@ -270,23 +270,6 @@ def test_calls_wait_for_the_model_and_say_what_kept_it(
     failing = make_server(worker, root, loaded=broken)
     result = call(failing, "describe_image", image="coffee.png")
     assert fault(result) == "the hub did not answer; try again"
-
-
-def test_the_screen_is_a_tool_where_it_can_be_captured(
-    worker: CountingWorker, root: Path, coffee: Path, tiny: str
-):
-    server = make_server(worker, root, capture=coffee.read_bytes)
-
-    async def names(client: Client) -> list[str]:
-        return [tool.name for tool in (await client.list_tools()).tools]
-
-    assert use(server, names)[-1] == "look_at_screen"
-    answer = call(server, "look_at_screen", question="What is open?", max_tokens=6)
-    expected = load(tiny).ask("What is open?", coffee, max_tokens=6)
-    assert text(answer) == expected
-    without = make_server(worker, root)
-    with pytest.raises(MCPError, match="tool 'look_at_screen': unknown"):
-        call(without, "look_at_screen")
 
 
 def test_many_calls_at_once_get_their_own_answers(server: Any, tiny: str, coffee: Path):

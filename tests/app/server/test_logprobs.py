@@ -294,8 +294,7 @@ def test_control_tokens_and_what_cannot_be():
 
 def test_the_description_of_the_server_has_them():
     schemas = describe()["components"]["schemas"].values()
-    found = [each["properties"] for each in schemas]
-    found = [each for each in found if "top_logprobs" in each]
+    found = [p for each in schemas if "top_logprobs" in (p := each["properties"])]
     assert len(found) == 4
     for most in (json.dumps(properties["top_logprobs"]) for properties in found):
         assert '"maximum": 20' in most and '"minimum": 0' in most

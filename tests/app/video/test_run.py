@@ -22,17 +22,6 @@ pytest_plugins = ["tests.support.video_runs"]
 STARTS, ENDS = [0.0, 1.5, 3.0, 4.5], [1.5, 3.0, 4.5, 5.94]
 
 
-@pytest.fixture
-def quick(video, monkeypatch):
-    """As `video`, at no cost: a caption is the mean of what the model sees."""
-
-    def captions(self: Captioner, pixels) -> list[Caption]:
-        return [Caption(f"mean {each.mean():.3f}", "stop") for each in pixels]
-
-    monkeypatch.setattr(Captioner, "captions", captions)
-    return video
-
-
 def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -280,55 +269,3 @@ def test_a_long_summary_is_made_in_parts(demo, monkeypatch):
     told = "".join(asked)
     assert all(f"number {at}" in told for at in range(600))
     assert "00:00 Part 1." in asked[-1]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["-p", " "], "'-p' is empty"),
-        (["--ask", ""], "'--ask' is empty"),
-        (["--batch", "0"], "--batch 0: must be at least 1"),
-        (["--every", "2s", "--frames", "3"], "--every and --frames: choose frames by"),
-        (["--every", "0"], "--every 0: must be at least 0.001 seconds"),
-        (["--every", "often"], "--every 'often': no time; write 90, 2.5s or 1:30"),
-        (["--frames", "0"], "--frames 0: must be from 1 to 10000"),
-        (["--from", "3", "--to", "2"], "--to 2: must be after the start, 3 seconds"),
-        (["--from", "10"], "--from 00:10: the video ends at 00:05.94"),
-        (["--ask", "x", "--frames", "9"], "--frames 9: --ask looks at 8 frames at"),
-        (
-            ["--ask", "x", "-p", "y"],
-            "--ask gives one answer and no lines; leave out -p",
-        ),
-        (["--ask", "x", "--summary"], "leave out --summary"),
-        (["--ask", "x", "-o", "out.srt"], "leave out -o"),
-        (["--summary", "--format", "srt"], "--summary with --format srt needs -o FILE"),
-        (["-o", "out.doc"], "-o out.doc: its form is unknown; give it one of .jsonl"),
-        (["--sheet", "out.pdf"], "--sheet out.pdf: name a .jpg, .png or .webp file"),
-    ],
-)
-def test_options_that_cannot_be(quick, clip, options, message):
-    out, err = quick(clip, *options, code=2)
-    assert out == "" and len(err.splitlines()) == 1
-    assert message in err
-
-
-def test_no_video_is_one_line(quick, tmp_path):
-    (tmp_path / "a.mp4").write_text("text")
-    for name in ("a.mp4", "gone.mp4"):
-        out, err = quick(tmp_path / name, code=1)
-        assert out == "" and len(err.splitlines()) == 1
-        assert err.startswith(f"error: {tmp_path / name}: ")
-
-
-def test_a_cut_off_video_is_described_as_far_as_it_goes(quick, clip, tmp_path):
-    whole = write_video(
-        tmp_path / "whole.mkv",
-        stills([drawing.render(s) for s in world_scenes(4)], 1.5),
-        options={"g": "5"},
-    )
-    part = tmp_path / "part.mkv"
-    data = whole.read_bytes()
-    part.write_bytes(data[: len(data) * 6 // 10])
-    out, err = quick(part)
-    assert 1 <= len(out.splitlines()) < 4
-    assert f"warning: {part}: damaged or cut off after 00:0" in err
