@@ -34,7 +34,7 @@ class Request:
     model: str | None
     options: session.ConversationOptions
     sampling: "Sampling"
-    refresh: bool = False
+    refresh: bool
     keep_features: int | None = None
     adapter: Path | None = None
     preset: str | None = None

@@ -72,6 +72,7 @@ def request(**options: Any) -> run.Request:
         "model": None,
         "options": session.ConversationOptions(),
         "sampling": Sampling(),
+        "refresh": False,
     }
     return run.Request(**chosen | options)
 
