@@ -19,6 +19,7 @@ SHELLS = {
         "source ~/.config/fish/completions/*.fish",
     ],
 }
+ABSENT = {"bash": "no bash here", "zsh": "no zsh here", "fish": "no fish here"}
 CLEAR = "\x15"  # Control-U
 # Commands that make the prompt "ready> ", in two parts: terminals repeat what is typed.
 PROMPT = {
@@ -32,7 +33,7 @@ PROMPT = {
 @pytest.mark.parametrize("shell", SHELLS)
 def test_installed_by_one_command(shell: str, tmp_path: Path):
     if shutil.which(shell) is None:
-        pytest.skip(f"no {shell} here")
+        pytest.skip(ABSENT[shell])
     scripts = Path(sys.executable).parent
     environment = os.environ | {
         "HOME": str(tmp_path),

@@ -36,7 +36,10 @@ OF_OPENAI = {
         type="image_url", image_url="data:image/png,AAAA"
     ),
     "messages[0].content[1].type: give one of 'text', 'input_text', 'output_text',"
-    " 'image_url', 'input_image'": part(type="video_url"),
+    " 'image_url', 'input_image', 'video_url'": part(type="audio_url"),
+    "Missing required parameter: 'messages[0].content[1].video_url'": part(
+        type="video_url"
+    ),
     "Missing required parameter: 'messages[0].content[1].type'": part(text="Hi"),
     "messages[0].content: give a text or a list": only(content=5),
     "messages[0].content[0]: give an object": only(content=[5]),

@@ -82,46 +82,36 @@ def test_a_stream_of_ollama_ends_with_an_error(served: Program):
     check_log(served)
 
 
-def test_streams_of_named_events_end_with_an_error(served: Program):
-    bodies = {"/v1/messages": messages, "/v1/responses": response}
-    replies = {
-        path: served.send(path, body(stream=True)).getresponse()
-        for path, body in bodies.items()
-    }
-    for reply in replies.values():
-        assert reply.status == 200 and reply.readline().startswith(b"event: ")
-    whole = [served.send(path, body()) for path, body in bodies.items()]
-    wait_for(lambda: served.waiting() == 4)
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/messages", messages), ("/v1/responses", response)]
+)
+def test_a_stream_of_named_events_ends_with_an_error(served: Program, path, body):
+    reply = served.send(path, body(stream=True)).getresponse()
+    assert reply.status == 200 and reply.readline().startswith(b"event: ")
+    whole = served.send(path, body())
+    wait_for(lambda: served.waiting() == 2)
     assert served.end(signal.SIGTERM) < SECONDS
-    ends = {
-        path: [event.split("\n") for event in reply.read().decode().split("\n\n")[:-1]]
-        for path, reply in replies.items()
-    }
+    events = [event.split("\n") for event in reply.read().decode().split("\n\n")[:-1]]
     # No event pretends that the answer is whole.
-    kinds = {event[0] for events in ends.values() for event in events}
+    kinds = {event[0] for event in events}
     assert not {"event: message_stop", "event: response.completed"} & kinds
-    (name, data) = ends["/v1/messages"][-1]
-    error = json.loads(data.removeprefix("data: "))
-    assert name == "event: error" and error["type"] == "error"
-    assert error["error"]["type"] == "overloaded_error"
     before, last = (
-        json.loads(event[1].removeprefix("data: "))
-        for event in ends["/v1/responses"][-2:]
+        json.loads(event[1].removeprefix("data: ")) for event in events[-2:]
     )
-    assert before["type"] == "error" and before["code"] == "server_busy"
-    assert before["sequence_number"] + 1 == last["sequence_number"]
-    assert last["type"] == "response.failed"
-    assert last["response"]["status"] == "failed"
-    for message in (
-        error["error"]["message"],
-        before["message"],
-        last["response"]["error"]["message"],
-    ):
-        assert "shutting down" in message
-    for link in whole:
-        refused = link.getresponse()
-        error = json.load(refused)["error"]
-        assert refused.status == 503 and "shutting down" in error["message"]
+    if body is messages:
+        assert events[-1][0] == "event: error" and last["type"] == "error"
+        assert last["error"]["type"] == "overloaded_error"
+        assert "shutting down" in last["error"]["message"]
+    else:
+        assert before["type"] == "error" and before["code"] == "server_busy"
+        assert before["sequence_number"] + 1 == last["sequence_number"]
+        assert last["type"] == "response.failed"
+        assert last["response"]["status"] == "failed"
+        assert "shutting down" in before["message"]
+        assert "shutting down" in last["response"]["error"]["message"]
+    refused = whole.getresponse()
+    error = json.load(refused)["error"]
+    assert refused.status == 503 and "shutting down" in error["message"]
     check_log(served)
 
 
