@@ -32,6 +32,7 @@ def every_question() -> list[Question]:
     return list(draw_questions(questions.KINDS, 2))
 
 
+@pytest.mark.slow  # eight variants in processes of their own
 @with_fonts
 def test_the_command_asks_every_variant_of_the_demo_model() -> None:
     done = subprocess.run(

@@ -158,27 +158,29 @@ def test_resolutions_share_their_weights(model: FastVLM, package: Path, tmp_path
     assert all(f.input[0].shortDescription for f in spec.description.functions)
 
 
-def test_relatives_export_too(tmp_path: Path):
-    plain = Encoder(pooled=(1, 2))
-    for encoder, kind, stages in (
-        (MCI, None, ()),
-        (plain, "dwconv", (1, 2)),
-        (Encoder(), "avgpool", (0, 3)),
-    ):
-        tensors = {
-            name: array
-            for name, array in in_timm_names(build(encoder), encoder).items()
-            if not name.endswith("num_batches_tracked")
-        }
-        tensors = to_mlx(tensors, "vision_tower.")
-        folded, vision = fold_encoder(tensors, kind, stages)
-        loaded = FastVLM(ModelConfig(vision=vision, image_size=128))
-        loaded.load_weights(list(folded.items()))
-        out = tmp_path / f"{kind}.mlpackage"
-        report = export(loaded, out, CoreMLOptions(precision="float32"))
-        assert report.verdicts[0].psnr > 100
-        report = export(loaded, out, overwrite=True, strict=True)
-        assert report.verdicts[0].psnr > F16
+@pytest.mark.parametrize(
+    ("encoder", "kind", "stages"),
+    [
+        pytest.param(MCI, None, (), marks=pytest.mark.slow),
+        (Encoder(pooled=(1, 2)), "dwconv", (1, 2)),
+        pytest.param(Encoder(), "avgpool", (0, 3), marks=pytest.mark.slow),
+    ],
+)
+def test_relatives_export_too(tmp_path: Path, encoder, kind, stages):
+    tensors = {
+        name: array
+        for name, array in in_timm_names(build(encoder), encoder).items()
+        if not name.endswith("num_batches_tracked")
+    }
+    tensors = to_mlx(tensors, "vision_tower.")
+    folded, vision = fold_encoder(tensors, kind, stages)
+    loaded = FastVLM(ModelConfig(vision=vision, image_size=128))
+    loaded.load_weights(list(folded.items()))
+    out = tmp_path / f"{kind}.mlpackage"
+    report = export(loaded, out, CoreMLOptions(precision="float32"))
+    assert report.verdicts[0].psnr > 100
+    report = export(loaded, out, overwrite=True, strict=True)
+    assert report.verdicts[0].psnr > F16
 
 
 def test_drift_is_not_written(model: FastVLM, tmp_path: Path, monkeypatch):
