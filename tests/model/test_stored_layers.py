@@ -24,7 +24,7 @@ LIMIT = 2e-5  # of the standard deviation, float32
 @pytest.fixture(autouse=True)
 def compiled() -> None:
     if device.on_gpu() or kernels.library() is None:
-        pytest.skip("no CPU kernels: a GPU, no compiler or no OpenBLAS")
+        pytest.skip("no compiler or no OpenBLAS for the CPU kernels")
 
 
 def widened(layer: Any) -> mx.array:
