@@ -133,7 +133,7 @@ def test_without_the_extra_one_line_says_which(monkeypatch, tmp_path):
     pretend_missing(monkeypatch, "pypdfium2")
     said = refused(path)
     assert said.startswith("a PDF, which needs pypdfium2; ")
-    assert "pip install" in said and "'pypdfium2>=5'" in said
+    assert "pip install" in said and "'pypdfium2>=5.15'" in said
 
 
 def test_a_page_of_an_address(tmp_path):

@@ -19,14 +19,15 @@ ALLOWED = (
     "no Xvfb here",
     "no bash here",
     "no chromium and chromedriver here",
-    "no coreai-core for this Python and system",
     "no compiler or no OpenBLAS for the CPU kernels",
+    "no coreai-core for this Python and system",
     "no fish here",
     "no ruby here",
     "no zsh here",
     "only a CPU compares in float32",
     "root may read everything",
     "the fonts that training/README.md names are not installed",
+    "this Pillow has no AVIF",
 )
 
 

@@ -83,8 +83,8 @@ def test_what_is_missing_is_said(papers, quick, tmp_path, monkeypatch):
         "warning: 3 images left out, as .heic, .pdf cannot be opened; save as JPEG, or"
         " for HEIC "
     )
-    assert "'pillow-heif>=1.1', or for PDF " in warning
-    assert f"'pypdfium2>=5': {papers}/long.pdf, {papers}/phone.heic, " in warning
+    assert "'pillow-heif>=1.8', or for PDF " in warning
+    assert f"'pypdfium2>=5.15': {papers}/long.pdf, {papers}/phone.heic, " in warning
     assert err.splitlines()[1].startswith("1 image captioned")
     _, err = quick(papers / "long.pdf", "-o", tmp_path / "b.jsonl", code=1)
     assert "long.pdf: a PDF, which needs pypdfium2; " in err

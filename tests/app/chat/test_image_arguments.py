@@ -94,7 +94,7 @@ def test_pages_that_there_are_not(shown, report, coffee, tmp_path, monkeypatch):
     pretend_missing(monkeypatch, "pypdfium2")
     result, _ = shown(report, "--page", "2")
     assert result.err.startswith(f"error: {report}: a PDF, which needs pypdfium2; ")
-    assert result.code == 1 and "'pypdfium2>=5'" in result.err
+    assert result.code == 1 and "'pypdfium2>=5.15'" in result.err
 
 
 @pytest.mark.parametrize("text", ["", "0", "3-2", "1,", "-1", "1-2-3", "9" * 9])

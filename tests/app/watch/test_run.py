@@ -195,7 +195,7 @@ def test_what_is_missing_is_said(run, monkeypatch, video):
     for source in (video, "camera"):
         result = run("watch", source, "-m", "demo")
         assert result.code == 1 and result.err.count("\n") == 1
-        assert "videos need PyAV; " in result.err and "'av>=15'" in result.err
+        assert "videos need PyAV; " in result.err and "'av>=18.1'" in result.err
 
 
 def test_cameras(run, monkeypatch):
