@@ -17,7 +17,7 @@ from fastvlm_mlx.errors import ContextError, FastVLMError
 from fastvlm_mlx.generation import decode
 from fastvlm_mlx.generation.batch_decoder import BatchDecoder, Row
 from fastvlm_mlx.generation.sampling import Constraint, Sampling
-from fastvlm_mlx.generation.stream import Chunk, Timings, stream_beside
+from fastvlm_mlx.generation.stream import Chunk, Timings, stream_beside, without_pauses
 from fastvlm_mlx.processing.image_options import ImageOptions
 
 if TYPE_CHECKING:
@@ -63,10 +63,7 @@ def stream_answer(
         constraint=constraint,
         top_logprobs=top_logprobs,
     )
-    with contextlib.closing(chunks):
-        for chunk in chunks:
-            if chunk is not None:
-                yield chunk
+    yield from without_pauses(chunks)
 
 
 def answer_beside(

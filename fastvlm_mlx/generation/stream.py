@@ -111,6 +111,13 @@ def stream_generate(
         detailed=detailed,
         cancel=cancel,
     )
+    yield from without_pauses(chunks)
+
+
+def without_pauses(
+    chunks: Generator[Chunk | None, None, None],
+) -> Generator[Chunk, None, None]:
+    """The chunks of an answer that is decoded alone: nobody takes its pauses."""
     with contextlib.closing(chunks):
         for chunk in chunks:
             if chunk is not None:
