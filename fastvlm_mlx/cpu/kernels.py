@@ -23,14 +23,17 @@ from typing import Any, cast
 import mlx.core as mx
 
 from fastvlm_mlx import device
-from fastvlm_mlx.cpu import openblas
+from fastvlm_mlx.cpu import bfloat16, openblas
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
 from fastvlm_mlx.files.cache_dir import cache_dir
 
-_PARTS = ("kernels.cpp", "stored_linear.cpp", "parallel.h", "vector_math.h")
-_SOURCES = [Path(__file__).with_name(name) for name in _PARTS]
-_FLAGS = (
+_PARTS = (
+    *("kernels.cpp", "stored_linear.cpp"),
+    *("bfloat16_product.h", "parallel.h", "vector_math.h"),
+)
+SOURCES = [Path(__file__).with_name(name) for name in _PARTS]
+FLAGS = (
     "-std=c++17 -O3 -march=native -shared -fPIC -pthread -fno-math-errno"
     " -fno-trapping-math -fno-signed-zeros -fassociative-math"
 ).split()
@@ -70,13 +73,14 @@ def library() -> ctypes.CDLL | None:
         return None
     counts = map(ctypes.c_long, (openblas.cores(), openblas.default_threads()))
     kernels.fv_init(*map(ctypes.c_void_p, product), *counts)
+    bfloat16.choose(kernels, path.with_suffix(".bfloat16"))
     return kernels
 
 
 @cache
 def _path() -> Path:
-    source = b"".join(file.read_bytes() for file in _SOURCES)
-    key = hashlib.sha256(source + " ".join(_FLAGS).encode() + _processor())
+    source = b"".join(file.read_bytes() for file in SOURCES)
+    key = hashlib.sha256(source + " ".join(FLAGS).encode() + _processor())
     return cache_dir() / "kernels" / f"{key.hexdigest()[:16]}.so"
 
 
@@ -86,8 +90,8 @@ def _compile(path: Path) -> bool:
         return False
     try:
         with staged_file(path, overwrite=True) as partial:
-            sources = [str(file) for file in _SOURCES if file.suffix == ".cpp"]
-            command = [compiler, *_FLAGS, *sources, "-o", str(partial)]
+            sources = [str(file) for file in SOURCES if file.suffix == ".cpp"]
+            command = [compiler, *FLAGS, *sources, "-o", str(partial)]
             subprocess.run(command, check=True, capture_output=True)
     except (OSError, OptionError, subprocess.CalledProcessError):
         return False

@@ -3,12 +3,13 @@
 //
 // Weights become float32 in registers, and sums are float32. A product of few rows reads
 // the weights once; one of many rows widens some rows of the weight at a time for
-// OpenBLAS. In a vector of 32-bit words a shift gives one number of each word, so the
+// OpenBLAS, or multiplies in bfloat16 (`bfloat16_product.h`). In a vector of 32-bit words a shift gives one number of each word, so the
 // numbers of a block come out interleaved; x is put in that order first.
 
 #include <cstdint>
 #include <cstring>
 
+#include "bfloat16_product.h"
 #include "parallel.h"
 
 namespace {
@@ -143,6 +144,31 @@ void linear(const Form& form, const float* x, const float* bias, float* out, lon
   });
 }
 
+// Many rows of x, rounded, by one panel of the weight at a time.
+void linear_in_bfloat16(const float* x, const uint16_t* weight, const float* bias,
+                        float* out, long rows, long dim, long out_dim) {
+  using namespace bfloat16;
+  const long ldx = pitch(dim);
+  Numbers short_x(whole(rows, GROUP) * ldx);
+  parallel((rows + FEW - 1) / FEW, [&](long piece) {
+    for (long r = piece * FEW; r < std::min(rows, (piece + 1) * FEW); r++)
+      round(x + r * dim, &short_x[r * ldx], dim);
+  });
+  parallel((out_dim + PANEL - 1) / PANEL, [&](long piece) {
+    const long first = piece * PANEL, count = std::min(PANEL, out_dim - first);
+    thread_local Numbers panel;
+    panel.resize(panel_size(dim));
+    pack(weight + first * dim, count, dim, panel.data());
+    for (long r = 0; r < rows; r += BLOCK) {
+      const long some = std::min(BLOCK, rows - r);
+      float* to = out + r * out_dim + first;
+      panel_product(&short_x[r * ldx], panel.data(), to, out_dim, some, dim, count);
+      for (long i = 0; bias && i < some; i++)
+        for (long o = 0; o < count; o++) to[i * out_dim + o] += bias[first + o];
+    }
+  });
+}
+
 }  // namespace
 
 extern "C" {
@@ -151,8 +177,20 @@ extern "C" {
 // only if has_bias. dim is a multiple of 64.
 void fv_linear_bfloat16(const float* x, const uint16_t* weight, const float* bias,
                         float* out, long rows, long dim, long out_dim, long has_bias) {
-  linear(BFloat16{weight, dim}, x, has_bias ? bias : nullptr, out, rows, out_dim);
+  const float* added = has_bias ? bias : nullptr;
+  if (rows > FEW && bfloat16::form != bfloat16::OFF)
+    linear_in_bfloat16(x, weight, added, out, rows, dim, out_dim);
+  else
+    linear(BFloat16{weight, dim}, x, added, out, rows, out_dim);
 }
+
+// Whether the processor multiplies bfloat16 numbers.
+long fv_has_native_bfloat16() { return bfloat16::HAS_NATIVE; }
+
+// How products of many rows with a bfloat16 weight are computed, one of `Form`.
+void fv_use_bfloat16(long form) { bfloat16::form = static_cast<bfloat16::Form>(form); }
+
+long fv_bfloat16_form() { return bfloat16::form; }
 
 // As above; weight (out_dim, dim * bits / 32), scales and biases (out_dim, dim / group).
 void fv_linear_quantized(const float* x, const uint32_t* weight, const float* scales,
