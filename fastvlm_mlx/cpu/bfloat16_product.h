@@ -23,20 +23,21 @@ namespace bfloat16 {
 using Numbers = std::vector<uint16_t>;
 
 constexpr long LANES = 16, VECTORS = 2, PANEL = LANES * VECTORS;
-constexpr long TILE = 12;   // rows of x: TILE * VECTORS sums stay in registers
-constexpr long GROUP = 4;   // x has rows for whole groups
-constexpr long DEPTH = 512; // numbers of a panel's row: they stay in the first cache
-constexpr long BLOCK = 20 * TILE; // rows of x whose DEPTH stays in the second
+constexpr long TILE = 12;  // rows of x: TILE * VECTORS sums stay in registers
+constexpr long DEPTH = 512;  // numbers of a panel's row: they stay in the first cache
+constexpr long BLOCK = 20 * TILE;  // rows of x whose DEPTH stays in the second
 
 typedef float Sums __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t Pairs __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t Square __attribute__((vector_size(32), aligned(4), may_alias));
 
 struct Emulated {
-  // A product of two bfloat16 numbers is exact, and the second is added first.
-  static inline Sums multiply_add(Sums total, Pairs x, Pairs w) {
+  // A product of two bfloat16 numbers is exact, and the second is added first. Not
+  // inlined: it would take a second to compile, on machines that never use it.
+  __attribute__((noinline)) static void multiply_add(Sums& total, const Pairs& x,
+                                                     const Pairs& w) {
     total += (Sums)(x & 0xffff0000u) * (Sums)(w & 0xffff0000u);
-    return total + (Sums)(x << 16) * (Sums)(w << 16);
+    total += (Sums)(x << 16) * (Sums)(w << 16);
   }
 };
 
@@ -44,8 +45,8 @@ struct Emulated {
 constexpr bool HAS_NATIVE = true;
 
 struct Native {
-  static inline Sums multiply_add(Sums total, Pairs x, Pairs w) {
-    return (Sums)_mm512_dpbf16_ps((__m512)total, (__m512bh)x, (__m512bh)w);
+  static inline void multiply_add(Sums& total, const Pairs& x, const Pairs& w) {
+    total = (Sums)_mm512_dpbf16_ps((__m512)total, (__m512bh)x, (__m512bh)w);
   }
 };
 #else
@@ -89,39 +90,45 @@ inline void transpose(Square* rows) {
 // The numbers of one panel.
 inline long panel_size(long dim) { return PANEL * whole(dim, 16); }
 
-// `count` rows of a weight, `dim` numbers each, into one panel; zeros around them.
-inline void pack(const uint16_t* weight, long count, long dim, uint16_t* panel) {
+// `count` rows of a weight, `dim` numbers each and `ld` apart, into one panel; zeros
+// around them.
+inline void pack(const uint16_t* weight, long ld, long count, long dim,
+                 uint16_t* panel) {
   for (long r = 0; r < PANEL; r += 8)
     for (long c = 0; c < dim; c += 16) {
       Square words[8] = {};
-      for (long i = 0; i < std::min(count - r, 8L); i++)
-        std::memcpy(&words[i], weight + (r + i) * dim + c, 2 * std::min(dim - c, 16L));
+      const uint16_t* from = weight + r * ld + c;
+      if (count - r >= 8 && dim - c >= 16)
+        for (long i = 0; i < 8; i++) std::memcpy(&words[i], from + i * ld, sizeof *words);
+      else
+        for (long i = 0; i < std::min(count - r, 8L); i++)
+          std::memcpy(&words[i], from + i * ld, 2 * std::min(dim - c, 16L));
       transpose(words);
       for (long i = 0; i < 8; i++)
-        std::memcpy(panel + (c / 2 + i) * 2 * PANEL + r * 2, &words[i], sizeof words[i]);
+        std::memcpy(panel + (c / 2 + i) * 2 * PANEL + r * 2, &words[i], sizeof *words);
     }
 }
 
-// R rows of x with `depth` numbers of a panel. Writes `rows` rows of `columns` sums.
-template <class Arithmetic, long R>
+// TILE rows of x with `depth` numbers of a panel. Writes `rows` rows of `columns` sums.
+template <class Arithmetic>
 inline void tile(const uint16_t* x, long ldx, const uint16_t* panel, long depth,
                  float* out, long ldo, long rows, long columns, bool add) {
-  Sums total[R][VECTORS] = {}, done[R][VECTORS];
+  Sums total[TILE][VECTORS] = {}, done[TILE][VECTORS];
   for (long k = 0; k < depth; k += 2) {
     const Pairs* weights = reinterpret_cast<const Pairs*>(panel + k * PANEL);
 #pragma GCC unroll 12
-    for (long r = 0; r < R; r++) {
+    for (long r = 0; r < TILE; r++) {
       uint32_t pair;
       std::memcpy(&pair, x + r * ldx + k, sizeof pair);
       const Pairs both = Pairs{} + pair;
 #pragma GCC unroll 2
       for (long v = 0; v < VECTORS; v++)
-        total[r][v] = Arithmetic::multiply_add(total[r][v], both, weights[v]);
+        Arithmetic::multiply_add(total[r][v], both, weights[v]);
     }
   }
   // Only what is never indexed by a variable stays in registers.
 #pragma GCC unroll 12
-  for (long r = 0; r < R; r++)
+  for (long r = 0; r < TILE; r++)
 #pragma GCC unroll 2
     for (long v = 0; v < VECTORS; v++) done[r][v] = total[r][v];
   for (long r = 0; r < rows; r++) {
@@ -138,15 +145,13 @@ void tiles(const uint16_t* x, const uint16_t* panel, float* out, long ldo, long 
   for (long k = 0; k < dim; k += DEPTH)
     for (long r = 0; r < rows; r += TILE) {
       const long left = std::min(rows - r, TILE), depth = std::min(dim - k, DEPTH);
-      const auto run = left > 8   ? tile<Arithmetic, 12>
-                       : left > 4 ? tile<Arithmetic, 8>
-                                  : tile<Arithmetic, 4>;
-      run(x + r * ldx + k, ldx, panel + k * PANEL, depth, out + r * ldo, ldo, left,
-          columns, add || k);
+      tile<Arithmetic>(x + r * ldx + k, ldx, panel + k * PANEL, depth, out + r * ldo, ldo,
+                       left, columns, add || k);
     }
 }
 
-// x (rows, dim), `pitch` apart, @ `columns` rows of a panel.T -> out, or added to it.
+// x (rows, dim), `pitch` apart, @ `columns` rows of a panel.T -> out, or added to it. x
+// has memory for whole tiles.
 inline void panel_product(const uint16_t* x, const uint16_t* panel, float* out, long ldo,
                           long rows, long dim, long columns, bool add = false) {
   (form == NATIVE ? tiles<Native> : tiles<Emulated>)(x, panel, out, ldo, rows, dim,

@@ -149,7 +149,7 @@ void linear_in_bfloat16(const float* x, const uint16_t* weight, const float* bia
                         float* out, long rows, long dim, long out_dim) {
   using namespace bfloat16;
   const long ldx = pitch(dim);
-  Numbers short_x(whole(rows, GROUP) * ldx);
+  Numbers short_x(whole(rows, TILE) * ldx);
   parallel((rows + FEW - 1) / FEW, [&](long piece) {
     for (long r = piece * FEW; r < std::min(rows, (piece + 1) * FEW); r++)
       round(x + r * dim, &short_x[r * ldx], dim);
@@ -158,7 +158,7 @@ void linear_in_bfloat16(const float* x, const uint16_t* weight, const float* bia
     const long first = piece * PANEL, count = std::min(PANEL, out_dim - first);
     thread_local Numbers panel;
     panel.resize(panel_size(dim));
-    pack(weight + first * dim, count, dim, panel.data());
+    pack(weight + first * dim, dim, count, dim, panel.data());
     for (long r = 0; r < rows; r += BLOCK) {
       const long some = std::min(BLOCK, rows - r);
       float* to = out + r * out_dim + first;
