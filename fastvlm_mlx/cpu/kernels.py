@@ -2,7 +2,7 @@
 
 MLX's CPU backend is slow, and `mx.compile` there emits plain SSE2. The compiled
 library is kept in the cache folder, one per source and processor. Without a compiler,
-or for arrays that are not float32, `model/ops.py` uses MLX's own operations.
+or for inputs that are not float32, `model/ops.py` uses MLX's own operations.
 
 These functions are not lazy: they evaluate their inputs and return finished arrays,
 which have no gradients. `switched_off` keeps them out of what is differentiated.
@@ -28,11 +28,9 @@ from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
 from fastvlm_mlx.files.cache_dir import cache_dir
 
-_PARTS = (
-    *("kernels.cpp", "stored_linear.cpp"),
-    *("bfloat16_product.h", "parallel.h", "vector_math.h"),
+SOURCES = sorted(
+    file for file in Path(__file__).parent.iterdir() if file.suffix in (".cpp", ".h")
 )
-SOURCES = [Path(__file__).with_name(name) for name in _PARTS]
 FLAGS = (
     "-std=c++17 -O3 -march=native -shared -fPIC -pthread -fno-math-errno"
     " -fno-trapping-math -fno-signed-zeros -fassociative-math"
@@ -131,6 +129,19 @@ def at_hand(*arrays: mx.array) -> bool:
     )
 
 
+def take_weights(*weights: mx.array) -> bool:
+    """Whether `linear` and `conv_ffn` take them: all float32, or all bfloat16."""
+    return {weight.dtype for weight in weights} in ({mx.float32}, {mx.bfloat16})
+
+
+def bfloat16_form() -> str:
+    """How products with bfloat16 weights are computed, other than in float32: "native"
+    or "emulated"; else ""."""
+    found = library() if at_hand() else None
+    form = "off" if found is None else bfloat16.form(found)
+    return "" if form == "off" else form
+
+
 def depthwise(
     x: mx.array, weight: mx.array, bias: mx.array, *, stride: int, activate: bool
 ) -> mx.array:
@@ -144,30 +155,35 @@ def depthwise(
 
 
 def gelu(x: mx.array) -> mx.array:
-    """As `kernels.gelu`."""
+    """As `ops.gelu`."""
     return _call("fv_gelu", x, _output(*x.shape), x.size)
 
 
 def linear(
     x: mx.array, weight: mx.array, bias: mx.array, *, activate: bool
 ) -> mx.array:
-    """As `kernels.linear`: weight (out_dim, dim)."""
+    """As `ops.linear`: weight (out_dim, dim), float32 or bfloat16."""
     out_dim, dim = weight.shape
     _check("linear", x.shape[-1] == dim, x, weight)
     out = _output(*x.shape[:-1], out_dim)
-    return _call(
-        "fv_linear", x, weight, bias, out, x.size // dim, dim, out_dim, activate
-    )
+    stored = weight.dtype == mx.bfloat16
+    function = "fv_encoder_linear_bfloat16" if stored else "fv_linear"
+    sizes = (x.size // dim, dim, out_dim, activate)
+    return _call(function, x, weight, bias, out, *sizes)
 
 
 def conv_ffn(x: mx.array, *weights: mx.array) -> mx.array:
-    """As `kernels.conv_ffn`; weights and biases of the convolution, fc1 and fc2."""
+    """As `ops.conv_ffn`; weights and biases of the convolution, fc1 and fc2.
+
+    The weights of fc1 and fc2 are float32, or both are bfloat16.
+    """
     conv, _, fc1, _, fc2, _ = weights
     C, kernel, hidden_dim = x.shape[-1], conv.shape[1], fc1.shape[0]
     _check("conv_ffn", conv.shape == (C, kernel, kernel, 1), x, conv)
     _check("conv_ffn", fc1.shape == fc2.shape[::-1] == (hidden_dim, C), x, fc1)
     out = _output(*x.shape)
-    return _call("fv_conv_ffn", x, *weights, out, *x.shape, hidden_dim, kernel)
+    function = "fv_conv_ffn" + ("_bfloat16" if fc1.dtype == mx.bfloat16 else "")
+    return _call(function, x, *weights, out, *x.shape, hidden_dim, kernel)
 
 
 def linear_bfloat16(x: mx.array, weight: mx.array, bias: mx.array | None) -> mx.array:
@@ -206,7 +222,7 @@ def linear_quantized(
 
 
 def attention(qkv: mx.array, head_dim: int) -> mx.array:
-    """As `kernels.attention`."""
+    """As `ops.attention`."""
     B, length, dim = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     out = _output(B, length, dim)
     return _call("fv_attention", qkv, out, B, length, dim // head_dim, head_dim)

@@ -1,42 +1,27 @@
 """Products of many rows in bfloat16: their numbers, their form, their instructions."""
 
-import ctypes
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 
-from fastvlm_mlx import device
 from fastvlm_mlx.cpu import bfloat16, kernels
 from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.model import ops
+from fastvlm_mlx.model.vision import DepthwiseConv
 from tests.support.assert_close import assert_close
 
 LIMIT = 1e-5  # of the standard deviation: the order of float32 sums
 
 
-@pytest.fixture
-def library() -> Iterator[ctypes.CDLL]:
-    found = None if device.on_gpu() else kernels.library()
-    if found is None:
-        pytest.skip("no compiler or no OpenBLAS for the CPU kernels")
-    before = bfloat16.form(found)
-    yield found
-    bfloat16.use(found, before)
-
-
-@pytest.fixture(params=["emulated", "native"])
-def form(request: pytest.FixtureRequest, library: ctypes.CDLL) -> str:
-    if request.param == "native" and not library.fv_has_native_bfloat16():
-        pytest.skip("this processor multiplies no bfloat16 numbers")
-    bfloat16.use(library, request.param)
-    return request.param
+pytest_plugins = ["tests.support.bfloat16_forms"]
 
 
 def normal(*shape: int) -> mx.array:
@@ -94,6 +79,35 @@ def test_float32_layers_do_not_change(library, form):
     given = kernels.linear(x, weight, bias, activate=True)
     bfloat16.use(library, "off")
     assert mx.array_equal(given, kernels.linear(x, weight, bias, activate=True))
+
+
+@pytest.mark.parametrize("shape", [(3, 37, 24), (1, 5, 7), (2, 300, 130)])
+@pytest.mark.parametrize("activate", [False, True])
+def test_a_layer_of_the_encoder(form, shape, activate):
+    x, fc = normal(*shape), nn.Linear(shape[-1], 50)
+    fc.weight = fc.weight.astype(mx.bfloat16)
+    wanted = rounded(x) @ fc.weight.astype(mx.float32).T + fc.bias
+    wanted = nn.gelu(wanted) if activate else wanted
+    assert_close(form, ops.linear(x, fc, activate=activate), wanted, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("shape", "hidden_dim"),
+    [((1, 16, 16, 32), 128), ((2, 5, 7, 12), 20), ((1, 33, 20, 9), 7),
+     ((1, 3, 5, 300), 3600)],
+)  # fmt: skip
+def test_an_ffn_of_the_encoder(form, shape, hidden_dim):
+    dim = shape[-1]
+    x, conv = normal(*shape), DepthwiseConv(dim, dim, 7)
+    conv.weight, conv.bias = normal(dim, 7, 7, 1) / 7, normal(dim)
+    fc1, fc2 = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
+    for fc in (fc1, fc2):
+        fc.weight = fc.weight.astype(mx.bfloat16)
+    mixed = mx.conv2d(x, conv.weight, padding=3, groups=dim) + conv.bias
+    hidden = nn.gelu(rounded(mixed) @ fc1.weight.astype(mx.float32).T + fc1.bias)
+    wanted = x + rounded(hidden) @ fc2.weight.astype(mx.float32).T + fc2.bias
+    # Numbers between two of bfloat16 are rounded either way.
+    assert_close(form, ops.conv_ffn(x, conv, fc1, fc2), wanted, 1e-3)
 
 
 @pytest.mark.parametrize(
