@@ -44,6 +44,17 @@ def test_sums_are_those_of_the_rounded_numbers(form, rows, dim, out_dim):
     assert_close(form, given[0], wanted + bias, LIMIT)
 
 
+@pytest.mark.parametrize(("bits", "group_size"), [(4, 32), (4, 64), (8, 64)])
+def test_quantized_weights_are_rounded_too(form, bits, group_size):
+    x, bias = normal(45, 576), normal(70)
+    parts = mx.quantize(normal(70, 576), group_size, bits)
+    weight = mx.dequantize(*parts, group_size=group_size, bits=bits)
+    wanted = rounded(x) @ rounded(weight).T + bias
+    given = kernels.linear_quantized(x, *parts, bias, group_size=group_size, bits=bits)
+    # The kernel multiplies and adds at once; a number between two goes either way.
+    assert_close(form, given, wanted, 1e-3)
+
+
 def test_a_row_does_not_depend_on_the_others(form):
     x, weight = normal(300, 640), normal(80, 640).astype(mx.bfloat16)
     together = kernels.linear_bfloat16(x, weight, None)
