@@ -72,40 +72,55 @@ inline void round(const float* x, uint16_t* out, long count) {
   }
 }
 
+template <int STEP>
+inline void exchange(Square* rows, const Square& low, const Square& high) {
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i++)
+    if (!(i & STEP)) {
+      const Square a = rows[i], b = rows[i + STEP];
+      rows[i] = __builtin_shuffle(a, b, low);
+      rows[i + STEP] = __builtin_shuffle(a, b, high);
+    }
+}
+
 // Rows and columns of 8 x 8 words change places.
 inline void transpose(Square* rows) {
-  const auto exchange = [rows](int step, Square low, Square high) {
-    for (int i = 0; i < 8; i++)
-      if (!(i & step)) {
-        const Square a = rows[i], b = rows[i + step];
-        rows[i] = __builtin_shuffle(a, b, low);
-        rows[i + step] = __builtin_shuffle(a, b, high);
-      }
-  };
-  exchange(1, Square{0, 8, 2, 10, 4, 12, 6, 14}, Square{1, 9, 3, 11, 5, 13, 7, 15});
-  exchange(2, Square{0, 1, 8, 9, 4, 5, 12, 13}, Square{2, 3, 10, 11, 6, 7, 14, 15});
-  exchange(4, Square{0, 1, 2, 3, 8, 9, 10, 11}, Square{4, 5, 6, 7, 12, 13, 14, 15});
+  exchange<1>(rows, Square{0, 8, 2, 10, 4, 12, 6, 14}, Square{1, 9, 3, 11, 5, 13, 7, 15});
+  exchange<2>(rows, Square{0, 1, 8, 9, 4, 5, 12, 13}, Square{2, 3, 10, 11, 6, 7, 14, 15});
+  exchange<4>(rows, Square{0, 1, 2, 3, 8, 9, 10, 11}, Square{4, 5, 6, 7, 12, 13, 14, 15});
 }
 
 // The numbers of one panel.
 inline long panel_size(long dim) { return PANEL * whole(dim, 16); }
 
+// 8 rows of 16 numbers, `ld` apart, as 8 columns of pairs; zeros outside of them.
+inline void load_square(const uint16_t* from, long ld, long rows, long columns,
+                        Square* words) {
+  if (rows >= 8 && columns >= 16)
+    for (long i = 0; i < 8; i++) std::memcpy(&words[i], from + i * ld, sizeof *words);
+  else
+    for (long i = 0; i < 8; i++) {
+      words[i] = Square{};
+      if (i < rows)
+        std::memcpy(&words[i], from + i * ld, 2 * std::min(columns, 16L));
+    }
+  transpose(words);
+}
+
 // `count` rows of a weight, `dim` numbers each and `ld` apart, into one panel; zeros
 // around them.
 inline void pack(const uint16_t* weight, long ld, long count, long dim,
                  uint16_t* panel) {
-  for (long r = 0; r < PANEL; r += 8)
+  for (long r = 0; r < PANEL; r += LANES)
     for (long c = 0; c < dim; c += 16) {
-      Square words[8] = {};
-      const uint16_t* from = weight + r * ld + c;
-      if (count - r >= 8 && dim - c >= 16)
-        for (long i = 0; i < 8; i++) std::memcpy(&words[i], from + i * ld, sizeof *words);
-      else
-        for (long i = 0; i < std::min(count - r, 8L); i++)
-          std::memcpy(&words[i], from + i * ld, 2 * std::min(dim - c, 16L));
-      transpose(words);
+      Square words[2][8];  // side by side they are whole cache lines
+      for (long half = 0; half < 2; half++)
+        load_square(weight + (r + 8 * half) * ld + c, ld, count - r - 8 * half, dim - c,
+                    words[half]);
       for (long i = 0; i < 8; i++)
-        std::memcpy(panel + (c / 2 + i) * 2 * PANEL + r * 2, &words[i], sizeof *words);
+        for (long half = 0; half < 2; half++)
+          std::memcpy(panel + (c / 2 + i) * 2 * PANEL + (r + 8 * half) * 2,
+                      &words[half][i], sizeof(Square));
     }
 }
 
