@@ -1,12 +1,16 @@
 """A model whose products of many rows are computed in bfloat16, against float32."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from PIL import Image
 
+import fastvlm_mlx
 from fastvlm_mlx.convert import to_mlx
 from fastvlm_mlx.convert.encoder_reference import psnr
 from fastvlm_mlx.cpu import bfloat16, kernels
@@ -16,11 +20,13 @@ from tests.model.test_goldens import converted, pixels, read
 from tests.support import checkpoints
 from tests.support.assert_close import assert_close
 from tests.support.checkpoints import Spec
+from tests.support.paths import EXAMPLES
 from tests.test_reference_goldens import LAYOUTS
 
 pytest_plugins = ["tests.support.bfloat16_forms"]
 
 LEAST = 45  # dB
+DEMO = Path(fastvlm_mlx.__file__).parent / "demo"
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +81,28 @@ def test_a_model_answers_as_with_float32(form, library, tmp_path: Path):
     assert model.ask("What?", image, **options) == exact.ask("What?", image, **options)
     bfloat16.use(library, "off")
     assert not mx.array_equal(model(ids), logits)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model, its weights bfloat16."""
+    folder = tmp_path_factory.mktemp("demo") / "demo"
+    shutil.copytree(DEMO, folder)
+    tensors: Any = mx.load(str(DEMO / "model.safetensors"))
+    tensors = {name: array.astype(mx.bfloat16) for name, array in tensors.items()}
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors, {"format": "mlx"})
+    return folder
+
+
+def test_the_demo_answers_as_in_float32(form, demo: Path):
+    exact, model = load("demo", dtype="float32"), load(demo)
+    examples = json.loads((EXAMPLES / "questions.json").read_text())
+    asked = [
+        (pair["question"], EXAMPLES / name)
+        for name, pairs in examples.items()
+        for pair in pairs[::4]
+    ]
+    assert len(asked) > 15
+    for question, image in asked:
+        wanted = exact.ask(question, image, temperature=0.0)
+        assert model.ask(question, image, temperature=0.0) == wanted, question
