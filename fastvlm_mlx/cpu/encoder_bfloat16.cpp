@@ -1,4 +1,5 @@
-// The encoder's products with weights that stay bfloat16 in memory; all else is float32.
+// The encoder's products with weights that stay bfloat16 in memory; all else is float32,
+// unless the products are computed in bfloat16 too (`native_encoder.h`).
 //
 // A part of a weight is widened at a time, by all cores, into memory that is kept: small
 // enough for the last cache, so that reading half the bytes pays for the widening. Then
@@ -7,6 +8,7 @@
 #include <cstdint>
 
 #include "depthwise.h"
+#include "native_encoder.h"
 #include "parallel.h"
 #include "vector_math.h"
 
@@ -64,6 +66,8 @@ extern "C" {
 void fv_encoder_linear_bfloat16(const float* x, const uint16_t* weight,
                                 const float* bias, float* out, long rows, long dim,
                                 long out_dim, long activate) {
+  if (bfloat16::form != bfloat16::OFF)
+    return bfloat16::linear(x, weight, bias, out, rows, dim, out_dim, activate);
   const long step = std::clamp(rows / cores, 1L, 1024L), part = part_rows(out_dim, dim);
   float* wide = scratch(0, part * dim);
   for (long start = 0; start < out_dim; start += part) {
@@ -84,6 +88,9 @@ void fv_conv_ffn_bfloat16(const float* x, const float* conv_weight,
                           const float* bias1, const uint16_t* fc2, const float* bias2,
                           float* out, long batch, long height, long width, long dim,
                           long hidden_dim, long kernel) {
+  if (bfloat16::form != bfloat16::OFF)
+    return bfloat16::conv_ffn(x, conv_weight, conv_bias, fc1, bias1, fc2, bias2, out,
+                              batch, height, width, dim, hidden_dim, kernel);
   const Depthwise conv(conv_weight, conv_bias, dim, 1, kernel, 1);
   const long rows = piece_rows(batch, height);
   const long pieces = (height + rows - 1) / rows, part = part_rows(hidden_dim, dim);

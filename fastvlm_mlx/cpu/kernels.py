@@ -23,15 +23,15 @@ from typing import Any, cast
 import mlx.core as mx
 
 from fastvlm_mlx import device
-from fastvlm_mlx.cpu import openblas
+from fastvlm_mlx.cpu import bfloat16, openblas
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
 from fastvlm_mlx.files.cache_dir import cache_dir
 
-_SOURCES = sorted(
+SOURCES = sorted(
     file for file in Path(__file__).parent.iterdir() if file.suffix in (".cpp", ".h")
 )
-_FLAGS = (
+FLAGS = (
     "-std=c++17 -O3 -march=native -shared -fPIC -pthread -fno-math-errno"
     " -fno-trapping-math -fno-signed-zeros -fassociative-math"
 ).split()
@@ -71,13 +71,14 @@ def library() -> ctypes.CDLL | None:
         return None
     counts = map(ctypes.c_long, (openblas.cores(), openblas.default_threads()))
     kernels.fv_init(*map(ctypes.c_void_p, product), *counts)
+    bfloat16.choose(kernels, path.with_suffix(".bfloat16"))
     return kernels
 
 
 @cache
 def _path() -> Path:
-    source = b"".join(file.read_bytes() for file in _SOURCES)
-    key = hashlib.sha256(source + " ".join(_FLAGS).encode() + _processor())
+    source = b"".join(file.read_bytes() for file in SOURCES)
+    key = hashlib.sha256(source + " ".join(FLAGS).encode() + _processor())
     return cache_dir() / "kernels" / f"{key.hexdigest()[:16]}.so"
 
 
@@ -87,8 +88,8 @@ def _compile(path: Path) -> bool:
         return False
     try:
         with staged_file(path, overwrite=True) as partial:
-            sources = [str(file) for file in _SOURCES if file.suffix == ".cpp"]
-            command = [compiler, *_FLAGS, *sources, "-o", str(partial)]
+            sources = [str(file) for file in SOURCES if file.suffix == ".cpp"]
+            command = [compiler, *FLAGS, *sources, "-o", str(partial)]
             subprocess.run(command, check=True, capture_output=True)
     except (OSError, OptionError, subprocess.CalledProcessError):
         return False
@@ -131,6 +132,14 @@ def at_hand(*arrays: mx.array) -> bool:
 def take_weights(*weights: mx.array) -> bool:
     """Whether `linear` and `conv_ffn` take them: all float32, or all bfloat16."""
     return {weight.dtype for weight in weights} in ({mx.float32}, {mx.bfloat16})
+
+
+def bfloat16_form() -> str:
+    """How products with bfloat16 weights are computed, other than in float32: "native"
+    or "emulated"; else ""."""
+    found = library() if at_hand() else None
+    form = "off" if found is None else bfloat16.form(found)
+    return "" if form == "off" else form
 
 
 def depthwise(
