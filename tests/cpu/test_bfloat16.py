@@ -17,6 +17,7 @@ from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.model import ops
 from fastvlm_mlx.model.vision import DepthwiseConv
 from tests.support.assert_close import assert_close
+from tests.support.paths import EXAMPLES
 
 LIMIT = 1e-5  # of the standard deviation: the order of float32 sums
 
@@ -217,6 +218,17 @@ def test_a_form_that_cannot_be_is_refused(verdict, monkeypatch, value, message):
     with pytest.raises(OptionError) as error:
         chosen(False, verdict)
     assert str(error.value) == message
+
+
+def test_the_program_says_so_in_one_line(library, run, monkeypatch):
+    monkeypatch.setenv(bfloat16.VARIABLE, "fp8")
+    kernels.library.cache_clear()
+    try:
+        said = run("chat", "-m", "demo", "-p", "What?", EXAMPLES / "shapes.png")
+    finally:
+        kernels.library.cache_clear()
+    message = "FASTVLM_BFLOAT16=fp8: unknown; use native, emulated or off"
+    assert said == (1, "", f"error: {message}\n")
 
 
 @pytest.mark.parametrize(
