@@ -188,11 +188,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         options.tokens,
         options.limit or max(PATIENCE * least, SHORTEST_LIMIT),
     )
+    for setting in settings:
+        turn.prepare(setting, place)
     measure(settings, place, records, options.rounds, least)
     measured.append(limits.measure())
     ours = (t for t in records.turns if t["setting"].startswith(OURS))
     conditions = {
         "machine": facts,
+        "date": time.strftime("%Y-%m-%d"),
         "others": others(records),
         "model": name,
         "resolution": options.resolution,

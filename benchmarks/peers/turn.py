@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,16 @@ class Place:
     resolution: int
     tokens: int
     limit: float
+
+
+def prepare(setting: Setting, place: Place) -> None:
+    """Makes the environment and the model folder that it needs; not part of a turn.
+
+    What cannot be made is told by its turn.
+    """
+    with suppress(OSError, subprocess.SubprocessError, FastVLMError):
+        _python(setting, place)
+        place.models.path(setting.model)
 
 
 def measure(setting: Setting, place: Place, images: tuple[Path, Path]) -> dict:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import other_programs, random_checkpoint
 from benchmarks.peers import __main__ as program
-from benchmarks.peers import limits, measures, protocol, report, settings, summary
+from benchmarks.peers import limits, measures, page, protocol, report, settings, summary
 from benchmarks.peers.settings import MAIN
 from tests.support.peer_turns import (
     CONDITIONS,
@@ -217,6 +217,8 @@ def test_a_run_is_kept_and_resumed(reference, tmp_path, peers, monkeypatch, capf
     assert found["results"]["transformers-float32-b"]["left_behind"]
     assert found["best"]["transformers"]["ttft"]["kind"] == "float32"
     assert 0 < found["results"][MAIN]["limit"]["ttft_share"] < 1
+    # The page can be made of it.
+    assert len(page.panel_rows(found, "ttft")) == 2 and page.block(found)
     steps = [line for line in err.splitlines() if line.startswith("round ")]
     assert [line.partition(",")[0] for line in steps] == [
         "round 1 of 2: ours-bfloat16",
