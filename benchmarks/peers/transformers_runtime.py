@@ -56,8 +56,9 @@ class Transformers:
             device = self.torch.cuda.get_device_name()
         else:
             device += f", {self.torch.get_num_threads()} threads"
-        found = {name: version(name) for name in ("torch", "transformers", "timm")}
-        return {**found, "device": device}
+        found = {name: version(name) for name in ("transformers", "timm")}
+        # With its build, "+cu130" or "+cpu".
+        return {"torch": self.torch.__version__, **found, "device": device}
 
     def first(self, image: str, prompt: str, tokens: int) -> dict[str, Any]:
         started = time.perf_counter()
