@@ -15,12 +15,11 @@ from typing import Any
 
 from benchmarks.peers import svg
 from benchmarks.peers.measures import MEASURES
-from benchmarks.peers.report import cell, rounds
+from benchmarks.peers.report import rounds
 from benchmarks.peers.settings import MAIN
 from fastvlm_mlx.app.charts import number
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
-from fastvlm_mlx.files.disk_space import format_size
 
 DOCS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- peers: made by benchmarks.peers.page -->", "<!-- peers: end -->"
@@ -55,19 +54,20 @@ def panel_rows(document: dict[str, Any], key: str) -> list[svg.Row]:
         if key in row:
             found.append((peer, row[key]["kind"], row[key]["value"]))
     return [
-        svg.Row(
-            name,
-            kind,
-            value,
-            format_size(int(value)) if key == "memory" else number(value),
-        )
-        for name, kind, value in found
+        svg.Row(name, kind, value, shown(key, value)) for name, kind, value in found
     ]
+
+
+def shown(key: str, value: float | None) -> str:
+    """A value of the column `key` with three digits."""
+    if value is None:
+        return "-"
+    return f"{number(value / 1e9)} GB" if key == "memory" else number(value)
 
 
 def conditions(document: dict[str, Any]) -> tuple[str, str]:
     """The machine and what was measured on it, in two lines."""
-    machine = document["machine"]
+    machine, times = document["machine"], document["rounds"]
     first = (
         f"{machine['chip']}, {machine['cores']} cores,"
         f" {machine['memory'] / 2**30:.0f} GB, {machine['versions']['system']};"
@@ -75,8 +75,8 @@ def conditions(document: dict[str, Any]) -> tuple[str, str]:
     )
     second = (
         f"{document['model']} weights, an image at {document['resolution']} px,"
-        f" {document['prompt_tokens']} prompt tokens, medians of"
-        f" {document['rounds']} rounds"
+        f" {document['prompt_tokens']} prompt tokens,"
+        f" {'one round' if times == 1 else f'medians of {times} rounds'}"
     )
     return first, f"{second}; {busy(document)}"
 
@@ -102,7 +102,7 @@ def block(document: dict[str, Any]) -> str:
         " best in that column, named below its bar. A cut bar is longer than shown.",
         "\n".join(table(document)),
         "\n".join(ratios(document)),
-        " ".join(conditions(document)) + ".",
+        "; ".join(conditions(document)) + ".",
     ]
     return "\n\n".join(parts)
 
@@ -125,7 +125,7 @@ def table(document: dict[str, Any]) -> list[str]:
         best = document["best"].get(result["peer"], {})
         cells = []
         for key in MEASURES:
-            words = cell(key, result["median"].get(key))
+            words = shown(key, result["median"].get(key))
             bold = best.get(key, {}).get("setting") == name
             cells.append(f"**{words}**" if bold else words)
         for key in ("ttft_share", "token_share"):

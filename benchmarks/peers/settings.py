@@ -39,12 +39,14 @@ class Setting:
 
     @property
     def name(self) -> str:
-        return "-".join(part for part in (self.peer, *self.kind.split(", ")))
+        parts = (self.peer, self.arithmetic, self.variant)
+        return "-".join(part for part in parts if part)
 
     @property
     def kind(self) -> str:
         """What tells it from the peer's other settings, for a table."""
-        return ", ".join(part for part in (self.arithmetic, self.variant) if part)
+        bits = self.arithmetic.replace("4bit", "4 bits")
+        return ", ".join(part for part in (bits, self.variant) if part)
 
 
 def _ours(arithmetic: str, model: str, **options: Any) -> Setting:
