@@ -59,7 +59,7 @@ from fastvlm_mlx.files.cache_dir import cache_dir
 
 # Times the machine's least time to a first token in float32: how long one answer may
 # take, and at least so many seconds. mlx-vlm on a CPU needs a dozen.
-PATIENCE, SHORTEST_LIMIT = 30, 60.0
+PATIENCE, SHORTEST_LIMIT = 25, 60.0
 QUICK = {"size": "tiny", "resolution": 256, "rounds": 1, "tokens": 4}
 
 

@@ -16,7 +16,7 @@ FAR = 1.5
 # A turn in multiples of the machine's least time to the first token in float32, and the
 # seconds that the starts of its processes take beside that. Measured on two cores of an
 # AMD EPYC; only for an estimate before anything was measured.
-_SHAPE = {OURS: (7.0, 10.0), "transformers": (11.0, 25.0), "mlx-vlm": (50.0, 25.0)}
+_SHAPE = {OURS: (7.0, 10.0), "transformers": (7.0, 25.0), "mlx-vlm": (36.0, 25.0)}
 
 
 def due(settings: Sequence[Setting], number: int, records: Records) -> list[Setting]:
@@ -68,9 +68,14 @@ def estimate(
     if before := [turn["seconds"] for turn in records.of(setting.name)]:
         return statistics.median(before)
     factor, starts = _SHAPE[setting.peer]
-    slow = setting.peer != OURS and setting.arithmetic == "bfloat16"
-    # Without the instructions for it, a 16-bit product may be many times slower.
-    return max(starts + factor * least_ttft, limit if slow else 0.0)
+    if _may_be_slow(setting):
+        return starts + limit
+    return starts + factor * least_ttft
+
+
+def _may_be_slow(setting: Setting) -> bool:
+    """Without the instructions for it, a 16-bit product is many times slower."""
+    return setting.peer != OURS and setting.arithmetic == "bfloat16"
 
 
 def plan(
@@ -80,10 +85,14 @@ def plan(
     least_ttft: float,
     limit: float,
 ) -> float:
-    """About how many seconds are left: what is not known to be slow takes part."""
+    """About how many seconds are left.
+
+    What may be slow is counted once until it was measured.
+    """
     left = 0.0
     for number in range(rounds):
         for setting in due(settings, number, records):
-            if not records.has(setting.name, number):
+            unknown = number and not records.of(setting.name) and _may_be_slow(setting)
+            if not records.has(setting.name, number) and not unknown:
                 left += estimate(setting, records, least_ttft, limit)
     return left

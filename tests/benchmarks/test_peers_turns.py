@@ -233,7 +233,9 @@ def test_the_plan_counts_what_is_left():
     assert schedule.plan(settings, 3, done, 2.0, 100) == pytest.approx(60)
     assert schedule.plan(settings, 1, done, 2.0, 100) == 0
     slow = schedule.estimate(setting("mlx-vlm-bfloat16"), records(), 0.1, 100)
-    assert slow == 100
+    assert slow == 125
+    alone = [setting("mlx-vlm-bfloat16")]
+    assert schedule.plan(alone, 3, records(), 0.1, 100) == 125
 
 
 def test_turns_are_kept_and_found_again(tmp_path):
