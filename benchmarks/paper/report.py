@@ -177,8 +177,9 @@ def markdown(
         " and what joins several encoders (Cambrian-1's aggregator, MiniGemini's"
         " mining, MobileVLM's downsampling) are left out, as the paper leaves them out."
         f" Not in the table: {figures.LEFT_OUT}. ConvLLaVA's fifth stage is left out of"
-        " its encoder, not of its tokens. For MobileVLM v2 the paper prints 458 as"
-        " prefill and as TTFT; the latter is taken.",
+        " its encoder, not of its tokens. For MobileVLM v2 the paper prints 458 both as"
+        " prefill and as TTFT; it is taken as TTFT, and what the encoder leaves of it"
+        " as prefill.",
         "![TTFT](ttft.png)",
         "## The abstract's factors",
         "\n".join(claims(bench)),
