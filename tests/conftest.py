@@ -71,13 +71,16 @@ def hub_library_online() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def fast_products() -> None:
+def fast_products(pytestconfig: pytest.Config) -> Iterator[None]:
     """Most tests make their models without `load`, which binds OpenBLAS."""
     import mlx.core  # noqa: F401  bind() needs the library loaded
 
     from fastvlm_mlx.cpu import openblas
+    from tests.support.kept_kernels import kept_kernels
 
     openblas.bind()
+    with kept_kernels(pytestconfig):
+        yield
 
 
 class Result(NamedTuple):
