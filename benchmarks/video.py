@@ -109,9 +109,7 @@ def described(
     def lines() -> int:
         with open_video(path) as video:
             pixels = [captioner.pixels(frame.image) for frame in sample(video)]
-            for at in range(0, len(pixels), 8):
-                captioner.captions(pixels[at : at + 8])
-            return len(pixels)
+            return len(list(captioner.captions(pixels, 8)))
 
     def spliced() -> int:
         with open_video(path) as video:

@@ -1,11 +1,11 @@
 """Captions of several images at once; each is what `chat` would answer.
 
-All prompts of a run differ in the image alone, so they are of one length and
-`batch_generate` can answer them together.
+All prompts of a run differ in the image alone, so most are of one length and are
+prefilled together.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from fastvlm_mlx.conversation.attachment import encoded
 from fastvlm_mlx.errors import CheckpointError, ContextError, FastVLMError
-from fastvlm_mlx.generation.batch import Completion, batch_generate
+from fastvlm_mlx.generation.batch import Completion, Prompt, complete
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing import chat_template
 from fastvlm_mlx.processing.image_file import Source, open_image
@@ -81,42 +81,38 @@ class Captioner:
         opened = open_image(image, long_side=self._options.page_side)
         return preprocess(opened, self._options, pinpoints)
 
-    def captions(self, pixels: Sequence[np.ndarray]) -> list[Caption | FastVLMError]:
-        """A caption, or why there is none, for each of several images, in order."""
-        found: dict[int, Caption | FastVLMError] = {}
-        # Only a model that chooses its tiles itself has prompts of several lengths.
-        for size in {len(each) for each in pixels}:
-            indices = [at for at, each in enumerate(pixels) if len(each) == size]
-            found |= self._group(indices, [pixels[at] for at in indices])
-        return [found[at] for at in range(len(pixels))]
+    def captions(
+        self, images: Iterable[np.ndarray | FastVLMError], size: int
+    ) -> Iterator[Caption | FastVLMError]:
+        """A caption, or why there is none, for each image, in order.
 
-    def _group(
-        self, indices: list[int], pixels: list[np.ndarray]
-    ) -> dict[int, Caption | FastVLMError]:
-        embeddings = mx.concatenate([self._embedded(each) for each in pixels])
+        Args:
+            images: their `pixels`, or why there are none; read as they are needed.
+            size: images that are answered together.
+        """
+        for each in complete(self.model, map(self._prompt, images), size=size):
+            yield self._caption(each) if isinstance(each, Completion) else each
+
+    def _prompt(self, pixels: np.ndarray | FastVLMError) -> Prompt | FastVLMError:
+        if isinstance(pixels, FastVLMError):
+            return pixels
+        embeddings = self._embedded(pixels)
         left = self._context_size - embeddings.shape[1]
         if left < 1:
-            fault = ContextError(
+            return ContextError(
                 f"the prompt needs {embeddings.shape[1] + 1} tokens of context and"
                 f" there are {self._context_size}; use fewer tiles or a lower"
                 " --resolution"
             )
-            return dict.fromkeys(indices, fault)
         sampling = replace(
             self.sampling, max_tokens=min(self.sampling.max_tokens, left)
         )
-        constraints = []
-        if self._schema is not None:
-            from fastvlm_mlx.generation.constrained import JSONConstraint
+        if self._schema is None:
+            return Prompt(embeddings, sampling)
+        from fastvlm_mlx.generation.constrained import JSONConstraint
 
-            constraints = [JSONConstraint(self.model, self._schema) for _ in pixels]
-        completions = batch_generate(
-            self.model, embeddings, sampling, constraints=constraints
-        )
-        return {
-            index: self._caption(completion)
-            for index, completion in zip(indices, completions, strict=True)
-        }
+        constraint = JSONConstraint(self.model, self._schema)
+        return Prompt(embeddings, sampling, constraint)
 
     def _embedded(self, pixels: np.ndarray) -> mx.array:
         # One image after the other: a batch fills no device better, and takes more

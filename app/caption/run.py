@@ -1,13 +1,15 @@
 """`fastvlm-mlx caption`: writes a caption for every image that has none yet.
 
-While the model answers about one batch, a thread opens the images of the next. Under
-`mlx.launch` the processes share the batches, and the first one writes and talks.
+While the model answers, a thread opens the images that come next. Under `mlx.launch`
+the processes share the images, and the first one writes and talks.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from fastvlm_mlx.app import session, terminal
@@ -169,22 +171,23 @@ def _rounds(
 ) -> Iterator[Iterable[Record]]:
     """The records of `todo` in order, of all processes; they work in between."""
     size = request.batch
-    share = batches(team.share(todo, size), opened, size)
-    made = (records(captioner, batch, label, request.chosen) for batch in share)
+    share = opened_ahead(team.share(todo, size), opened, size)
+    made = records(captioner, share, label, size, request.chosen)
     if team.count == 1:
-        yield from made
+        yield from ([record] for record in made)
         return
-    fields = ([record.fields() for record in batch] for batch in made)
-    for part in team.rounds(fields, len(todo), size):
+    fields = (record.fields() for record in made)
+    batches = iter(lambda: list(islice(fields, size)), [])
+    for part in team.rounds(batches, len(todo), size):
         yield [Record(**each) for each in part]
 
 
-def batches(
-    images: Sequence[str], opened: Callable[[str], "np.ndarray"], size: int
-) -> Iterator[list[tuple[str, "np.ndarray | FastVLMError"]]]:
-    """The images in order, `size` at a time, each with its pixels or what is wrong.
+def opened_ahead(
+    images: Sequence[str], opened: Callable[[str], "np.ndarray"], ahead: int
+) -> "Iterator[tuple[str, np.ndarray | FastVLMError]]":
+    """The images in order, each with its pixels or what is wrong.
 
-    A thread opens as many ahead, while the caller is at work.
+    A thread opens so many ahead, while the caller is at work.
     """
 
     def attempt(name: str) -> "np.ndarray | FastVLMError":
@@ -197,22 +200,27 @@ def batches(
         except (OSError, MemoryError) as error:
             return ImageError(f"{name}: {terminal.describe(error)}")
 
-    yield from prefetch.batches(images, attempt, size)
+    return prefetch.made(images, attempt, ahead=ahead)
 
 
 def records(
     captioner: "Captioner",
-    batch: Iterable[tuple[str, "np.ndarray | FastVLMError"]],
+    images: Iterable[tuple[str, "np.ndarray | FastVLMError"]],
     label: dict[str, str],
+    size: int,
     preset: Preset | None = None,
 ) -> Iterator[Record]:
-    """The lines of one batch, in its order; `preset` trims what is answered."""
-    names = label if preset is None else {**label, "preset": preset.name}
-    batch = list(batch)
-    pixels = [each for _, each in batch if not isinstance(each, FastVLMError)]
-    captions = iter(captioner.captions(pixels))
-    for name, each in batch:
-        outcome = each if isinstance(each, FastVLMError) else next(captions)
+    """The lines of `images`, in order; `preset` trims what is answered."""
+    common = label if preset is None else {**label, "preset": preset.name}
+    names: deque[str] = deque()  # of those that were begun
+
+    def named() -> "Iterator[np.ndarray | FastVLMError]":
+        for name, each in images:
+            names.append(name)
+            yield each
+
+    for outcome in captioner.captions(named(), size):
+        name = names.popleft()
         try:
             if isinstance(outcome, FastVLMError):
                 raise outcome
@@ -221,10 +229,10 @@ def records(
                 cut = outcome.finish_reason == "length"
                 content = preset.result(content, cut=cut)
         except FastVLMError as error:
-            yield Record(name, **names, error=terminal.describe(error))
+            yield Record(name, **common, error=terminal.describe(error))
         else:
             reason = outcome.finish_reason
-            yield Record(name, **names, caption=content, finish_reason=reason)
+            yield Record(name, **common, caption=content, finish_reason=reason)
 
 
 def _summarize(captions: int, failures: list[str], todo: int, seconds: float):

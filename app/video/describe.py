@@ -85,7 +85,9 @@ class Describer:
     def _records(
         self, batch: "list[tuple[float, float, np.ndarray]]"
     ) -> Iterator[Record]:
-        captions = self._captioner.captions([pixels for _, _, pixels in batch])
+        captions = self._captioner.captions(
+            (pixels for _, _, pixels in batch), len(batch)
+        )
         for (start, end, _), caption in zip(batch, captions, strict=True):
             span = Record(
                 video=self._request.file,

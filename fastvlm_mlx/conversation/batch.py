@@ -1,10 +1,8 @@
 """Answers to several prompts with images at once (`batch_generate`)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import mlx.core as mx
 
 from fastvlm_mlx.conversation.answer import answer_room
 from fastvlm_mlx.conversation.attachment import (
@@ -15,8 +13,7 @@ from fastvlm_mlx.conversation.attachment import (
 )
 from fastvlm_mlx.conversation.history import History
 from fastvlm_mlx.errors import ContextError, FastVLMError, OptionError
-from fastvlm_mlx.generation import batch
-from fastvlm_mlx.generation.batch import Completion
+from fastvlm_mlx.generation.batch import Completion, Prompt, complete
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing.image_options import ImageOptions
 
@@ -77,46 +74,47 @@ def batch_generate(
     opened: list[list[Attachment]] = [[] for _ in prompts]
     if images:
         opened = [[attach(model, one, options) for one in as_list(i)] for i in images]
-    found = completions(model, prompts, opened, sampling, system=system, strict=True)
-    return [each.text for each in found if isinstance(each, Completion)]
+    asked = list(zip(prompts, opened, strict=True))
+    size = max(len(asked), 1)
+    texts: list[str] = []
+    for each in completions(model, asked, sampling, system=system, size=size):
+        if isinstance(each, FastVLMError):
+            raise each
+        texts.append(each.text)
+    return texts
 
 
 def completions(
     model: "FastVLMModel",
-    prompts: Sequence[str],
-    images: Sequence[Sequence[Attachment]],
+    asked: Iterable[tuple[str, Sequence[Attachment]] | FastVLMError],
     sampling: Sampling,
     *,
+    size: int,
     system: str | None = None,
-    strict: bool = False,
-) -> list[Completion | FastVLMError]:
+) -> Iterator[Completion | FastVLMError]:
     """The answers to several prompts, in order, or why one has none.
 
     Args:
         model: the model.
-        prompts: the questions.
-        images: for each prompt its images, opened by `attach`.
+        asked: the questions, each with its images, opened by `attach`; read as they are
+            needed. An error is given back in its place.
         sampling: how tokens are chosen.
+        size: how many are answered together.
         system: the system prompt; None is the model's own.
-        strict: raises the first error instead of giving it in an answer's place.
-    Raises:
-        ContextError: a prompt does not fit, if `strict`.
     """
     state = History(model, system)  # stays empty: every prompt is a first one
-    found: dict[int, Completion | FastVLMError] = {}
-    rows: dict[int, tuple[mx.array, Sampling]] = {}
-    for index, (prompt, attached) in enumerate(zip(prompts, images, strict=True)):
-        pieces = state.with_question(prompt, attached)
+
+    def prompt(
+        each: tuple[str, Sequence[Attachment]] | FastVLMError,
+    ) -> Prompt | FastVLMError:
+        if isinstance(each, FastVLMError):
+            return each
+        pieces = state.with_question(*each)
         try:
             room = answer_room(pieces, 0, model.config.context_size)
         except ContextError as fault:
-            if strict:
-                raise
-            found[index] = fault
-            continue
+            return fault
         room = min(sampling.max_tokens, room)
-        rows[index] = state.missing(pieces), replace(sampling, max_tokens=room)
-    embeddings = [each for each, _ in rows.values()]  # (1, L, hidden) of each
-    answers = batch.batch_generate(model, embeddings, [own for _, own in rows.values()])
-    found |= dict(zip(rows, answers, strict=True))
-    return [found[index] for index in range(len(prompts))]
+        return Prompt(state.missing(pieces), replace(sampling, max_tokens=room))
+
+    return complete(model, map(prompt, asked), size=size)

@@ -1,10 +1,12 @@
 """Asks a model the questions of a benchmark, several at once, always greedily.
 
-While the model answers one batch a thread opens the images of the next. What cannot be
-asked, as when an image cannot be opened, is an answer with an error.
+While the model answers, a thread opens the images that come next. What cannot be asked,
+as when an image cannot be opened, is an answer with an error.
 """
 
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -89,23 +91,23 @@ def ask_questions(
             return ImageError(f"an image cannot be read ({reason})")
 
     ordered = _by_length(model, questions, suffix, batch)
-    for part in prefetch.batches(ordered, opened, batch):
-        ready = [(q, images) for q, images in part if isinstance(images, list)]
-        given = completions(
-            model,
-            [prompt_of(question, suffix) for question, _ in ready],
-            [images for _, images in ready],
-            sampling,
-            system=system,
-        )
-        for (question, _), each in zip(ready, given, strict=True):
+    begun: deque[Question] = deque()
+    with closing(prefetch.made(ordered, opened, ahead=batch)) as made:
+
+        def asked() -> Iterator[tuple[str, list[Attachment]] | FastVLMError]:
+            for question, images in made:
+                begun.append(question)
+                if isinstance(images, FastVLMError):
+                    yield images
+                else:
+                    yield prompt_of(question, suffix), images
+
+        for each in completions(model, asked(), sampling, size=batch, system=system):
+            question = begun.popleft()
             if isinstance(each, FastVLMError):
                 yield failed(question, each)
             else:
                 yield Answer(question, each.text, each.finish_reason)
-        for question, fault in part:
-            if isinstance(fault, FastVLMError):
-                yield failed(question, fault)
 
 
 def failed(question: Question, fault: object) -> Answer:

@@ -1,8 +1,11 @@
-"""Answers to several prompts at once (`batch_generate`)."""
+"""Answers to several prompts at once (`batch_generate`), or to any number of them in
+order (`complete`)."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import mlx.core as mx
 
@@ -15,6 +18,26 @@ from fastvlm_mlx.model import language
 
 if TYPE_CHECKING:
     from fastvlm_mlx.model.vlm import FastVLMModel
+
+Fault = TypeVar("Fault")
+
+# An answer that ended early waits for those before it. So many times as many answers
+# as are decoded together are begun at most, and lost if the work is interrupted.
+_BEGUN = 2
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be answered.
+
+    - `embeddings`: (1, L, hidden), L at least 1; see `FastVLMModel.embed`.
+    - `sampling`: how the tokens are chosen.
+    - `constraint`: a rule for the form of the answer, or None.
+    """
+
+    embeddings: mx.array
+    sampling: Sampling
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)
@@ -43,8 +66,7 @@ def batch_generate(
 ) -> list[Completion]:
     """Answers B prompts; each answer is what `stream_generate` gives.
 
-    Prompts of one length are prefilled together, and the answers to all of them are
-    decoded together. A row whose answer has ended leaves.
+    The answers to all of them are decoded together; see `complete`.
 
     Args:
         model: the model.
@@ -68,43 +90,102 @@ def batch_generate(
         )
     options = [sampling] * count if isinstance(sampling, Sampling) else sampling
     rows = [
-        Row(model, language.make_cache(model.language_model), *each, top_logprobs)
-        for each in zip(options, constraints or [None] * count, strict=True)
-    ]
-    decoder = BatchDecoder(model)
-    for at, prompts in _by_length(embeddings):
-        together = [rows[i] for i in at]
-        logits = whole(decoder.prefill(together, prompts))
-        decoder.join(together, logits)
-    texts: list[list[str]] = [[] for _ in rows]
-    going = list(range(count))
-    while going:
-        # One step of all: the first of them makes it, the others have it in store.
-        steps = {index: decoder.next(rows[index]) for index in going}
-        for index, step in steps.items():
-            texts[index].append(step.text)
-        going = [index for index, step in steps.items() if step.finish_reason is None]
-    return [
-        Completion(
-            "".join(text),
-            tuple(row.reader.tokens),
-            row.reader.finish_reason or "",
-            None if top_logprobs is None else tuple(row.reader.logprobs),
+        Prompt(embeddings[at : at + 1], *each)
+        if isinstance(embeddings, mx.array)
+        else Prompt(embeddings[at], *each)
+        for at, each in enumerate(
+            zip(options, constraints or [None] * count, strict=True)
         )
-        for row, text in zip(rows, texts, strict=True)
     ]
+    found = complete(model, rows, size=max(count, 1), top_logprobs=top_logprobs)
+    return [cast(Completion, each) for each in found]
 
 
-def _by_length(
-    embeddings: mx.array | Sequence[mx.array],
-) -> Iterator[tuple[list[int], mx.array]]:
-    """The prompts of each length, (B, L, hidden), with their places."""
-    if isinstance(embeddings, mx.array):
-        if len(embeddings):
-            yield list(range(len(embeddings))), embeddings
-        return
-    groups: dict[int, list[int]] = {}
-    for index, each in enumerate(embeddings):
-        groups.setdefault(each.shape[1], []).append(index)
-    for indices in groups.values():
-        yield indices, mx.concatenate([embeddings[index] for index in indices])
+def complete(
+    model: "FastVLMModel",
+    prompts: Iterable[Prompt | Fault],
+    *,
+    size: int,
+    top_logprobs: int | None = None,
+) -> Iterator[Completion | Fault]:
+    """Answers any number of prompts, in order; each answer is what `stream_generate`
+    gives.
+
+    Where an answer has ended, the next prompt takes its place; prompts of one length
+    that begin at the same time are prefilled together.
+
+    Args:
+        model: the model.
+        prompts: read as they are needed. What is no `Prompt`, such as the reason why
+            there is none, is given back in its place.
+        size: how many answers are decoded together.
+        top_logprobs: as for `batch_generate`.
+    Raises:
+        OptionError: a constraint cannot be followed.
+    """
+    decoder = BatchDecoder(model)
+    rest = iter(prompts)
+    begun: deque[_Answer | Fault] = deque()  # not yet given back, in order
+    going: list[_Answer] = []
+    while True:
+        room = min(size - len(going), size * _BEGUN - len(begun))
+        joining: list[tuple[Row, mx.array]] = []
+        for each in islice(rest, room):
+            if isinstance(each, Prompt):
+                answer = _Answer(model, each, top_logprobs)
+                joining.append((answer.row, each.embeddings))
+                going.append(answer)
+                begun.append(answer)
+            else:
+                begun.append(each)
+        _prefill(decoder, joining)
+        if not begun:
+            return
+        # One step of all: the first of them makes it, the others have it in store.
+        for answer in going:
+            answer.step(decoder)
+        going = [answer for answer in going if answer.completion is None]
+        while begun:
+            first = begun[0]
+            if isinstance(first, _Answer):
+                if first.completion is None:
+                    break
+                first = first.completion
+            begun.popleft()
+            yield first
+
+
+class _Answer:
+    """An answer under way; `completion` is None until it has ended."""
+
+    def __init__(self, model: "FastVLMModel", prompt: Prompt, top_logprobs: int | None):
+        cache = language.make_cache(model.language_model)
+        self.row = Row(model, cache, prompt.sampling, prompt.constraint, top_logprobs)
+        self.completion: Completion | None = None
+        self._texts: list[str] = []
+
+    def step(self, decoder: BatchDecoder) -> None:
+        """Takes the next step."""
+        row = self.row
+        step = decoder.next(row)
+        self._texts.append(step.text)
+        if step.finish_reason is None:
+            return
+        self.completion = Completion(
+            "".join(self._texts),
+            tuple(row.reader.tokens),
+            step.finish_reason,
+            None if row.recorder is None else tuple(row.reader.logprobs),
+        )
+        del self.row  # its KV cache is not kept while it waits for others
+
+
+def _prefill(decoder: BatchDecoder, joining: Sequence[tuple[Row, mx.array]]) -> None:
+    """Lets rows join with their prompts, those of one length together."""
+    groups: dict[int, list[tuple[Row, mx.array]]] = {}
+    for row, embeddings in joining:
+        groups.setdefault(embeddings.shape[1], []).append((row, embeddings))
+    for group in groups.values():
+        rows = [row for row, _ in group]
+        prompts = mx.concatenate([embeddings for _, embeddings in group])
+        decoder.join(rows, whole(decoder.prefill(rows, prompts)))

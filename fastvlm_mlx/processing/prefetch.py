@@ -10,12 +10,12 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def batches(
-    items: Iterable[Item], make: Callable[[Item], Made], size: int
-) -> Generator[list[tuple[Item, Made]], None, None]:
-    """The items in order, `size` at a time, each with what `make` gives for it.
+def made(
+    items: Iterable[Item], make: Callable[[Item], Made], *, ahead: int
+) -> Generator[tuple[Item, Made], None, None]:
+    """The items in order, each with what `make` gives for it.
 
-    A thread makes as many ahead. What `make` raises is raised when its batch is due.
+    A thread makes so many ahead. What `make` raises is raised when its item is due.
     """
     pool = ThreadPoolExecutor(1)
     try:
@@ -27,14 +27,12 @@ def batches(
                 (item, pool.submit(make, item)) for item in islice(rest, count)
             )
 
-        ask(size)
+        ask(ahead)
         while waiting:
-            batch = [
-                (item, future.result())
-                for item, future in [waiting.popleft() for _ in range(len(waiting))]
-            ]
-            ask(size)
-            yield batch
+            item, future = waiting.popleft()
+            value = future.result()
+            ask(1)
+            yield item, value
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -50,7 +50,8 @@ class Tokenizer:
         self._tokenizer.add_special_tokens(
             [_as_special(token) for token in added.values() if not token.special]
         )
-        state = self._tokenizer.decoder.__getstate__().decode()
+        decoder = self._tokenizer.decoder
+        state = "" if decoder is None else decoder.__getstate__().decode()
         self._sentencepiece = '"ByteFallback"' in state
         if not self._sentencepiece and '"ByteLevel"' not in state:
             raise CheckpointError(

@@ -9,6 +9,7 @@ from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.evaluation import ask_questions, read_benchmark
 from fastvlm_mlx.evaluation.ask import Answer
 from fastvlm_mlx.evaluation.question import Question
+from fastvlm_mlx.generation.batch_decoder import BatchDecoder
 from tests.support.eval_sets import make_set
 from tests.support.mock_model import MockModel
 
@@ -56,22 +57,23 @@ def test_two_images_and_bytes(tiny_model, questions, tmp_path: Path):
     assert found["two"].text == expected
 
 
-def test_a_batch_is_of_one_length(tiny_model, questions, monkeypatch):
-    from fastvlm_mlx.generation import batch
+def test_prompts_of_one_length_are_prefilled_together(
+    tiny_model, questions, monkeypatch
+):
+    shapes, real = [], BatchDecoder.prefill
 
-    rows, real = [], batch.batch_generate
+    def prefill(self, rows, embeddings):
+        shapes.append(embeddings.shape[:2])
+        return real(self, rows, embeddings)
 
-    def generate(model, embeddings, *rest, **options):
-        rows.append(len(embeddings))
-        assert len({each.shape for each in embeddings}) == 1
-        return real(model, embeddings, *rest, **options)
-
-    monkeypatch.setattr(batch, "batch_generate", generate)
+    monkeypatch.setattr(BatchDecoder, "prefill", prefill)
     equal = [replace(each, text="What is this?") for each in questions[:8]]
     longer = [replace(each, text="What is it, in one word?") for each in questions[8:]]
     mixed = [*equal[:4], *longer, *equal[4:]]
-    asked(tiny_model, mixed, max_tokens=2, batch=4)
-    assert sorted(rows) == [3, 4, 4]
+    # All answers are as long as they may be, so all places are free at once.
+    asked(tiny_model, mixed, max_tokens=1, batch=4)
+    short, long = sorted({length for _, length in shapes})
+    assert sorted(shapes) == [(3, long), (4, short), (4, short)]
 
 
 def test_what_cannot_be_opened_is_one_question(tiny_model, questions, tmp_path: Path):

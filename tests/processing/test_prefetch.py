@@ -1,31 +1,30 @@
-"""What is made ahead: its order, its batches, how far ahead, and its end."""
+"""What is made ahead: its order, how far ahead, and its end."""
 
 import threading
 
 import pytest
 
-from fastvlm_mlx.processing.prefetch import batches
+from fastvlm_mlx.processing.prefetch import made
 
 
-def test_batches_in_order():
-    found = list(batches(range(7), lambda n: n * n, 3))
-    squares = [(n, n * n) for n in range(7)]
-    assert found == [squares[:3], squares[3:6], squares[6:]]
-    assert list(batches([], str, 3)) == []
+def test_items_in_order():
+    found = list(made(range(7), lambda n: n * n, ahead=3))
+    assert found == [(n, n * n) for n in range(7)]
+    assert list(made([], str, ahead=3)) == []
 
 
-def test_one_batch_is_made_while_the_caller_works():
-    made = {n: threading.Event() for n in range(9)}
-    going = batches(range(9), lambda n: made[n].set(), 3)
+def test_so_many_are_made_while_the_caller_works():
+    events = {n: threading.Event() for n in range(9)}
+    going = made(range(9), lambda n: events[n].set(), ahead=3)
     next(going)
-    assert all(made[n].wait(5) for n in range(6))
-    assert not made[6].is_set()
+    assert all(events[n].wait(5) for n in range(4))
+    assert not events[4].wait(0.05)
     going.close()
-    assert not made[6].is_set()
+    assert not events[4].is_set()
 
 
-def test_what_fails_fails_its_batch():
-    going = batches([4, 2, 1, 0], lambda n: 4 // n, 2)
-    assert next(going) == [(4, 1), (2, 2)]
+def test_what_fails_fails_when_it_is_due():
+    going = made([4, 2, 0], lambda n: 4 // n, ahead=2)
+    assert [next(going), next(going)] == [(4, 1), (2, 2)]
     with pytest.raises(ZeroDivisionError):
         next(going)

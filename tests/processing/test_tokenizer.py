@@ -221,9 +221,11 @@ def test_sentencepiece_decode_is_the_library_s(vicuna: Tokenizer):
         assert vicuna.decode(ids) == plain.decode(ids), ids
 
 
-def test_other_kinds_of_tokenizer_are_refused(tmp_path: Path):
+@pytest.mark.parametrize("decoder", [decoders.WordPiece(), None])
+def test_other_kinds_of_tokenizer_are_refused(tmp_path: Path, decoder):
     other = tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
-    other.decoder = decoders.WordPiece()
+    if decoder is not None:
+        other.decoder = decoder
     other.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(CheckpointError, match="neither byte-level BPE nor sentencepie"):
         Tokenizer(tmp_path)

@@ -7,6 +7,7 @@ import pytest
 
 from fastvlm_mlx import fastvlm
 from fastvlm_mlx.app.caption.captioner import Caption, Captioner
+from tests.support.captions import captions_by
 from tests.support.mock_model import make_image
 
 
@@ -27,10 +28,10 @@ def caption(run, monkeypatch, tiny_model, tiny):
 def quick(caption, monkeypatch):
     """As `caption`, at no cost: a caption is the mean of what the model sees."""
 
-    def captions(self: Captioner, pixels: list[np.ndarray]) -> list[Caption]:
-        return [Caption(f"{each.mean():.6f}", "stop") for each in pixels]
+    def answer(captioner: Captioner, pixels: np.ndarray) -> Caption:
+        return Caption(f"{pixels.mean():.6f}", "stop")
 
-    monkeypatch.setattr(Captioner, "captions", captions)
+    monkeypatch.setattr(Captioner, "captions", captions_by(answer))
     return caption
 
 

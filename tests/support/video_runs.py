@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fastvlm_mlx import fastvlm, load
 from fastvlm_mlx.app.caption.captioner import Caption, Captioner
+from tests.support.captions import captions_by
 from tests.support.small_videos import scene_images, stills, write_video
 
 
@@ -37,8 +39,8 @@ def clip(tmp_path: Path) -> Path:
 def quick(video, monkeypatch):
     """As `video`, at no cost: a caption is the mean of what the model sees."""
 
-    def captions(self: Captioner, pixels) -> list[Caption]:
-        return [Caption(f"mean {each.mean():.3f}", "stop") for each in pixels]
+    def answer(captioner: Captioner, pixels: np.ndarray) -> Caption:
+        return Caption(f"mean {pixels.mean():.3f}", "stop")
 
-    monkeypatch.setattr(Captioner, "captions", captions)
+    monkeypatch.setattr(Captioner, "captions", captions_by(answer))
     return video

@@ -1,6 +1,7 @@
 """What `caption` says at its end, of old lines, and of options that cannot be."""
 
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
@@ -116,21 +117,20 @@ def test_lines_and_where_they_begin(tmp_path):
 
 def test_records_follow_the_images():
     """A failed image takes no caption from the next one."""
-    captions = [
-        SimpleNamespace(content="A", finish_reason="stop"),
-        FastVLMError("no whole JSON"),
-    ]
-    asked = []
+    outcomes: dict[Any, Any] = {
+        "one": SimpleNamespace(content="A", finish_reason="stop"),
+        "two": FastVLMError("no whole JSON"),
+    }
 
-    def answer(pixels: list[Any]) -> list[Any]:
-        asked.append(pixels)
-        return captions
+    def answer(images: Iterator[Any], size: int) -> Iterator[Any]:
+        assert size == 4
+        # Several are begun before the first has ended.
+        return iter([outcomes.get(each, each) for each in images])
 
     captioner = cast(Any, SimpleNamespace(captions=answer))
     label = {"model": "m", "prompt": "p"}
-    batch = [("0", FastVLMError("0: bad")), ("1", "one"), ("2", "two")]
-    found = list(run.records(captioner, cast(Any, batch), label))
-    assert asked == [["one", "two"]]
+    images = [("0", FastVLMError("0: bad")), ("1", "one"), ("2", "two")]
+    found = list(run.records(captioner, cast(Any, images), label, 4))
     assert [each.image for each in found] == ["0", "1", "2"]
     assert [each.caption for each in found] == [None, "A", None]
     assert [each.error for each in found] == ["0: bad", None, "no whole JSON"]
@@ -148,8 +148,8 @@ def test_progress_says_how_many_images_a_second(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(run.terminal, "progress", progress)
     monkeypatch.setattr(run.terminal, "note", lambda text: shown.append(text))
-    monkeypatch.setattr(run, "batches", lambda names, opened, size: [["a"], ["b"]])
-    monkeypatch.setattr(run, "records", lambda c, batch, *_: [named(batch[0])])
+    monkeypatch.setattr(run, "opened_ahead", lambda names, opened, size: names)
+    monkeypatch.setattr(run, "records", lambda c, names, *_: map(named, names))
     output = cast(Any, SimpleNamespace(on_terminal=False, write=lambda record: None))
 
     def named(name: str) -> Record:

@@ -16,6 +16,7 @@ from fastvlm_mlx.app.caption.presets import ALT_TEXT, PRESETS, TAGS
 from fastvlm_mlx.app.commands import caption as command
 from fastvlm_mlx.errors import FastVLMError
 from tests.support.caption_lines import lines
+from tests.support.captions import captions_by
 
 pytest_plugins = ["tests.support.caption_runs"]
 
@@ -154,10 +155,10 @@ def answering(caption, monkeypatch):
     """`caption` with a model that answers `texts` in turn; returns both."""
     texts: list[str] = []
 
-    def captions(self: Captioner, pixels: list[np.ndarray]) -> list[Caption]:
-        return [Caption(texts.pop(0), "stop") for _ in pixels]
+    def answer(captioner: Captioner, pixels: np.ndarray) -> Caption:
+        return Caption(texts.pop(0), "stop")
 
-    monkeypatch.setattr(Captioner, "captions", captions)
+    monkeypatch.setattr(Captioner, "captions", captions_by(answer))
     return caption, texts
 
 
@@ -225,11 +226,11 @@ def test_two_questions_are_refused(folder, quick, other):
 def test_a_preset_needs_no_long_answer(folder, caption, monkeypatch):
     seen: list[int] = []
 
-    def captions(self: Captioner, pixels: list[np.ndarray]) -> list[Caption]:
-        seen.append(self.sampling.max_tokens)
-        return [Caption("A cat.", "stop") for _ in pixels]
+    def answer(captioner: Captioner, pixels: np.ndarray) -> Caption:
+        seen.append(captioner.sampling.max_tokens)
+        return Caption("A cat.", "stop")
 
-    monkeypatch.setattr(Captioner, "captions", captions)
+    monkeypatch.setattr(Captioner, "captions", captions_by(answer))
     caption(folder / "1.png", "--preset", "title", "--max-tokens", "500")
     caption(folder / "1.png", "--preset", "title", "--max-tokens", "5")
     caption(folder / "1.png", "--max-tokens", "500")

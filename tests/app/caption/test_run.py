@@ -11,7 +11,7 @@ from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.caption import run
 from fastvlm_mlx.app.caption.captioner import Caption, Captioner
 from fastvlm_mlx.app.caption.find_images import find
-from fastvlm_mlx.errors import ContextError, OptionError
+from fastvlm_mlx.errors import ContextError, ImageError, OptionError
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_options import ImageOptions
@@ -78,9 +78,10 @@ def test_a_batch_answers_as_chat_does(tiny_model, options):
         *_, last = chunks = list(tiny_model.stream(PROMPT, image, **options))
         text = "".join(chunk.text for chunk in chunks).strip()
         expected.append(Caption(text, last.finish_reason))
-    assert captioner.captions(pixels) == expected
-    assert captioner.captions(pixels[:1]) == expected[:1]
-    assert captioner.captions([]) == []
+    for size in (4, 9):
+        assert list(captioner.captions(pixels, size)) == expected
+    assert list(captioner.captions(pixels[:1], 4)) == expected[:1]
+    assert list(captioner.captions([], 4)) == []
 
 
 def test_the_earliest_of_two_stop_sequences(tiny_model):
@@ -99,7 +100,8 @@ def test_the_earliest_of_two_stop_sequences(tiny_model):
             ImageOptions.of(tiny_model.config),
             Sampling(max_tokens=12, stop=stop),
         )
-        found = captioner.captions([captioner.pixels(image)])  # type: ignore
+        pixels = captioner.pixels(image)  # type: ignore
+        found = list(captioner.captions([pixels], 1))
         assert found == [Caption(text[:start].strip(), "stop")]
 
 
@@ -125,17 +127,19 @@ def test_views_and_context(tiny_model, images):
     image = open_image(images / "coffee.png")
     pixels = captioner.pixels(image)  # type: ignore
     assert len(pixels) == 3
-    (found,) = captioner.captions([pixels])
+    (found,) = captioner.captions([pixels], 1)
     assert isinstance(found, Caption)
     assert (
         found.content
         == tiny_model.ask(PROMPT, image, max_tokens=5, system="", **view).strip()
     )
-    # Prompts of several lengths, and one that is too long, in one batch.
-    found = captioner.captions([pixels, pixels[:1], pixels])
-    assert found[0] == found[2] != found[1]
+    # Prompts of several lengths, and an image that could not be opened, in one batch.
+    fault = ImageError("1.png: not an image")
+    found = list(captioner.captions([pixels, fault, pixels[:1], pixels], 4))
+    assert found[0] == found[3] != found[2] and found[1] is fault
     captioner._context_size = 20
-    assert isinstance(captioner.captions([pixels])[0], ContextError)
+    (found,) = captioner.captions([pixels], 1)
+    assert isinstance(found, ContextError)
 
 
 def test_images_are_opened_in_order_and_ahead():
@@ -147,14 +151,15 @@ def test_images_are_opened_in_order_and_ahead():
             raise OptionError("d: bad")
         return name.upper()
 
-    batches = run.batches(list("abcdefg"), open_one, 3)  # type: ignore
-    assert next(batches) == [("a", "A"), ("b", "B"), ("c", "C")]
+    images = run.opened_ahead(list("abcdefg"), open_one, 3)  # type: ignore
+    assert next(images) == ("a", "A")
     deadline = time.monotonic() + 5
-    while len(opened) < 6 and time.monotonic() < deadline:
+    while len(opened) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert opened == list("abcdef")
-    rest = [[name for name, _ in batch] for batch in batches]
-    assert rest == [["d", "e", "f"], ["g"]]
+    assert opened == list("abcd")
+    rest = list(images)
+    assert [name for name, _ in rest] == list("bcdefg")
+    assert rest[1] == ("c", "C") and isinstance(rest[2][1], OptionError)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from fastvlm_mlx.app.caption.captioner import Caption, Captioner
 from fastvlm_mlx.app.caption.records import Record
 from fastvlm_mlx.app.caption.xmp_sidecars import XMPSidecars
 from tests.app.caption.test_xmp import DARKTABLE, rest
+from tests.support.captions import captions_by
 from tests.support.mock_model import make_image
 
 pytest_plugins = ["tests.support.caption_runs"]
@@ -23,10 +24,10 @@ def answered(caption, monkeypatch):
     """`caption` with a model that gives one answer to all images."""
     answer = ["A cat, a dog."]
 
-    def captions(self: Captioner, pixels: list[np.ndarray]) -> list[Caption]:
-        return [Caption(answer[0], "stop") for _ in pixels]
+    def given(captioner: Captioner, pixels: np.ndarray) -> Caption:
+        return Caption(answer[0], "stop")
 
-    monkeypatch.setattr(Captioner, "captions", captions)
+    monkeypatch.setattr(Captioner, "captions", captions_by(given))
 
     def call(*arguments: object, says: str = answer[0], code: int = 0) -> str:
         answer[0] = says

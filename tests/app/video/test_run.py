@@ -15,6 +15,7 @@ from fastvlm_mlx import load
 from fastvlm_mlx.app.caption.captioner import Caption, Captioner
 from fastvlm_mlx.errors import FastVLMError
 from fastvlm_mlx.processing.chat_template import encode_turn
+from tests.support.captions import captions_by
 from tests.support.small_videos import stills, world_scenes, write_video
 from training import drawing, questions
 
@@ -55,11 +56,8 @@ def test_a_table(quick, clip, tmp_path):
 
 def test_subtitles(video, clip, tmp_path, monkeypatch):
     said = iter(["One <b>", "two\n\nlines", "a --> b", "four"])
-    monkeypatch.setattr(
-        Captioner,
-        "captions",
-        lambda self, pixels: [Caption(next(said), "stop") for _ in pixels],
-    )
+    answer = captions_by(lambda captioner, pixels: Caption(next(said), "stop"))
+    monkeypatch.setattr(Captioner, "captions", answer)
     video(clip, "-o", tmp_path / "out.vtt")
     assert (tmp_path / "out.vtt").read_text() == (
         "WEBVTT\n\n"
@@ -97,18 +95,18 @@ def test_a_run_that_stopped_is_gone_on_with(quick, clip, tmp_path, name, monkeyp
     asked: list[int] = []
     usual = Captioner.captions
 
-    def stops(self, pixels):
+    def stops(self, pixels, size):
         if asked:
             raise KeyboardInterrupt
-        asked.append(len(pixels))
-        return usual(self, pixels)
+        asked.append(size)
+        return usual(self, pixels, size)
 
     monkeypatch.setattr(Captioner, "captions", stops)
     quick(clip, "-o", tmp_path / name, "--batch", "1", code=130)
 
-    def counts(self, pixels):
-        asked.append(len(pixels))
-        return usual(self, pixels)
+    def counts(self, pixels, size):
+        asked.append(size)
+        return usual(self, pixels, size)
 
     monkeypatch.setattr(Captioner, "captions", counts)
     _, err = quick(clip, "-o", tmp_path / name)
@@ -119,9 +117,8 @@ def test_a_run_that_stopped_is_gone_on_with(quick, clip, tmp_path, name, monkeyp
 
 def test_a_scene_that_fails_is_tried_again(quick, clip, tmp_path, monkeypatch):
     usual = Captioner.captions
-    monkeypatch.setattr(
-        Captioner, "captions", lambda self, p: [FastVLMError("too long")] * len(p)
-    )
+    fails = captions_by(lambda captioner, pixels: FastVLMError("too long"))
+    monkeypatch.setattr(Captioner, "captions", fails)
     out = tmp_path / "out.srt"
     _, err = quick(clip, "-o", out, code=1)
     assert "error: too long" in err and "0 scenes described" in err
