@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from tests.support import bytecode
 from tests.support.skips import Skips
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ REFERENCES = Path(__file__).parent / "references"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Skips())
+    bytecode.keep(config)
 
 
 @pytest.fixture(scope="session")
@@ -77,13 +79,16 @@ def hub_library_online() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def fast_products() -> None:
+def fast_products(pytestconfig: pytest.Config) -> Iterator[None]:
     """Most tests make their models without `load`, which binds OpenBLAS."""
     import mlx.core  # noqa: F401  bind() needs the library loaded
 
     from fastvlm_mlx.cpu import openblas
+    from tests.support.kept_kernels import kept_kernels
 
     openblas.bind()
+    with kept_kernels(pytestconfig):
+        yield
 
 
 class Result(NamedTuple):

@@ -39,42 +39,36 @@ def test_the_floors_hold(checkout: Path):
     assert "0 broken" in report
 
 
-@pytest.mark.parametrize(
-    ("file", "line", "report"),
-    [
-        pytest.param(
-            "fastvlm_mlx/files/json_file.py",
-            "def late():\n    from fastvlm_mlx.generation import stream as _",
-            "fastvlm_mlx.files is not allowed to import fastvlm_mlx.generation",
-            id="in a function",
-        ),
-        pytest.param(
-            "fastvlm_mlx/model/vlm.py",
-            "if TYPE_CHECKING:\n    from fastvlm_mlx.fastvlm import FastVLM",
-            "fastvlm_mlx.model is not allowed to import fastvlm_mlx.fastvlm",
-            id="for a type",
-        ),
-        pytest.param(
-            "app/session.py",
-            "from fastvlm_mlx.app.chat import run",
-            "fastvlm_mlx.app.session is not allowed to import fastvlm_mlx.app.chat",
-            id="in app",
-        ),
-        pytest.param(
-            "fastvlm_mlx/conversation/attachment.py",
-            "from fastvlm_mlx.conversation import conversation",
-            "No cycles are allowed in fastvlm_mlx.conversation",
-            id="a circle",
-        ),
-    ],
+# An import in a function, one for a type, one inside the app, and a circle.
+UPWARD = (
+    (
+        "fastvlm_mlx/files/json_file.py",
+        "def late():\n    from fastvlm_mlx.generation import stream as _",
+        "fastvlm_mlx.files is not allowed to import fastvlm_mlx.generation",
+    ),
+    (
+        "fastvlm_mlx/model/vlm.py",
+        "if TYPE_CHECKING:\n    from fastvlm_mlx.fastvlm import FastVLM",
+        "fastvlm_mlx.model is not allowed to import fastvlm_mlx.fastvlm",
+    ),
+    (
+        "app/session.py",
+        "from fastvlm_mlx.app.chat import run",
+        "fastvlm_mlx.app.session is not allowed to import fastvlm_mlx.app.chat",
+    ),
+    (
+        "fastvlm_mlx/conversation/attachment.py",
+        "from fastvlm_mlx.conversation import conversation",
+        "No cycles are allowed in fastvlm_mlx.conversation",
+    ),
 )
-def test_an_upward_import_is_refused(checkout: Path, file: str, line: str, report: str):
-    path = checkout / file
-    before = path.read_text(encoding="utf-8")
-    try:
-        path.write_text(f"{before}\n{line}\n", encoding="utf-8")
-        code, shown = lint(checkout)
-    finally:
-        path.write_text(before, encoding="utf-8")
+
+
+def test_upward_imports_are_refused(checkout: Path):
+    for file, line, _ in UPWARD:
+        with (checkout / file).open("a", encoding="utf-8") as written:
+            written.write(f"\n{line}\n")
+    code, shown = lint(checkout)
     assert code == 1
-    assert report in shown
+    for _, _, report in UPWARD:
+        assert report in shown

@@ -1,5 +1,8 @@
 """`make mutants` itself: which changes it makes, and the same ones again."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -103,3 +106,37 @@ def test_every_file_has_its_tests():
     for file in files:
         tests = tests_of(file, settings["tests"])
         assert tests and all((ROOT / test).is_file() for test in tests)
+
+
+def test_a_change_is_never_hidden_by_bytecode(tmp_path: Path):
+    """A change of the same length within the same second is what is imported."""
+    from tests.support.mutants import write
+
+    file = tmp_path / "area.py"
+    environ = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path / "bytecode")}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    for expected in ("1", "2", "1"):
+        write(file, f"print({expected})\n")
+        command = [sys.executable, "-S", "-c", "import area"]
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True)
+        assert done.stdout.decode() == f"{expected}\n"
+    assert list((tmp_path / "bytecode").rglob("area.*.pyc"))
+
+
+def test_the_tests_keep_bytecode_where_python_is_told_to_write_none(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+):
+    from tests.support import bytecode
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", "")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    bytecode.keep(pytestconfig)
+    script = "import sys; print(sys.dont_write_bytecode, sys.pycache_prefix)"
+    done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True)
+    if getattr(pytestconfig, "cache", None) is None:
+        assert done.stdout == b"True None\n"
+    else:
+        assert sys.pycache_prefix and Path(sys.pycache_prefix).is_dir()
+        assert done.stdout.decode() == f"False {sys.pycache_prefix}\n"

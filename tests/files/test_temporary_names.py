@@ -37,8 +37,9 @@ def start(code: str, *args: object) -> subprocess.Popen[str]:
 def test_kill_leaves_nothing_that_looks_finished(tmp_path: Path):
     out = tmp_path / "model"
     code = """
-        import sys, time
+        import signal, sys, time
         from fastvlm_mlx.files.atomic_write import staged_folder
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # coverage.py has a handler
         with staged_folder(sys.argv[1]) as partial:
             (partial / "config.json").write_text("{}")
             print("ready", flush=True)

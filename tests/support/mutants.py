@@ -11,6 +11,7 @@ fails without any change.
 """
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -30,6 +31,9 @@ from tests.support.copy_tree import copy_tree
 from tests.support.covering import Covering, environment
 from tests.support.mutation_operators import Mutant, sample
 from tests.support.paths import ROOT
+
+# Seconds since 1970, one for each file that is written.
+_moments = itertools.count(1_000_000_000)
 
 _NO_TESTS = 5  # pytest's exit code if it has nothing to run
 
@@ -76,14 +80,14 @@ def passes(copy: Path, *arguments: str, limit: float, **variables: str) -> bool:
     written to the file report.txt in `copy`.
     """
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    environ = {**os.environ, "PYTHONPATH": str(copy)}
+    if environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        environ["PYTHONPYCACHEPREFIX"] = str(copy.parent / "bytecode")
     with open(copy / "report.txt", "w") as report:
         process = subprocess.Popen(
             [*command, "-p", "tests.support.covering", *arguments],
             cwd=copy,
-            # No stale bytecode: two changes of one file can fall into one second.
-            env=os.environ
-            | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-            | variables,
+            env=environ | variables,
             stdin=subprocess.DEVNULL,
             stdout=report,
             stderr=report,
@@ -99,6 +103,16 @@ def passes(copy: Path, *arguments: str, limit: float, **variables: str) -> bool:
                 process.wait()
 
 
+def write(file: Path, text: str) -> None:
+    """Writes a source so that bytecode of another state of it is never taken for its.
+
+    Python compares times by the second, and two changes can fall into one.
+    """
+    file.write_text(text, encoding="utf-8")
+    moment = next(_moments)
+    os.utime(file, (moment, moment))
+
+
 def pass_alone(copy: Path, tests: list[str], limit: float) -> bool:
     """Whether these tests, by their ids, pass in `copy`; the first failure ends it."""
     chosen = copy / "chosen.json"
@@ -110,12 +124,12 @@ def pass_alone(copy: Path, tests: list[str], limit: float) -> bool:
 def is_noticed(copies: Copies, mutant: Mutant, tests: list[str], limit: float) -> bool:
     with copies.one() as copy:
         file = copy / mutant.path
-        file.write_text(mutant.mutated, encoding="utf-8")
+        write(file, mutant.mutated)
         begun = time.monotonic()
         try:
             noticed = bool(tests) and not pass_alone(copy, tests, limit)
         finally:
-            file.write_text(mutant.source, encoding="utf-8")
+            write(file, mutant.source)
     change = "  ".join(mutant.diff.splitlines()[3:])
     word = "killed  " if noticed else "SURVIVED"
     print(f"{word} {time.monotonic() - begun:5.1f} s  {mutant.path}  {change}")

@@ -39,9 +39,9 @@ def test_batches_are_dealt_out_in_turn():
             assert dealt == items
 
 
-def test_two_processes_write_the_file_of_one(folder, tmp_path, run):
+def test_two_processes_write_the_file_of_one(folder, tiny, tmp_path, run):
     (folder / "4.png").write_bytes(b"no image")
-    options = (folder, "-m", "demo", "--max-tokens", "8", "--batch", "2")
+    options = (folder, "-m", tiny, "--max-tokens", "4", "--batch", "2")
     alone, shared = tmp_path / "alone.jsonl", tmp_path / "shared.jsonl"
     assert run("caption", *options, "-o", alone).code == 1
     said = finished(launch(2, *options, "-o", shared))

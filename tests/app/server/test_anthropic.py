@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-anthropic = pytest.importorskip("anthropic")
-
-from tests.support.serving import RunningServer, running  # noqa: E402
+from tests.support.serving import RunningServer, running
 
 PROMPT = "Describe the image."
 SCHEMA = {
@@ -24,8 +22,14 @@ SCHEMA = {
 }
 
 
+@pytest.fixture(scope="module")
+def anthropic() -> Any:
+    """Its import takes seconds, which only the process that runs these tests has."""
+    return pytest.importorskip("anthropic")
+
+
 @pytest.fixture
-def claude(server: RunningServer) -> Iterator[Any]:
+def claude(anthropic, server: RunningServer) -> Iterator[Any]:
     with anthropic.Anthropic(
         base_url=server.url, api_key="unused", max_retries=0
     ) as client:
@@ -110,7 +114,7 @@ def test_the_stop_sequence_is_named(claude, tiny_model):
     assert (last.delta.stop_reason, last.delta.stop_sequence) == ("stop_sequence", stop)
 
 
-def test_answers_are_json_of_the_schema(server, claude):
+def test_answers_are_json_of_the_schema(anthropic, server, claude):
     form = {"type": "json_schema", "schema": SCHEMA}
     answer = claude.create(**hello(max_tokens=60, output_config={"format": form}))
     value = json.loads(answer.content[0].text)
@@ -122,7 +126,7 @@ def test_answers_are_json_of_the_schema(server, claude):
         claude.create(**hello(output_config={"format": wrong}))
 
 
-def test_the_beta_client_asks_the_same_way(server):
+def test_the_beta_client_asks_the_same_way(anthropic, server):
     with anthropic.Anthropic(base_url=server.url, api_key="-") as client:
         wanted = client.messages.create(**hello()).content[0].text
         form = {"type": "json_schema", "schema": SCHEMA}
@@ -178,7 +182,7 @@ def test_tokens_are_counted(claude, coffee):
         ),
     ],
 )
-def test_errors_have_anthropics_shape(claude, kind, fields, words):
+def test_errors_have_anthropics_shape(anthropic, claude, kind, fields, words):
     with pytest.raises(getattr(anthropic, kind)) as caught:
         claude.create(**hello(**fields))
     body = caught.value.body
@@ -187,7 +191,7 @@ def test_errors_have_anthropics_shape(claude, kind, fields, words):
     assert words in body["error"]["message"]
 
 
-def test_an_image_that_is_none_is_named(claude):
+def test_an_image_that_is_none_is_named(anthropic, claude):
     for source, field in (
         ({"type": "base64", "media_type": "image/png", "data": "A!"}, "data"),
         ({"type": "url", "url": "cat.png"}, "url"),
@@ -220,7 +224,7 @@ def test_options_that_change_nothing(claude):
     )
 
 
-def test_the_token_may_stand_in_anthropics_header(reference):
+def test_the_token_may_stand_in_anthropics_header(anthropic, reference):
     with running(reference / "llava-mini", token="right") as server:
         for key, right in (("right", True), ("wrong", False)):
             with anthropic.Anthropic(

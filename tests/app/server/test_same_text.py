@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-anthropic = pytest.importorskip("anthropic")
 ollama = pytest.importorskip("ollama")
 openai = pytest.importorskip("openai")
 
@@ -115,6 +114,7 @@ def by_responses(server: RunningServer, links: ExitStack) -> Ask:
 
 
 def by_messages(server: RunningServer, links: ExitStack) -> Ask:
+    anthropic = pytest.importorskip("anthropic")  # slow to import
     client = links.enter_context(
         anthropic.Anthropic(base_url=server.url, api_key="-", max_retries=0)
     )

@@ -22,7 +22,7 @@ from tests.support.serve_process import (  # noqa: E402
 )
 
 # One signal, the same twice at all distances, and another one in between. A start takes
-# seconds: what "again and again" holds as well is slow.
+# seconds: what "again and again" or another test holds as well is slow.
 SIGNALS = {
     "SIGTERM": ([signal.SIGTERM], 0.0),
     "SIGINT": ([signal.SIGINT], 0.0),
@@ -38,7 +38,10 @@ SIGNALS = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if "twice" in name else ())
+        pytest.param(
+            name,
+            marks=pytest.mark.slow if "twice" in name or name == "SIGINT" else (),
+        )
         for name in SIGNALS
     ],
 )

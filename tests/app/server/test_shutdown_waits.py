@@ -92,7 +92,14 @@ def test_a_model_that_takes_its_time_delays_nothing():
         assert served.process.returncode == 0 and "terminate" not in served.shown()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_while_the_model_is_loaded(number: int):
     before = (
         "import time\n"

@@ -127,7 +127,7 @@ def test_a_disk_that_fills_up(reference: Path, tmp_path: Path, monkeypatch):
     ("end", "step"),
     [
         (signal.SIGINT, "comparing"),
-        (signal.SIGKILL, "building"),
+        pytest.param(signal.SIGKILL, "building", marks=pytest.mark.slow),
         (signal.SIGKILL, "writing"),
     ],
 )

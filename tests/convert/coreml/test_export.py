@@ -59,20 +59,25 @@ def written(model: FastVLM, path: Path, options: CoreMLOptions) -> mlpackage.Pac
 F16, EIGHT_BIT, SIX_BIT = 45, 30, 25
 
 
+def slow(*values: object):
+    """A case whose parts others have too, each for itself."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("options", "least"),
     [
-        (CoreMLOptions(precision="float32"), 100),
+        slow(CoreMLOptions(precision="float32"), 100),
         (CoreMLOptions(precision="float32", attention="per-head"), 100),
         (CoreMLOptions(), F16),
-        (CoreMLOptions(attention="per-head"), F16),
+        slow(CoreMLOptions(attention="per-head"), F16),
         (CoreMLOptions(attention="per-head", query_chunk=7), F16),
         (CoreMLOptions(norm_prescale=1), F16),
         (CoreMLOptions(image_input=True), F16),
         (CoreMLOptions(projector=True), F16),
-        (CoreMLOptions(compression="int8"), EIGHT_BIT),
+        slow(CoreMLOptions(compression="int8"), EIGHT_BIT),
         (CoreMLOptions(compression="int8-block"), EIGHT_BIT),
-        (CoreMLOptions(compression="palette8"), EIGHT_BIT),
+        slow(CoreMLOptions(compression="palette8"), EIGHT_BIT),
         (CoreMLOptions(compression="palette6"), SIX_BIT),
     ],
     ids=str,
@@ -93,7 +98,7 @@ def test_every_option_agrees_with_pytorch(
         assert psnr(wanted, given) >= least, mode
 
 
-@pytest.mark.parametrize("layout", ["hf-mini", "llava-mini-train"])
+@pytest.mark.parametrize("layout", [slow("hf-mini"), "llava-mini-train"])
 def test_other_checkpoints_agree(layout: str, reference: Path, tmp_path: Path):
     loaded = load(reference / layout, dtype="float32")
     data = np.load(reference / layout / "golden.npz")
