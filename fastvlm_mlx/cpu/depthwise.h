@@ -29,9 +29,10 @@ class Depthwise {
     std::copy(b, b + out_dim, bias.begin());
   }
 
-  // Output rows first ... last - 1 of one image x (height, width, dim) into out.
-  void rows(const float* x, long height, long width, long first, long last,
-            float* out) const {
+  // Output rows first ... last - 1 of one image x (height, width, dim) into out. Only
+  // the rows from `from` on are at x: a caller may have made no others.
+  void rows(const float* x, long height, long width, long first, long last, float* out,
+            long from = 0) const {
     const long pad = kernel / 2, out_width = (width + stride - 1) / stride;
     const long size = (width + 2 * pad) * pitch;
     Buffer ring(kernel * size);
@@ -41,7 +42,8 @@ class Depthwise {
       const long top = row * stride - pad;
       for (; next < top + kernel; next++) {
         float* line = &ring[(next + kernel) % kernel * size];
-        copy_row(0 <= next && next < height ? x + next * width * dim : nullptr, width,
+        const bool inside = 0 <= next && next < height;
+        copy_row(inside ? x + (next - from) * width * dim : nullptr, width,
                  line + pad * pitch);
       }
       for (long k = 0; k < kernel; k++)

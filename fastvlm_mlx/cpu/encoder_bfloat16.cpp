@@ -42,6 +42,22 @@ long part_rows(long count, long dim) {
   return (count + parts - 1) / parts;
 }
 
+constexpr long TAPS = 3 * 3 * 3;
+
+// The windows of a 3 x 3 convolution of stride 2 over one image x (height, width, 3), of
+// its output rows top ... bottom - 1; beyond the image is zero.
+void copy_windows(const float* x, long height, long width, long top, long bottom,
+                  float* out) {
+  for (long row = top; row < bottom; row++)
+    for (long column = 0; column < width / 2; column++, out += TAPS)
+      for (long k = 0; k < 9; k++) {
+        const long r = 2 * row - 1 + k / 3, c = 2 * column - 1 + k % 3;
+        const bool inside = 0 <= r && r < height && 0 <= c && c < width;
+        for (long i = 0; i < 3; i++)
+          out[3 * k + i] = inside ? x[(r * width + c) * 3 + i] : 0.0f;
+      }
+}
+
 }  // namespace
 
 extern "C" {
@@ -105,5 +121,32 @@ void fv_conv_ffn_bfloat16(const float* x, const float* conv_weight,
       if (start + channels == hidden_dim) Buffer().swap(mixed[piece]);
     });
   }
+}
+// gelu(depthwise(gelu(conv(x)))), both of 3 x 3 and stride 2, all float32: the map between
+// them, the largest of all, is never whole. x (batch, height, width, 3), its sides
+// multiples of 4; weight (dim, 3, 3, 3); out (batch, height / 4, width / 4, dim).
+void fv_stem(const float* x, const float* weight, const float* bias,
+             const float* depthwise_weight, const float* depthwise_bias, float* out,
+             long batch, long height, long width, long dim) {
+  const Depthwise conv(depthwise_weight, depthwise_bias, dim, 1, 3, 2);
+  const long middle_height = height / 2, middle_width = width / 2;
+  const long out_height = height / 4, out_width = width / 4;
+  const long rows = piece_rows(batch, out_height);
+  const long pieces = (out_height + rows - 1) / rows;
+  parallel(batch * pieces, [&](long piece) {
+    const long image = piece / pieces, first = piece % pieces * rows;
+    const long last = std::min(first + rows, out_height);
+    const long top = std::max(2 * first - 1, 0L), bottom = 2 * last;
+    const long count = (bottom - top) * middle_width;
+    Buffer windows(count * TAPS), middle(count * dim);
+    copy_windows(x + image * height * width * 3, height, width, top, bottom,
+                 windows.data());
+    matmul_nt(windows.data(), TAPS, weight, TAPS, middle.data(), dim, count, dim, TAPS);
+    add_bias(middle.data(), bias, count, dim, true);
+    float* to = out + (image * out_height + first) * out_width * dim;
+    conv.rows(middle.data(), middle_height, middle_width, first, last, to, top);
+    const long size = (last - first) * out_width * dim;
+    for (long i = 0; i < size; i++) to[i] = gelu(to[i]);
+  });
 }
 }

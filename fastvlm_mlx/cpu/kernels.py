@@ -154,6 +154,19 @@ def depthwise(
     return _call("fv_depthwise", x, weight, bias, out, *sizes)
 
 
+def stem(x: mx.array, *weights: mx.array) -> mx.array:
+    """As `ops.stem` before its linear layer; weights and biases of both convolutions.
+
+    x: (B, H, W, 3), H and W multiples of 4.
+    """
+    conv, _, depthwise, _ = weights
+    B, H, W, _ = x.shape
+    dim = conv.shape[0]
+    fits = x.shape[3] == 3 and H % 4 == W % 4 == 0 and conv.shape == (dim, 3, 3, 3)
+    _check("stem", fits and depthwise.shape == (dim, 3, 3, 1), x, conv)
+    return _call("fv_stem", x, *weights, _output(B, H // 4, W // 4, dim), B, H, W, dim)
+
+
 def gelu(x: mx.array) -> mx.array:
     """As `ops.gelu`."""
     return _call("fv_gelu", x, _output(*x.shape), x.size)

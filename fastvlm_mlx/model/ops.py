@@ -45,11 +45,23 @@ def depthwise(
     return gelu(y) if activate else y
 
 
-def dense_conv(x: mx.array, conv: nn.Conv2d, *, activate: bool = False) -> mx.array:
-    """A convolution of all channels, then GELU if asked: (B, H, W, C)."""
-    y = mx.conv2d(x, conv.weight, conv.stride, conv.padding)
-    y = _add_bias(y, conv.bias)
-    return gelu(y) if activate else y
+def stem(
+    x: mx.array, conv: nn.Conv2d, depthwise_conv: Layer, pointwise: Layer
+) -> mx.array:
+    """Three convolutions, each with GELU: of all channels and of each alone, both 3 x 3
+    and of stride 2, and a linear layer.
+
+    Shapes:
+        x: (B, H, W, 3), sides multiples of 4; returns (B, H / 4, W / 4, C)
+    """
+    weights = [conv.weight, conv.bias, depthwise_conv.weight, depthwise_conv.bias]
+    # With float32 weights the sums keep their order: that form never changes.
+    if pointwise.weight.dtype == mx.bfloat16 and kernels.usable(x, *weights):
+        y = kernels.stem(x, *weights)
+    else:
+        y = _add_bias(mx.conv2d(x, conv.weight, conv.stride, conv.padding), conv.bias)
+        y = depthwise(gelu(y), depthwise_conv, stride=2, activate=True)
+    return linear(y, pointwise, activate=True)
 
 
 def linear(x: mx.array, layer: Layer, *, activate: bool = False) -> mx.array:

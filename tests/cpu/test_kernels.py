@@ -11,7 +11,7 @@ import pytest
 
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.model import ops
-from fastvlm_mlx.model.vision import DepthwiseConv
+from fastvlm_mlx.model.vision import DepthwiseConv, Stem
 from tests.support.assert_close import assert_close
 
 LIMIT = 2e-5  # of the standard deviation, float32
@@ -140,6 +140,30 @@ def test_conv_ffn_with_bfloat16_weights(shape, hidden, whole):
     assert_close("conv_ffn", given, wanted, 1e-12 if whole else LIMIT)
     with kernels.switched_off():
         assert_close("mlx", ops.conv_ffn(x, conv, fc1, fc2), wanted, LIMIT)
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64), (2, 36, 20), (3, 4, 4), (1, 8, 132)])
+def test_stem(shape):
+    if kernels.library() is None:
+        pytest.skip("no compiler or no OpenBLAS for the CPU kernels")
+    x, part = random(*shape, 3), Stem(24)
+    part.conv.weight, part.conv.bias = random(24, 3, 3, 3, scale=0.2), random(24)
+    part.depthwise.weight, part.depthwise.bias = random(24, 3, 3, 1), random(24)
+    part.pointwise, wide = rounded(part.pointwise)
+    given = part(x)
+    part.pointwise = wide
+    wanted = part(x)
+    assert given.dtype == mx.float32
+    assert_close("stem", given, wanted, LIMIT)
+
+
+def test_the_stem_kernel_refuses_other_sides():
+    if kernels.library() is None:
+        pytest.skip("no compiler or no OpenBLAS for the CPU kernels")
+    part = Stem(8)
+    part.pointwise, _ = rounded(part.pointwise)
+    with pytest.raises(ValueError, match="stem: weight of shape"):
+        part(random(1, 8, 6, 3))
 
 
 @pytest.mark.parametrize("length", [1, 17, 300])
