@@ -122,9 +122,9 @@ OPEN_EACH = """if True:
     from fastvlm_mlx.processing.image_file import open_image
     def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    open_image(sys.argv[1])
     for path in sys.argv[2:]:
         if not os.fork():
-            open_image(sys.argv[1])
             before = peak()
             open_image(path)
             print(peak() - before, flush=True)
