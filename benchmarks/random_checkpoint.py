@@ -1,10 +1,12 @@
 """Writes a FastVLM checkpoint of random weights in the two layouts that peers read.
 
     python -m benchmarks.random_checkpoint OUT [--size 0.5b] [--resolution 1024]
+        [--dtype bfloat16]
 
 Writes OUT/llava (Apple's layout, read by us and by mlx-vlm) and OUT/transformers
-(transformers' fast_vlm) with the same values. Speed does not depend on the values, and
-in float32 all should generate the same tokens. The tests' small tokenizer is extended
+(transformers' fast_vlm) with the same values, in bfloat16 as the released weights are.
+Speed does not depend on the values, and in float32 all should generate the same tokens,
+whichever dtype the values are stored in. The tests' small tokenizer is extended
 to the vocabulary's size, so that every token has a text; `--tokenizer` takes another.
 """
 
@@ -19,6 +21,7 @@ import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx.convert.source import layouts
+from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.model.vision_config import VisionConfig
 
 TOKENIZER = Path(__file__).parents[1] / "tests" / "golden" / "tokenizer"
@@ -34,7 +37,11 @@ APPLE = "model.vision_tower.vision_tower.model."
 
 
 def make(
-    out: Path, size: str = "0.5b", resolution: int = 1024, tokenizer: Path = TOKENIZER
+    out: Path,
+    size: str = "0.5b",
+    resolution: int = 1024,
+    tokenizer: Path = TOKENIZER,
+    dtype: str = "bfloat16",
 ) -> None:
     """Writes both layouts into `out`; a layout that exists is kept."""
     text = text_config(size)
@@ -43,7 +50,7 @@ def make(
         if (folder / "config.json").is_file():
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = dict(_tensors(text))
+        tensors = dict(_tensors(text, DTYPES[dtype]))
         if layout == "transformers":
             tensors = _renamed(tensors)
         mx.save_safetensors(
@@ -54,7 +61,7 @@ def make(
         image = {"size": {"shortest_edge": resolution}}
         image["crop_size"] = {"height": resolution, "width": resolution}
         _write(folder / "preprocessor_config.json", image)
-        _write(folder / "config.json", config(text, resolution))
+        _write(folder / "config.json", config(text, resolution, dtype))
 
 
 def text_config(size: str) -> dict[str, Any]:
@@ -75,7 +82,7 @@ def text_config(size: str) -> dict[str, Any]:
     }
 
 
-def _tensors(text: dict[str, Any]) -> Iterator[tuple[str, mx.array]]:
+def _tensors(text: dict[str, Any], dtype: mx.Dtype) -> Iterator[tuple[str, mx.array]]:
     """Apple's names, PyTorch's layout; seeded, so that both layouts are the same."""
     draw = np.random.default_rng(0)
     for name, shape in [*_encoder_shapes(VisionConfig()), *_text_shapes(text)]:
@@ -93,7 +100,7 @@ def _tensors(text: dict[str, Any]) -> Iterator[tuple[str, mx.array]]:
             value = 0.1 + 0.02 * value
         else:
             value *= 0.02
-        yield name, mx.array(value)
+        yield name, mx.array(value).astype(dtype)
 
 
 def _encoder_shapes(config: VisionConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -186,7 +193,7 @@ def _renamed(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
     return found
 
 
-def _llava(text: dict[str, Any], resolution: int) -> dict[str, Any]:
+def _llava(text: dict[str, Any], resolution: int, dtype: str) -> dict[str, Any]:
     return {
         **text,
         "architectures": ["LlavaQwen2ForCausalLM"],
@@ -198,19 +205,19 @@ def _llava(text: dict[str, Any], resolution: int) -> dict[str, Any]:
         "mm_projector_type": "mlp2x_gelu",
         "mm_vision_tower": f"mobileclip_l_{resolution}",
         "tokenizer_model_max_length": 8192,
-        "torch_dtype": "float32",
+        "torch_dtype": dtype,
         "unfreeze_mm_vision_tower": True,
         "vision_config": {},
     }
 
 
-def _transformers(text: dict[str, Any], resolution: int) -> dict[str, Any]:
+def _transformers(text: dict[str, Any], resolution: int, dtype: str) -> dict[str, Any]:
     rope = {"rope_theta": text["rope_theta"], "rope_type": "default"}
     inner = {**text, "model_type": "qwen2", "rope_parameters": rope}
     return {
         "architectures": ["FastVlmForConditionalGeneration"],
         "model_type": "fast_vlm",
-        "dtype": "float32",
+        "dtype": dtype,
         "image_seq_length": VisionConfig().tokens(resolution),
         # An id that no tokenizer of these checkpoints uses.
         "image_token_index": text["vocab_size"] - 1,
@@ -253,8 +260,15 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="0.5b")
     parser.add_argument("--resolution", type=int, default=1024)
     parser.add_argument("--tokenizer", type=Path, default=TOKENIZER)
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     options = parser.parse_args()
-    make(options.out, options.size, options.resolution, options.tokenizer)
+    make(
+        options.out,
+        options.size,
+        options.resolution,
+        options.tokenizer,
+        options.dtype,
+    )
     print(options.out)
 
 

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import random_checkpoint
-from benchmarks.peers import contenders
+from benchmarks.peers import environments
 from fastvlm_mlx.app import machine
 from fastvlm_mlx.app.bench import stages
 from fastvlm_mlx.app.terminal import note
@@ -251,7 +251,7 @@ def main() -> None:
     model = options.model
     if model is None:
         place = folder / f"{options.size}-{options.resolution}"
-        random_checkpoint.make(place, options.size, options.resolution)
+        random_checkpoint.make(place, options.size, options.resolution, dtype="float32")
         model = place / "llava"
     found: dict[str, dict[str, Any]] = {}
     for name in options.only:
@@ -259,7 +259,7 @@ def main() -> None:
         try:
             python = ""
             if name == "mlx-vlm":
-                python = options.python or contenders.make_environment(name, folder)
+                python = options.python or environments.make_environment(name, folder)
             path = "/health"
             served = model.name if name != "mlx-vlm" else str(model)
             line = command(name, model, options.clients, python)

@@ -19,7 +19,7 @@ from fastvlm_mlx.files.progress import Progress
 from fastvlm_mlx.generation.sampling import Constraint
 from fastvlm_mlx.generation.stream import Chunk
 from fastvlm_mlx.model.config import ModelConfig
-from fastvlm_mlx.model.parameters import assign, check_tensors
+from fastvlm_mlx.model.parameters import assign, check_tensors, read
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.model_folder import converted
 from fastvlm_mlx.processing.image_file import Source
@@ -243,7 +243,7 @@ def load(
     # since MLX 0.31.2 only the one that described an array can start computing it.
     with reading(folder):
         assign(model, tensors, DTYPES[dtype] if dtype else None)
-        mx.eval(model.parameters())
+        read(model, tensors)
     if config.text is not None:
         model.tokenizer = Tokenizer(folder, config.text.vocab_size)
     model.eval()

@@ -62,6 +62,14 @@ def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def products_in_float32() -> Iterator[None]:
+    """The same numbers on processors that multiply bfloat16; tests of it say so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTVLM_BFLOAT16", "off")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def hub_library_online() -> None:
     """huggingface_hub keeps for good whether it was offline when it was imported."""
     with pytest.MonkeyPatch.context() as patch:

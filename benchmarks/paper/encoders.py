@@ -39,7 +39,10 @@ class ViTBlock(nn.Module):
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """A plain vision transformer; `class_token` as in CLIP, which LLaVA then drops."""
+    """A plain vision transformer; `class_token` as in CLIP, which LLaVA then drops.
+
+    CLIP alone has a norm before its blocks, and no bias in its patches' convolution.
+    """
 
     dim: int
     depth: int
@@ -47,6 +50,7 @@ class ViTConfig:
     hidden_dim: int
     patch: int = 14
     class_token: bool = True
+    norm_pre: bool = True
 
     def tokens(self, resolution: int) -> int:
         return (resolution // self.patch) ** 2
@@ -64,16 +68,17 @@ class ViTConfig:
 
 
 class ViT(nn.Module):
-    """CLIP's and SigLIP's image encoder; the position table is made for one size."""
+    """CLIP's, SigLIP's and DINOv2's encoder; its positions are made for one size."""
 
     def __init__(self, config: ViTConfig, resolution: int):
         super().__init__()
         c = config
         self.patch_embed = nn.Conv2d(
-            3, c.dim, c.patch, stride=c.patch, bias=not c.class_token
+            3, c.dim, c.patch, stride=c.patch, bias=not c.norm_pre
         )
         if c.class_token:
             self.class_embed = mx.zeros((c.dim,))
+        if c.norm_pre:
             self.norm_pre = nn.LayerNorm(c.dim)
         self.pos_embed = mx.zeros((c.tokens(resolution) + c.class_token, c.dim))
         self.blocks = [ViTBlock(c.dim, c.hidden_dim, c.heads) for _ in range(c.depth)]
@@ -236,7 +241,11 @@ ENCODERS = {
     "SigLIP-SO400M": _vit(
         430,
         (4 * 1152**2 + 2 * 1152 * 4304) / 1e6,
-        ViTConfig(1152, 27, 16, 4304, class_token=False),
+        ViTConfig(1152, 27, 16, 4304, class_token=False, norm_pre=False),
+    ),
+    # A mask token for its training, and two layer scales a block, which are folded.
+    "DINOv2 ViT-L/14": _vit(
+        304.4, 49 * 1024 / 1e6, ViTConfig(1024, 24, 16, 4096, norm_pre=False)
     ),
     # OpenCLIP's convnext_large_d ends in an MLP of 1536 -> 1536 -> 768.
     "ConvNeXt-L": _convnext(
@@ -256,11 +265,15 @@ _TEXT = {
     "Qwen2-0.5B": (896, 24, 14, 2, 4864, 151936),
     "Qwen2-1.5B": (1536, 28, 12, 2, 8960, 151936),
     "Qwen2-7B": (3584, 28, 28, 4, 18944, 152064),
+    "Qwen1.5-0.5B": (1024, 24, 16, 16, 2816, 151936),
     "Vicuna-7B": (4096, 32, 32, 32, 11008, 32000),
+    "MobileLLaMA-1.4B": (2048, 24, 16, 16, 5632, 32000),
+    "Llama-3-8B": (4096, 32, 32, 8, 14336, 128256),
 }
+_TIED = ("Qwen2-0.5B", "Qwen2-1.5B", "Qwen1.5-0.5B")
 LANGUAGE_MODELS = {
     name: TextConfig(
-        model_type="llama" if name == "Vicuna-7B" else "qwen2",
+        model_type="qwen2" if name.startswith("Qwen") else "llama",
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=heads,
@@ -268,7 +281,7 @@ LANGUAGE_MODELS = {
         intermediate_size=inner,
         vocab_size=vocabulary,
         rms_norm_eps=1e-6,
-        tie_word_embeddings=name in ("Qwen2-0.5B", "Qwen2-1.5B"),
+        tie_word_embeddings=name in _TIED,
         max_position_embeddings=32768,
         rope_theta=1000000.0,
     )

@@ -109,12 +109,15 @@ class Bench:
         measured size."""
         if not self.runs:
             raise ValueError("nothing was measured, so nothing can be computed from it")
+        if (source := self.source(key)) is not None:
+            return self.time(source).fraction
+        alike = [known for known in self.runs if len(known) == len(key)]
+        return statistics.median(self.time(k).fraction for k in alike or self.runs)
+
+    def source(self, key: Key) -> Key | None:
+        """The largest measured size of the network of `key`, if any was measured."""
         alike = [known for known in self.runs if known[0] == key[0]]
-        if not alike:
-            alike = [known for known in self.runs if len(known) == len(key)]
-            shares = [self.time(known).fraction for known in alike or self.runs]
-            return statistics.median(shares)
-        return self.time(max(alike, key=lambda known: self.work(known).flops)).fraction
+        return max(alike, key=lambda known: self.work(known).flops, default=None)
 
     def _call(self, key: Key) -> Callable[[], mx.array]:
         if len(key) == 3:

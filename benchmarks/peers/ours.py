@@ -12,10 +12,10 @@ from benchmarks.peers import protocol
 class Ours:
     """fastvlm-mlx by its public API."""
 
-    def __init__(self, model: str, resolution: int):
+    def __init__(self, model: str, resolution: int, dtype: str | None):
         from fastvlm_mlx import load
 
-        self.model: Any = load(model)
+        self.model: Any = load(model, dtype=dtype)
         mx.eval(self.model.parameters())
         self.resolution = resolution
         self.conversation: Any = None
@@ -29,6 +29,12 @@ class Ours:
             "BLAS": openblas.library_name(),
             **{name: version(name) for name in names},
         }
+
+    def facts(self) -> dict[str, float]:
+        """Bytes of a weight of the language model as it lies in memory."""
+        from fastvlm_mlx.app.bench import flops
+
+        return {"weight_itemsize": flops.weight_itemsize(self.model.language_model)}
 
     def first(self, image: str, prompt: str, tokens: int) -> dict[str, Any]:
         started = time.perf_counter()

@@ -17,6 +17,10 @@ class Runtime(Protocol):
 
     def versions(self) -> dict[str, str]: ...
 
+    def facts(self) -> dict[str, float]:
+        """What else is to be known of the loaded model."""
+        return {}
+
     def first(self, image: str, prompt: str, tokens: int) -> dict[str, Any]:
         """A question about a new image; `tokens` of answer."""
         ...
@@ -42,6 +46,19 @@ def summary(
     }
 
 
+def peak_memory() -> int:
+    """Bytes of this process at most so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    # macOS does not count Metal's memory as resident. What is not imported is not used.
+    metal = 0
+    if (mx := sys.modules.get("mlx.core")) and mx.default_device().type != mx.cpu:
+        metal = mx.get_peak_memory()
+    if (torch := sys.modules.get("torch")) and torch.backends.mps.is_available():
+        metal = max(metal, torch.mps.driver_allocated_memory())
+    return max(resident, metal)
+
+
 def serve(load: Any) -> None:
     """Loads a runtime with the JSON of the command line, then answers until the end."""
     # What a library prints to stdout must not mix with the answers.
@@ -49,14 +66,13 @@ def serve(load: Any) -> None:
     os.dup2(2, 1)
 
     def answer(content: dict[str, Any]) -> None:
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        print(json.dumps({**content, "peak_memory": peak}), file=answers)
+        print(json.dumps({**content, "peak_memory": peak_memory()}), file=answers)
 
     started = time.perf_counter()
     runtime: Runtime = load(**json.loads(sys.argv[1]))
     seconds = time.perf_counter() - started
-    answer({"load": seconds, "versions": runtime.versions()})
+    facts = runtime.facts() if hasattr(runtime, "facts") else {}
+    answer({"load": seconds, "versions": runtime.versions(), "facts": facts})
     for line in sys.stdin:
         request = json.loads(line)
         action = getattr(runtime, request.pop("do"))

@@ -1,119 +1,134 @@
-"""The rounds of `benchmarks.peers` as medians, ratios and a table."""
+"""The document of `benchmarks.peers` as tables of text."""
 
-import statistics
 from typing import Any
 
-from benchmarks.peers.contenders import Peer
+from benchmarks.peers.measures import MEASURES
+from benchmarks.peers.schedule import FAR
 from fastvlm_mlx.app import machine
 from fastvlm_mlx.files.disk_space import format_size
 
-FORMAT = "fastvlm-mlx-peers 1"
-MEASURES = {  # the document's name: the table's, and whether less is better
-    "ttft": ("TTFT s", True),
-    "cold_ttft": ("cold TTFT s", True),
-    "follow_up_ttft": ("follow-up s", True),
-    "generation_tps": ("tokens/s", False),
-    "cpu_seconds": ("CPU s", True),
-    "memory": ("memory", True),
-}
-
-
-def document(
-    peers: dict[str, Peer],
-    found: dict[str, dict[str, list[Any]]],
-    settings: dict[str, Any],
-    machine: dict[str, Any],
-) -> dict[str, Any]:
-    """Everything that was found; medians of seconds, bytes and tokens per second."""
-    results = {}
-    for name, values in found.items():
-        kept = {key: [v for v in values.get(key, ()) if v] for key in MEASURES}
-        results[name] = {
-            "versions": peers[name].loaded.get("versions"),
-            "median": {
-                key: max(runs) if key == "memory" else statistics.median(runs)
-                for key, runs in kept.items()
-                if runs
-            },
-            "runs": kept,
-            "prompt_tokens": next(iter(values.get("prompt_tokens", ())), None),
-            "ids": values.get("ids", [None])[-1],
-        }
-    ours = results.get("ours", {"median": {}})["median"]
-    result = {
-        "format": FORMAT,
-        "machine": machine,
-        "settings": {key: str(value) for key, value in settings.items()},
-        "results": results,
-        "ratios": {
-            name: {
-                key: ours[key] / other["median"][key]
-                for key in MEASURES
-                if key in ours and key in other["median"]
-            }
-            for name, other in results.items()
-            if name != "ours"
-        },
-        "not_measured": {n: p.failed for n, p in peers.items() if p.failed},
-        "same_answer": _same(results),
-    }
-    if bare := found.get("ours", {}).get("bare_tokens_per_second"):
-        result["bare_tokens_per_second"] = statistics.median(bare)
-        # Each round's own ratio: both loops ran within seconds of each other.
-        result["decode_of_bare"] = statistics.median(
-            ours / theirs
-            for ours, theirs in zip(found["ours"]["generation_tps"], bare, strict=True)
-        )
-    return result
-
-
-def _same(results: dict[str, Any]) -> dict[str, bool]:
-    """Whether each peer gave our tokens, in the rounds that both took part in last."""
-    ours = results.get("ours", {}).get("ids")
-    return {
-        name: other["ids"] == ours
-        for name, other in results.items()
-        if name not in ("ours", "mlx-vlm-installed") and ours and other["ids"]
-    }
+WIDTH, FIRST = 13, 36
 
 
 def table(document: dict[str, Any]) -> str:
-    """The document as text: medians, then ours divided by theirs."""
-    heads = "".join(f"{words:>14}" for words, _ in MEASURES.values())
-    lines = [machine.line(document["machine"]), "", f"{'median':20}{heads}"]
-    for name, result in document["results"].items():
-        cells = "".join(_cell(key, result["median"].get(key)) for key in MEASURES)
-        lines.append(f"{name:20}{cells}")
-    lines += ["", f"{'ours / theirs':20}{heads}"]
-    for name, ratios in document["ratios"].items():
-        cells = "".join(
-            f"{ratios[key]:>13.3f}x" if key in ratios else f"{'-':>14}"
-            for key in MEASURES
-        )
-        lines.append(f"{name:20}{cells}")
-    lines.append("")
-    if "decode_of_bare" in document:
-        lines.append(
-            f"decoding: {document['decode_of_bare']:.3f} of a bare mlx-lm loop with"
-            f" the same weights ({document['bare_tokens_per_second']:.2f} tokens/s)"
-        )
-    ours = document["results"].get("ours", {}).get("median", {})
-    if "ttft" in ours and "follow_up_ttft" in ours:
-        share = ours["follow_up_ttft"] / ours["ttft"]
-        lines.append(f"our follow-up: {share:.3f} of our TTFT")
-    for name, same in document["same_answer"].items():
-        words = "the same tokens as ours" if same else "other tokens than ours"
-        lines.append(f"{name}: {words}")
-    for name, result in document["results"].items():
-        if versions := result["versions"]:
-            words = ", ".join(f"{key} {value}" for key, value in versions.items())
-            lines.append(f"{name}: {words}")
-    for name, reason in document["not_measured"].items():
-        lines.append(f"not measured: {name}: {reason}")
+    """Medians of all settings, each peer's best, ratios, and what was wanted."""
+    lines = [machine.line(document["machine"])]
+    if (busy := document.get("others")) is not None:
+        lines.append(f"other programs used {busy:.2f} cores meanwhile")
+    lines += ["", *_medians(document), "", *_best(document), "", *_ratios(document)]
+    lines += ["", *_limits(document), "", *_wanted(document), "", *_notes(document)]
     return "\n".join(lines)
 
 
-def _cell(key: str, value: float | None) -> str:
+def _head(first: str) -> str:
+    return f"{first:{FIRST}}" + "".join(f"{m:>{WIDTH}}" for m, _ in MEASURES.values())
+
+
+def _medians(document: dict[str, Any]) -> list[str]:
+    lines = [_head("median")]
+    for name, result in document["results"].items():
+        cells = "".join(
+            f"{cell(key, result['median'].get(key)):>{WIDTH}}" for key in MEASURES
+        )
+        lines.append(f"{name:{FIRST}}{cells}  {rounds(result)}")
+    return lines
+
+
+def rounds(result: dict[str, Any]) -> str:
+    """How often a setting was measured, and why not more often."""
+    number = result["rounds"]
+    words = f"{number} round{'s' if number != 1 else ''}"
+    if result["left_behind"]:
+        words += f": more than {FAR:g} times slower in every column"
+    if number and not result["warm"]:
+        words += ", without warm-up"
+    return words
+
+
+def _best(document: dict[str, Any]) -> list[str]:
+    """A row of values for each peer, and below it the settings that reached them."""
+    lines = [_head("best of the peer")]
+    for peer, row in document["best"].items():
+        cells = "".join(
+            f"{cell(key, row.get(key, {}).get('value')):>{WIDTH}}" for key in MEASURES
+        )
+        lines.append(f"{peer:{FIRST}}{cells}")
+        kinds: dict[str, list[str]] = {}
+        for key, found in row.items():
+            kinds.setdefault(found["kind"], []).append(MEASURES[key][0])
+        lines += [f"    {kind}: {', '.join(keys)}" for kind, keys in kinds.items()]
+    return lines
+
+
+def _ratios(document: dict[str, Any]) -> list[str]:
+    lines = [_head("ours / best of the peer")]
+    for name, peers in document["ratios"].items():
+        for peer, ratios in peers.items():
+            cells = "".join(
+                f"{f'{ratios[key]:.3f}x' if key in ratios else '-':>{WIDTH}}"
+                for key in MEASURES
+            )
+            lines.append(f"{f'{name} / {peer}':{FIRST}}{cells}")
+    return lines
+
+
+def _limits(document: dict[str, Any]) -> list[str]:
+    speeds = document["speeds"]
+    told = ", ".join(
+        f"{name} {speeds[name] / 1e9:.0f} GFLOP/s"
+        for name in ("float32", "bfloat16")
+        if name in speeds
+    )
+    lines = [
+        f"the machine's limits: products {told}; memory {speeds['bytes'] / 1e9:.1f}"
+        " GB/s",
+        f"{'share of the limit':{FIRST}}{'TTFT':>{WIDTH}}{'a token':>{WIDTH}}",
+    ]
+    for name, result in document["results"].items():
+        if limit := result.get("limit"):
+            cells = "".join(
+                f"{f'{limit[key]:.0%}' if key in limit else '-':>{WIDTH}}"
+                for key in ("ttft_share", "token_share")
+            )
+            lines.append(f"{name:{FIRST}}{cells}")
+    return lines
+
+
+def _wanted(document: dict[str, Any]) -> list[str]:
+    return [
+        f"{'met' if each['met'] else 'NOT MET'}: {each['what']}: {each['value']:.3f},"
+        f" wanted at {'most' if each['less'] else 'least'} {each['bound']:.3g}"
+        for each in document["wanted"]
+    ]
+
+
+def _notes(document: dict[str, Any]) -> list[str]:
+    lines = []
+    if share := document["decode_of_bare"]:
+        lines.append(
+            f"decoding in float32: {share:.3f} of the speed of a bare mlx-lm loop with"
+            " the same weights"
+        )
+    for name, found in document["agreement"].items():
+        lines.append(
+            f"{name}: the first {found['same']} of {found['of']} tokens as ours in"
+            " float32"
+        )
+    told = set()
+    for result in document["results"].values():
+        if (versions := result["versions"]) and result["peer"] not in told:
+            told.add(result["peer"])
+            words = ", ".join(f"{key} {value}" for key, value in versions.items())
+            lines.append(f"{result['peer']}: {words}")
+    for name, result in document["results"].items():
+        if "failed" in result:
+            kind = "not measured further" if result["median"] else "not measured"
+            lines.append(f"{kind}: {name}: {result['failed']}")
+    return lines
+
+
+def cell(key: str, value: float | None) -> str:
+    """A value of the column `key` for a table."""
     if value is None:
-        return f"{'-':>14}"
-    return f"{format_size(int(value)) if key == 'memory' else f'{value:.3f}':>14}"
+        return "-"
+    return format_size(int(value)) if key == "memory" else f"{value:.3f}"

@@ -3,7 +3,7 @@
 With the argument `once` it answers one question from a cold start, since transformers
 has no command for that.
 
-float32 on the CPU, bfloat16 on CUDA and MPS, attention as transformers chooses it.
+On CUDA or MPS where there is one, attention as transformers chooses it.
 """
 
 # pyright: reportMissingImports=false
@@ -24,7 +24,7 @@ SYSTEM = "You are a helpful assistant."
 class Transformers:
     """`FastVlmForConditionalGeneration.generate`, with the KV cache kept."""
 
-    def __init__(self, model: str, resolution: int):
+    def __init__(self, model: str, resolution: int, dtype: str, channels_last: bool):
         import torch
 
         define_missing_operators()
@@ -36,17 +36,19 @@ class Transformers:
             self.device = "cuda"
         elif torch.backends.mps.is_available():
             self.device = "mps"
-        dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
-        self.model: Any = FastVlmForConditionalGeneration.from_pretrained(
-            model, dtype=dtype
+        self.dtype = getattr(torch, dtype)
+        self.layout: Any = (
+            torch.channels_last if channels_last else torch.contiguous_format
         )
-        self.model.to(self.device).eval()
+        self.model: Any = FastVlmForConditionalGeneration.from_pretrained(
+            model, dtype=self.dtype
+        )
+        self.model.to(self.device, memory_format=self.layout).eval()
         # No token ends an answer, so that all have the same length.
         self.model.generation_config.eos_token_id = None
         self.model.generation_config.pad_token_id = 0
         self.tokenizer: Any = AutoTokenizer.from_pretrained(model)
         self.resolution = resolution
-        self.dtype = dtype
 
     def versions(self) -> dict[str, str]:
         device = self.device
@@ -54,8 +56,9 @@ class Transformers:
             device = self.torch.cuda.get_device_name()
         else:
             device += f", {self.torch.get_num_threads()} threads"
-        found = {name: version(name) for name in ("torch", "transformers", "timm")}
-        return {**found, "device": device}
+        found = {name: version(name) for name in ("transformers", "timm")}
+        # With its build, "+cu130" or "+cpu".
+        return {"torch": self.torch.__version__, **found, "device": device}
 
     def first(self, image: str, prompt: str, tokens: int) -> dict[str, Any]:
         started = time.perf_counter()
@@ -92,7 +95,24 @@ class Transformers:
         size = (self.resolution, self.resolution)
         square = square.resize(size, Image.Resampling.BICUBIC)
         array = np.asarray(square, dtype=np.float32).transpose(2, 0, 1) / 255
-        return self.torch.from_numpy(array[None]).to(self.device, self.dtype)
+        return self.torch.from_numpy(array[None]).to(
+            self.device, self.dtype, memory_format=self.layout
+        )
+
+    def products(self) -> dict[str, float]:
+        """FLOP/s of matrix products in each dtype: what torch reaches at most."""
+        size, found = 1024 if self.device == "cpu" else 4096, {}
+        for name in ("float32", "bfloat16"):
+            a, b = self.torch.randn(2, size, size).to(
+                self.device, getattr(self.torch, name)
+            )
+            best = float("inf")
+            for _ in range(6):
+                started = time.perf_counter()
+                (a @ b)[0, 0].item()  # waits for the device
+                best = min(best, time.perf_counter() - started)
+            found[name] = 2 * size**3 / best
+        return found
 
     def _answer(self, tokens: int, started: float, **inputs: Any) -> dict[str, Any]:
         streamer = TimestampStreamer()
@@ -158,8 +178,8 @@ def define_missing_operators() -> None:
                 del sys.modules[name]
 
 
-def once(model: str, resolution: int, image: str, prompt: str) -> None:
-    runtime = Transformers(model, resolution)
+def once(image: str, prompt: str, **settings: Any) -> None:
+    runtime = Transformers(**settings)
     answer = runtime.first(image, prompt, 1)
     print(runtime.tokenizer.decode(answer["ids"]), flush=True)
 

@@ -117,9 +117,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--torch-python", default=sys.executable, metavar="PATH")
     options = parser.parse_args()
-    # The same folder as `benchmarks.peers` has.
+    # The same folder as `benchmarks.server_load` has.
     folder = cache_dir() / "peers" / f"{options.size}-{options.resolution}"
-    random_checkpoint.make(folder, options.size, options.resolution)
+    random_checkpoint.make(folder, options.size, options.resolution, dtype="float32")
     images = folder / "images"
     images.mkdir(exist_ok=True)
     shown = stages.variants(stages.example(), images, "JPEG")

@@ -2,7 +2,7 @@
 
 MLX's CPU backend is slow, and `mx.compile` there emits plain SSE2. The compiled
 library is kept in the cache folder, one per source and processor. Without a compiler,
-or for arrays that are not float32, `model/ops.py` uses MLX's own operations.
+or for inputs that are not float32, `model/ops.py` uses MLX's own operations.
 
 These functions are not lazy: they evaluate their inputs and return finished arrays,
 which have no gradients. `switched_off` keeps them out of what is differentiated.
@@ -23,14 +23,15 @@ from typing import Any, cast
 import mlx.core as mx
 
 from fastvlm_mlx import device
-from fastvlm_mlx.cpu import openblas
+from fastvlm_mlx.cpu import bfloat16, openblas
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
 from fastvlm_mlx.files.cache_dir import cache_dir
 
-_PARTS = ("kernels.cpp", "stored_linear.cpp", "parallel.h", "vector_math.h")
-_SOURCES = [Path(__file__).with_name(name) for name in _PARTS]
-_FLAGS = (
+SOURCES = sorted(
+    file for file in Path(__file__).parent.iterdir() if file.suffix in (".cpp", ".h")
+)
+FLAGS = (
     "-std=c++17 -O3 -march=native -shared -fPIC -pthread -fno-math-errno"
     " -fno-trapping-math -fno-signed-zeros -fassociative-math"
 ).split()
@@ -70,13 +71,14 @@ def library() -> ctypes.CDLL | None:
         return None
     counts = map(ctypes.c_long, (openblas.cores(), openblas.default_threads()))
     kernels.fv_init(*map(ctypes.c_void_p, product), *counts)
+    bfloat16.choose(kernels, path.with_suffix(".bfloat16"))
     return kernels
 
 
 @cache
 def _path() -> Path:
-    source = b"".join(file.read_bytes() for file in _SOURCES)
-    key = hashlib.sha256(source + " ".join(_FLAGS).encode() + _processor())
+    source = b"".join(file.read_bytes() for file in SOURCES)
+    key = hashlib.sha256(source + " ".join(FLAGS).encode() + _processor())
     return cache_dir() / "kernels" / f"{key.hexdigest()[:16]}.so"
 
 
@@ -86,8 +88,8 @@ def _compile(path: Path) -> bool:
         return False
     try:
         with staged_file(path, overwrite=True) as partial:
-            sources = [str(file) for file in _SOURCES if file.suffix == ".cpp"]
-            command = [compiler, *_FLAGS, *sources, "-o", str(partial)]
+            sources = [str(file) for file in SOURCES if file.suffix == ".cpp"]
+            command = [compiler, *FLAGS, *sources, "-o", str(partial)]
             subprocess.run(command, check=True, capture_output=True)
     except (OSError, OptionError, subprocess.CalledProcessError):
         return False
@@ -127,6 +129,19 @@ def at_hand(*arrays: mx.array) -> bool:
     )
 
 
+def take_weights(*weights: mx.array) -> bool:
+    """Whether `linear` and `conv_ffn` take them: all float32, or all bfloat16."""
+    return {weight.dtype for weight in weights} in ({mx.float32}, {mx.bfloat16})
+
+
+def bfloat16_form() -> str:
+    """How products with bfloat16 weights are computed, other than in float32: "native"
+    or "emulated"; else ""."""
+    found = library() if at_hand() else None
+    form = "off" if found is None else bfloat16.form(found)
+    return "" if form == "off" else form
+
+
 def depthwise(
     x: mx.array, weight: mx.array, bias: mx.array, *, stride: int, activate: bool
 ) -> mx.array:
@@ -139,31 +154,49 @@ def depthwise(
     return _call("fv_depthwise", x, weight, bias, out, *sizes)
 
 
+def stem(x: mx.array, *weights: mx.array) -> mx.array:
+    """As `ops.stem` before its linear layer; weights and biases of both convolutions.
+
+    x: (B, H, W, 3), H and W multiples of 4.
+    """
+    conv, _, depthwise, _ = weights
+    B, H, W, _ = x.shape
+    dim = conv.shape[0]
+    fits = x.shape[3] == 3 and H % 4 == W % 4 == 0 and conv.shape == (dim, 3, 3, 3)
+    _check("stem", fits and depthwise.shape == (dim, 3, 3, 1), x, conv)
+    return _call("fv_stem", x, *weights, _output(B, H // 4, W // 4, dim), B, H, W, dim)
+
+
 def gelu(x: mx.array) -> mx.array:
-    """As `kernels.gelu`."""
+    """As `ops.gelu`."""
     return _call("fv_gelu", x, _output(*x.shape), x.size)
 
 
 def linear(
     x: mx.array, weight: mx.array, bias: mx.array, *, activate: bool
 ) -> mx.array:
-    """As `kernels.linear`: weight (out_dim, dim)."""
+    """As `ops.linear`: weight (out_dim, dim), float32 or bfloat16."""
     out_dim, dim = weight.shape
     _check("linear", x.shape[-1] == dim, x, weight)
     out = _output(*x.shape[:-1], out_dim)
-    return _call(
-        "fv_linear", x, weight, bias, out, x.size // dim, dim, out_dim, activate
-    )
+    stored = weight.dtype == mx.bfloat16
+    function = "fv_encoder_linear_bfloat16" if stored else "fv_linear"
+    sizes = (x.size // dim, dim, out_dim, activate)
+    return _call(function, x, weight, bias, out, *sizes)
 
 
 def conv_ffn(x: mx.array, *weights: mx.array) -> mx.array:
-    """As `kernels.conv_ffn`; weights and biases of the convolution, fc1 and fc2."""
+    """As `ops.conv_ffn`; weights and biases of the convolution, fc1 and fc2.
+
+    The weights of fc1 and fc2 are float32, or both are bfloat16.
+    """
     conv, _, fc1, _, fc2, _ = weights
     C, kernel, hidden_dim = x.shape[-1], conv.shape[1], fc1.shape[0]
     _check("conv_ffn", conv.shape == (C, kernel, kernel, 1), x, conv)
     _check("conv_ffn", fc1.shape == fc2.shape[::-1] == (hidden_dim, C), x, fc1)
     out = _output(*x.shape)
-    return _call("fv_conv_ffn", x, *weights, out, *x.shape, hidden_dim, kernel)
+    function = "fv_conv_ffn" + ("_bfloat16" if fc1.dtype == mx.bfloat16 else "")
+    return _call(function, x, *weights, out, *x.shape, hidden_dim, kernel)
 
 
 def linear_bfloat16(x: mx.array, weight: mx.array, bias: mx.array | None) -> mx.array:
@@ -202,7 +235,7 @@ def linear_quantized(
 
 
 def attention(qkv: mx.array, head_dim: int) -> mx.array:
-    """As `kernels.attention`."""
+    """As `ops.attention`."""
     B, length, dim = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     out = _output(B, length, dim)
     return _call("fv_attention", qkv, out, B, length, dim // head_dim, head_dim)

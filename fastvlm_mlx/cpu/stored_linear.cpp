@@ -3,12 +3,13 @@
 //
 // Weights become float32 in registers, and sums are float32. A product of few rows reads
 // the weights once; one of many rows widens some rows of the weight at a time for
-// OpenBLAS. In a vector of 32-bit words a shift gives one number of each word, so the
+// OpenBLAS, or multiplies in bfloat16 (`bfloat16_product.h`). In a vector of 32-bit words a shift gives one number of each word, so the
 // numbers of a block come out interleaved; x is put in that order first.
 
 #include <cstdint>
 #include <cstring>
 
+#include "bfloat16_product.h"
 #include "parallel.h"
 
 namespace {
@@ -124,14 +125,21 @@ void many_rows(const Form& form, const float* x, float* out, long rows, long out
   matmul_nt(x, dim, wide.data(), dim, out + first, out_dim, rows, last - first, dim);
 }
 
+// x in the order in which a form gives weights.
 template <class Form>
-void linear(const Form& form, const float* x, const float* bias, float* out, long rows,
-            long out_dim) {
-  Buffer mixed(rows * form.dim);
-  for (long i = 0; i < rows * form.dim; i += Form::BLOCK)
+Buffer interleaved(const float* x, long size) {
+  Buffer mixed(size);
+  for (long i = 0; i < size; i += Form::BLOCK)
     for (long k = 0; k < Form::PER_WORD; k++)
       for (long j = 0; j < WIDTH; j++)
         mixed[i + k * WIDTH + j] = x[i + j * Form::PER_WORD + k];
+  return mixed;
+}
+
+template <class Form>
+void linear(const Form& form, const float* x, const float* bias, float* out, long rows,
+            long out_dim) {
+  const Buffer mixed = interleaved<Form>(x, rows * form.dim);
   const bool few = rows <= FEW;
   const long step = few ? FEW_STEP : MANY_STEP;
   parallel((out_dim + step - 1) / step, [&](long piece) {
@@ -143,6 +151,55 @@ void linear(const Form& form, const float* x, const float* bias, float* out, lon
   });
 }
 
+// Many rows of x, rounded, by one panel of the weight at a time. `weight` gives some of
+// its rows, from one on, in bfloat16.
+template <class Weight>
+void linear_in_bfloat16(const float* x, const Weight& weight, const float* bias,
+                        float* out, long rows, long dim, long out_dim) {
+  using namespace bfloat16;
+  const long ldx = pitch(dim);
+  Numbers short_x(whole(rows, TILE) * ldx);
+  parallel((rows + FEW - 1) / FEW, [&](long piece) {
+    for (long r = piece * FEW; r < std::min(rows, (piece + 1) * FEW); r++)
+      round(x + r * dim, &short_x[r * ldx], dim);
+  });
+  parallel((out_dim + PANEL - 1) / PANEL, [&](long piece) {
+    const long first = piece * PANEL, count = std::min(PANEL, out_dim - first);
+    thread_local Numbers panel;
+    panel.resize(panel_size(dim));
+    pack(weight(first, count), dim, count, dim, panel.data());
+    for (long r = 0; r < rows; r += BLOCK) {
+      const long some = std::min(BLOCK, rows - r);
+      float* to = out + r * out_dim + first;
+      panel_product(&short_x[r * ldx], panel.data(), to, out_dim, some, dim, count);
+      for (long i = 0; bias && i < some; i++)
+        for (long o = 0; o < count; o++) to[i * out_dim + o] += bias[first + o];
+    }
+  });
+}
+
+bool in_bfloat16(long rows) { return rows > FEW && bfloat16::form != bfloat16::OFF; }
+
+template <class Form>
+void linear_quantized(const Form& form, const float* x, const float* bias, float* out,
+                      long rows, long out_dim) {
+  if (!in_bfloat16(rows)) return linear(form, x, bias, out, rows, out_dim);
+  const long dim = form.dim;
+  const auto weight = [&](long first, long count) {
+    thread_local bfloat16::Numbers rounded;
+    rounded.resize(count * dim);
+    for (long o = 0; o < count; o++)
+      for (long c = 0; c < dim; c += Form::BLOCK) {
+        float numbers[Form::BLOCK];
+        form.load(first + o, c, reinterpret_cast<vec*>(numbers));
+        bfloat16::round(numbers, &rounded[o * dim + c], Form::BLOCK);
+      }
+    return rounded.data();
+  };
+  const Buffer mixed = interleaved<Form>(x, rows * dim);
+  linear_in_bfloat16(mixed.data(), weight, bias, out, rows, dim, out_dim);
+}
+
 }  // namespace
 
 extern "C" {
@@ -151,8 +208,21 @@ extern "C" {
 // only if has_bias. dim is a multiple of 64.
 void fv_linear_bfloat16(const float* x, const uint16_t* weight, const float* bias,
                         float* out, long rows, long dim, long out_dim, long has_bias) {
-  linear(BFloat16{weight, dim}, x, has_bias ? bias : nullptr, out, rows, out_dim);
+  const float* added = has_bias ? bias : nullptr;
+  const auto stored = [&](long first, long) { return weight + first * dim; };
+  if (in_bfloat16(rows))
+    linear_in_bfloat16(x, stored, added, out, rows, dim, out_dim);
+  else
+    linear(BFloat16{weight, dim}, x, added, out, rows, out_dim);
 }
+
+// Whether the processor multiplies bfloat16 numbers.
+long fv_has_native_bfloat16() { return bfloat16::HAS_NATIVE; }
+
+// How products of many rows with a bfloat16 weight are computed, one of `Form`.
+void fv_use_bfloat16(long form) { bfloat16::form = static_cast<bfloat16::Form>(form); }
+
+long fv_bfloat16_form() { return bfloat16::form; }
 
 // As above; weight (out_dim, dim * bits / 32), scales and biases (out_dim, dim / group).
 void fv_linear_quantized(const float* x, const uint32_t* weight, const float* scales,
@@ -160,8 +230,10 @@ void fv_linear_quantized(const float* x, const uint32_t* weight, const float* sc
                          long dim, long out_dim, long has_bias, long group, long bits) {
   const float* added = has_bias ? bias : nullptr;
   if (bits == 4)
-    linear(Quantized<4>{weight, scales, biases, dim, group}, x, added, out, rows, out_dim);
+    linear_quantized(Quantized<4>{weight, scales, biases, dim, group}, x, added, out,
+                     rows, out_dim);
   else
-    linear(Quantized<8>{weight, scales, biases, dim, group}, x, added, out, rows, out_dim);
+    linear_quantized(Quantized<8>{weight, scales, biases, dim, group}, x, added, out,
+                     rows, out_dim);
 }
 }

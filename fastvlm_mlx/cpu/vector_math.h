@@ -69,3 +69,13 @@ inline void softmax(float* x, long n, float scale) {
   const float inverse = 1 / sum;
   for (long i = 0; i < n; i++) x[i] *= inverse;
 }
+
+// x + bias, then GELU if asked, in place: x (rows, dim).
+inline void add_bias(float* x, const float* bias, long rows, long dim, bool activate) {
+  for (long i = 0; i < rows; i++, x += dim) {
+    if (activate)
+      for (long c = 0; c < dim; c++) x[c] = gelu(x[c] + bias[c]);
+    else
+      for (long c = 0; c < dim; c++) x[c] += bias[c];
+  }
+}

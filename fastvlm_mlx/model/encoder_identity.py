@@ -3,9 +3,11 @@
 import hashlib
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
+from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model.feature_files import array_hash
 from fastvlm_mlx.model.vlm import FastVLMModel
@@ -34,7 +36,7 @@ def encoder_width(model: FastVLMModel) -> int:
 
 
 def encoder_hash(model: FastVLMModel, side: int) -> str:
-    """A hash of the encoder: of its weights, or of what it says of one image.
+    """A hash of the encoder: of weights and products, or of what it says of one image.
 
     `side` is the resolution that images are shown with, in pixels.
     """
@@ -47,4 +49,6 @@ def encoder_hash(model: FastVLMModel, side: int) -> str:
         tensors: Any = tree_flatten(model.vision_tower.parameters())
         for name, array in sorted(tensors, key=lambda pair: pair[0]):
             digest.update(f"{name}{array_hash(array)}".encode())
+        if any(array.dtype == mx.bfloat16 for _, array in tensors):
+            digest.update(kernels.bfloat16_form().encode())
     return digest.hexdigest()

@@ -45,16 +45,29 @@ def depthwise(
     return gelu(y) if activate else y
 
 
-def dense_conv(x: mx.array, conv: nn.Conv2d, *, activate: bool = False) -> mx.array:
-    """A convolution of all channels, then GELU if asked: (B, H, W, C)."""
-    y = mx.conv2d(x, conv.weight, conv.stride, conv.padding)
-    y = _add_bias(y, conv.bias)
-    return gelu(y) if activate else y
+def stem(
+    x: mx.array, conv: nn.Conv2d, depthwise_conv: Layer, pointwise: Layer
+) -> mx.array:
+    """Three convolutions, each with GELU: of all channels and of each alone, both 3 x 3
+    and of stride 2, and a linear layer.
+
+    Shapes:
+        x: (B, H, W, 3), sides multiples of 4; returns (B, H / 4, W / 4, C)
+    """
+    weights = [conv.weight, conv.bias, depthwise_conv.weight, depthwise_conv.bias]
+    # With float32 weights the sums keep their order: that form never changes.
+    if pointwise.weight.dtype == mx.bfloat16 and kernels.usable(x, *weights):
+        y = kernels.stem(x, *weights)
+    else:
+        y = _add_bias(mx.conv2d(x, conv.weight, conv.stride, conv.padding), conv.bias)
+        y = depthwise(gelu(y), depthwise_conv, stride=2, activate=True)
+    return linear(y, pointwise, activate=True)
 
 
 def linear(x: mx.array, layer: Layer, *, activate: bool = False) -> mx.array:
     """A linear layer on the last axis, then GELU if asked: (..., dim) to (..., out)."""
-    if _is_plain(layer) and kernels.usable(x, layer.weight, layer.bias):
+    fits = _is_plain(layer) and kernels.take_weights(layer.weight)
+    if fits and kernels.usable(x, layer.bias):
         return kernels.linear(x, layer.weight, layer.bias, activate=activate)
     return gelu(layer(x)) if activate else layer(x)
 
@@ -66,17 +79,18 @@ def conv_ffn(x: mx.array, conv: Layer, fc1: Layer, fc2: Layer) -> mx.array:
     """
     if not (_is_plain(fc1) and _is_plain(fc2)):  # quantized
         return x + fc2(linear(depthwise(x, conv), fc1, activate=True))
-    w1, b1 = fc1.weight, fc1.bias
+    w1, b1, w2, b2 = fc1.weight, fc1.bias, fc2.weight, fc2.bias
     if "bias" in conv:
-        weights = [conv.weight, conv.bias, w1, b1, fc2.weight, fc2.bias]
-        if conv.weight.shape[1] in kernels.KERNEL_SIZES and kernels.usable(x, *weights):
-            return kernels.conv_ffn(x, *weights)
+        fits = conv.weight.shape[1] in kernels.KERNEL_SIZES
+        fits = fits and kernels.take_weights(w1, w2)
+        if fits and kernels.usable(x, conv.weight, conv.bias, b1, b2):
+            return kernels.conv_ffn(x, conv.weight, conv.bias, w1, b1, w2, b2)
         b1 = bias_through(conv.bias, w1, b1)
     # Products are of matrices, [B * H * W, C], with the bias in their epilogue: what
     # follows has no broadcast input, so Metal computes several elements a thread.
     mixed = _depthwise(x, conv.weight, 1).reshape(-1, x.shape[-1])
     hidden = gelu(mx.addmm(b1, mixed, w1.T))
-    return x + mx.addmm(fc2.bias, hidden, fc2.weight.T).reshape(x.shape)
+    return x + mx.addmm(b2, hidden, w2.T).reshape(x.shape)
 
 
 def bias_through(conv_bias: mx.array, weight: mx.array, bias: mx.array) -> mx.array:

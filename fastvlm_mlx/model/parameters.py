@@ -19,6 +19,8 @@ from fastvlm_mlx.weights.quantization import (
 )
 from fastvlm_mlx.weights.weight_files import Tensors, cast
 
+_READ_AT_ONCE = 2**25  # bytes: several threads read
+
 
 def check_tensors(model: FastVLMModel, tensors: Tensors) -> None:
     """Refuses tensors that are not exactly the parameters of `model`.
@@ -97,6 +99,27 @@ def assign(
         ) from fault
     if on_gpu() and model.vision_tower is not None:
         fold_ffn_biases(model.vision_tower)
+
+
+def read(model: FastVLMModel, tensors: Tensors) -> None:
+    """Reads the weights that `assign` gave `model`.
+
+    A tensor that had another dtype is let go of at once, so that memory never holds
+    much more than the model.
+
+    Args:
+        tensors: those that `assign` was given; empty afterwards.
+    """
+    tensors.clear()
+    waiting: list[mx.array] = []
+    parameters: Any = tree_flatten(model.parameters())
+    for _, array in parameters:
+        waiting.append(array)
+        if sum(each.nbytes for each in waiting) >= _READ_AT_ONCE:
+            mx.eval(waiting)
+            waiting.clear()
+    mx.eval(waiting)
+    mx.clear_cache()
 
 
 def _quantize_layers(model: FastVLMModel, tensors: Tensors, settings: dict) -> None:

@@ -186,9 +186,7 @@ class Stem(nn.Module):
         self.pointwise = nn.Linear(dim, dim)
 
     def __call__(self, x: mx.array) -> mx.array:
-        x = ops.dense_conv(x, self.conv, activate=True)
-        x = self.depthwise(x, activate=True)
-        return ops.linear(x, self.pointwise, activate=True)
+        return ops.stem(x, self.conv, self.depthwise, self.pointwise)
 
 
 class FinalConv(nn.Module):

@@ -18,7 +18,7 @@ from fastvlm_mlx.app.bench import flops
 from fastvlm_mlx.model import language
 
 # Where it was published: the resolution of the position table.
-RESOLUTION = {"ViT-L/14": 224, "SigLIP-SO400M": 384}
+RESOLUTION = {"ViT-L/14": 224, "SigLIP-SO400M": 384, "DINOv2 ViT-L/14": 518}
 
 
 def parameters(module) -> int:
@@ -39,6 +39,7 @@ def test_parameters(name):
     [
         ("ViT-L/14", 224, 81.1),
         ("ViT-L/14", 336, 191.1),
+        ("DINOv2 ViT-L/14", 518, 507.1),
         ("ConvNeXt-L", 224, 34.4),
         ("ConvNeXt-XXL", 256, 198.1),
     ],
@@ -54,6 +55,7 @@ def test_work(name, resolution, gmacs):
         ("FastViTHD", 1024, 256),
         ("FastViT (MCi2)", 768, 576),
         ("ViT-L/14", 336, 576),
+        ("DINOv2 ViT-L/14", 518, 1369),
         ("SigLIP-SO400M", 384, 729),
         ("ConvNeXt-L", 320, 100),
         ("ConvNeXt-XXL", 512, 256),
@@ -68,6 +70,7 @@ def test_tokens_of_the_paper(name, resolution, tokens):
     [
         (lambda: ViT(ViTConfig(16, 2, 2, 32), 28), (2, 5, 16)),
         (lambda: ViT(ViTConfig(16, 2, 2, 32, class_token=False), 28), (2, 4, 16)),
+        (lambda: ViT(ViTConfig(16, 2, 2, 32, norm_pre=False), 28), (2, 5, 16)),
         (lambda: ConvNeXt(ConvNeXtConfig((1, 1), (8, 16))), (2, 9, 16)),
     ],
 )
@@ -100,6 +103,9 @@ def test_a_vision_transformer_against_its_definition():
         ("Qwen2-1.5B", 1.544),
         ("Qwen2-7B", 7.616),
         ("Vicuna-7B", 6.738),
+        ("Qwen1.5-0.5B", 0.464),
+        ("MobileLLaMA-1.4B", 1.364),
+        ("Llama-3-8B", 8.030),
     ],
 )
 def test_language_models(name, billions):

@@ -11,7 +11,7 @@ import pytest
 
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.model import ops
-from fastvlm_mlx.model.vision import DepthwiseConv
+from fastvlm_mlx.model.vision import DepthwiseConv, Stem
 from tests.support.assert_close import assert_close
 
 LIMIT = 2e-5  # of the standard deviation, float32
@@ -91,6 +91,79 @@ def test_linear(form, activate):
     x, fc = random(2, 3, 37, 24), nn.Linear(24, 50)
     wanted = nn.gelu(fc(x)) if activate else fc(x)
     assert_close(form, ops.linear(x, fc, activate=activate), wanted, LIMIT)
+
+
+def rounded(layer: Any) -> Any:
+    """`layer` with its weight in bfloat16, and in float32 again."""
+    small, wide = (nn.Linear(*layer.weight.shape[::-1]) for _ in range(2))
+    small.bias = wide.bias = layer.bias
+    small.weight = layer.weight.astype(mx.bfloat16)
+    wide.weight = small.weight.astype(mx.float32)
+    return small, wide
+
+
+# Weights of up to 2**20 numbers are widened whole, and then nothing differs.
+@pytest.mark.parametrize(
+    ("dim", "out_dim", "whole"),
+    [(24, 50, True), (512, 1536, True), (512, 2049, False), (1536, 4608, False)],
+)
+@pytest.mark.parametrize("activate", [False, True])
+def test_linear_with_a_bfloat16_weight(dim, out_dim, whole, activate):
+    if kernels.library() is None:
+        pytest.skip("no compiler or no OpenBLAS for the CPU kernels")
+    x, (small, wide) = random(2, 37, dim), rounded(nn.Linear(dim, out_dim))
+    given = kernels.linear(x, small.weight, small.bias, activate=activate)
+    wanted = kernels.linear(x, wide.weight, wide.bias, activate=activate)
+    assert given.dtype == mx.float32
+    assert_close("linear", given, wanted, 1e-12 if whole else LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("shape", "hidden", "whole"),
+    [
+        ((2, 5, 7, 12), 48, True),
+        ((1, 16, 9, 96), 384, True),
+        ((3, 4, 4, 512), 4099, False),
+    ],
+)
+def test_conv_ffn_with_bfloat16_weights(shape, hidden, whole):
+    if kernels.library() is None:
+        pytest.skip("no compiler or no OpenBLAS for the CPU kernels")
+    x, conv, dim = random(*shape), layer(shape[-1], 7), shape[-1]
+    fc1, wide1 = rounded(nn.Linear(dim, hidden))
+    fc2, wide2 = rounded(nn.Linear(hidden, dim))
+    assert kernels.take_weights(fc1.weight, fc2.weight)
+    assert not kernels.take_weights(fc1.weight, wide2.weight)
+    given = ops.conv_ffn(x, conv, fc1, fc2)
+    wanted = ops.conv_ffn(x, conv, wide1, wide2)
+    assert given.dtype == mx.float32
+    assert_close("conv_ffn", given, wanted, 1e-12 if whole else LIMIT)
+    with kernels.switched_off():
+        assert_close("mlx", ops.conv_ffn(x, conv, fc1, fc2), wanted, LIMIT)
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64), (2, 36, 20), (3, 4, 4), (1, 8, 132)])
+def test_stem(shape):
+    if kernels.library() is None:
+        pytest.skip("no compiler or no OpenBLAS for the CPU kernels")
+    x, part = random(*shape, 3), Stem(24)
+    part.conv.weight, part.conv.bias = random(24, 3, 3, 3, scale=0.2), random(24)
+    part.depthwise.weight, part.depthwise.bias = random(24, 3, 3, 1), random(24)
+    part.pointwise, wide = rounded(part.pointwise)
+    given = part(x)
+    part.pointwise = wide
+    wanted = part(x)
+    assert given.dtype == mx.float32
+    assert_close("stem", given, wanted, LIMIT)
+
+
+def test_the_stem_kernel_refuses_other_sides():
+    if kernels.library() is None:
+        pytest.skip("no compiler or no OpenBLAS for the CPU kernels")
+    part = Stem(8)
+    part.pointwise, _ = rounded(part.pointwise)
+    with pytest.raises(ValueError, match="stem: weight of shape"):
+        part(random(1, 8, 6, 3))
 
 
 @pytest.mark.parametrize("length", [1, 17, 300])

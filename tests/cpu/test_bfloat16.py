@@ -1,0 +1,254 @@
+"""Products of many rows in bfloat16: their numbers, their form, their instructions."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from fastvlm_mlx.cpu import bfloat16, kernels
+from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.model import ops
+from fastvlm_mlx.model.vision import DepthwiseConv
+from tests.support.assert_close import assert_close
+from tests.support.paths import EXAMPLES
+
+LIMIT = 1e-5  # of the standard deviation: the order of float32 sums
+
+
+pytest_plugins = ["tests.support.bfloat16_forms"]
+
+
+def normal(*shape: int) -> mx.array:
+    return mx.random.normal(shape)
+
+
+def rounded(x: mx.array) -> mx.array:
+    return x.astype(mx.bfloat16).astype(mx.float32)
+
+
+@pytest.mark.parametrize("rows", [17, 20, 24, 29, 240, 243, 500])
+@pytest.mark.parametrize(("dim", "out_dim"), [(64, 1), (576, 70), (1088, 96)])
+def test_sums_are_those_of_the_rounded_numbers(form, rows, dim, out_dim):
+    mx.random.seed(rows)
+    x, weight = normal(rows, dim), normal(out_dim, dim).astype(mx.bfloat16)
+    wanted = rounded(x) @ weight.astype(mx.float32).T
+    assert_close(form, kernels.linear_bfloat16(x, weight, None), wanted, LIMIT)
+    bias = normal(out_dim)
+    given = kernels.linear_bfloat16(x[None], weight, bias)
+    assert_close(form, given[0], wanted + bias, LIMIT)
+
+
+@pytest.mark.parametrize(("bits", "group_size"), [(4, 32), (4, 64), (8, 64)])
+def test_quantized_weights_are_rounded_too(form, bits, group_size):
+    x, bias = normal(45, 576), normal(70)
+    parts = mx.quantize(normal(70, 576), group_size, bits)
+    weight = mx.dequantize(*parts, group_size=group_size, bits=bits)
+    wanted = rounded(x) @ rounded(weight).T + bias
+    given = kernels.linear_quantized(x, *parts, bias, group_size=group_size, bits=bits)
+    # The kernel multiplies and adds at once; a number between two goes either way.
+    assert_close(form, given, wanted, 1e-3)
+
+
+def test_a_row_does_not_depend_on_the_others(form):
+    x, weight = normal(300, 640), normal(80, 640).astype(mx.bfloat16)
+    together = kernels.linear_bfloat16(x, weight, None)
+    for first, last in ((0, 17), (5, 33), (236, 260), (279, 300)):
+        alone = kernels.linear_bfloat16(x[first:last], weight, None)
+        assert mx.array_equal(alone, together[first:last])
+
+
+def test_numbers_are_rounded_as_by_mlx(form):
+    values = [1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -1 - 2**-8, 3.4e38, 1e-30]
+    x = mx.zeros((len(values) + 14, 64))
+    x[: len(values), 5] = mx.array(values)
+    x[6:8, 5] = mx.array([float("inf"), float("nan")])
+    weight = mx.zeros((40, 64), mx.bfloat16)
+    weight[:, 5] = 1
+    given = np.array(kernels.linear_bfloat16(x, weight, None)[:, 39])
+    wanted = np.array(rounded(x)[:, 5])
+    assert np.array_equal(given[:7], wanted[:7])
+    assert np.isnan(given[7])
+
+
+def test_few_rows_are_computed_as_before(library, form):
+    x, weight = normal(16, 640), normal(80, 640).astype(mx.bfloat16)
+    for rows in (1, 2, 5, 16):
+        given = kernels.linear_bfloat16(x[:rows], weight, None)
+        bfloat16.use(library, "off")
+        assert mx.array_equal(given, kernels.linear_bfloat16(x[:rows], weight, None))
+        bfloat16.use(library, form)
+
+
+def test_float32_layers_do_not_change(library, form):
+    x, weight, bias = normal(40, 96), normal(64, 96), normal(64)
+    given = kernels.linear(x, weight, bias, activate=True)
+    bfloat16.use(library, "off")
+    assert mx.array_equal(given, kernels.linear(x, weight, bias, activate=True))
+
+
+@pytest.mark.parametrize("shape", [(3, 37, 24), (1, 5, 7), (2, 300, 130)])
+@pytest.mark.parametrize("activate", [False, True])
+def test_a_layer_of_the_encoder(form, shape, activate):
+    x, fc = normal(*shape), nn.Linear(shape[-1], 50)
+    fc.weight = fc.weight.astype(mx.bfloat16)
+    wanted = rounded(x) @ fc.weight.astype(mx.float32).T + fc.bias
+    wanted = nn.gelu(wanted) if activate else wanted
+    assert_close(form, ops.linear(x, fc, activate=activate), wanted, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("shape", "hidden_dim"),
+    [((1, 16, 16, 32), 128), ((2, 5, 7, 12), 20), ((1, 33, 20, 9), 7),
+     ((1, 3, 5, 300), 3600)],
+)  # fmt: skip
+def test_an_ffn_of_the_encoder(form, shape, hidden_dim):
+    dim = shape[-1]
+    x, conv = normal(*shape), DepthwiseConv(dim, dim, 7)
+    conv.weight, conv.bias = normal(dim, 7, 7, 1) / 7, normal(dim)
+    fc1, fc2 = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
+    for fc in (fc1, fc2):
+        fc.weight = fc.weight.astype(mx.bfloat16)
+    mixed = mx.conv2d(x, conv.weight, padding=3, groups=dim) + conv.bias
+    hidden = nn.gelu(rounded(mixed) @ fc1.weight.astype(mx.float32).T + fc1.bias)
+    wanted = x + rounded(hidden) @ fc2.weight.astype(mx.float32).T + fc2.bias
+    # Numbers between two of bfloat16 are rounded either way.
+    assert_close(form, ops.conv_ffn(x, conv, fc1, fc2), wanted, 1e-3)
+
+
+@pytest.mark.parametrize(
+    "flags", [["-march=cooperlake"], ["-march=x86-64-v4", "-mavx512bf16"]]
+)
+def test_the_instruction_is_used_and_its_sums_stay_in_registers(tmp_path, flags):
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no compiler or no OpenBLAS for the CPU kernels")
+    source = next(s for s in kernels.SOURCES if s.name == "stored_linear.cpp")
+    options = [
+        flag for flag in kernels.FLAGS if flag not in ("-march=native", "-shared")
+    ]
+    out = tmp_path / "stored_linear.s"
+    command = [compiler, *options, *flags, "-S", str(source), "-o", str(out)]
+    if subprocess.run(
+        [*command[:-3], "-x", "c++", "-S", "/dev/null", "-o", "/dev/null"],
+        capture_output=True,
+        check=False,
+    ).returncode:
+        pytest.skip("this g++ knows no AVX512-BF16")
+    subprocess.run(command, check=True, capture_output=True)
+    loops = re.split(r"\n\S+:", out.read_text())
+    used = [loop for loop in loops if loop.count("vdpbf16ps") == 24]
+    assert len(used) == 1  # 12 rows of 2 vectors
+    inside = used[0][: used[0].rindex("vdpbf16ps")]
+    assert not re.search(r"vmov\w+\s+%zmm\d+, -?\d*\(", inside)
+
+
+class Kernels(SimpleNamespace):
+    """Stands for the compiled ones of a processor with the instruction, or without."""
+
+    def __init__(self, native: bool):
+        self.form = -1
+        self.fv_has_native_bfloat16 = lambda: int(native)
+
+    def fv_use_bfloat16(self, form: Any) -> None:
+        self.form = form.value
+
+
+def chosen(native: bool, verdict: Path) -> str:
+    library: Any = Kernels(native)
+    bfloat16.choose(library, verdict)
+    return bfloat16.FORMS[library.form]
+
+
+@pytest.fixture
+def verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.delenv(bfloat16.VARIABLE, raising=False)
+    monkeypatch.setattr(bfloat16, "_trial", lambda kernels: None)
+    monkeypatch.setattr(bfloat16, "pays", lambda product: pytest.fail("tried"))
+    return tmp_path / "made" / "verdict"
+
+
+def test_without_the_instruction_products_are_float32(verdict):
+    assert chosen(False, verdict) == "off"
+    assert not verdict.exists()
+
+
+@pytest.mark.parametrize(("pays", "found"), [(True, "native"), (False, "off")])
+def test_the_instruction_is_tried_once_a_machine(verdict, monkeypatch, pays, found):
+    with monkeypatch.context() as patch:
+        patch.setattr(bfloat16, "pays", lambda product: pays)
+        assert chosen(True, verdict) == found
+    assert chosen(True, verdict) == found
+    verdict.write_bytes(b"\xff\xfe")
+    monkeypatch.setattr(bfloat16, "pays", lambda product: not pays)
+    assert chosen(True, verdict) != found
+
+
+def test_a_cache_that_cannot_be_written_is_no_fault(verdict, monkeypatch):
+    verdict.parent.write_text("a file")
+    monkeypatch.setattr(bfloat16, "pays", lambda product: True)
+    assert chosen(True, verdict) == "native"
+
+
+@pytest.mark.parametrize("wanted", bfloat16.FORMS)
+def test_a_variable_forces_the_form(verdict, monkeypatch, wanted):
+    monkeypatch.setenv(bfloat16.VARIABLE, wanted)
+    assert chosen(True, verdict) == wanted
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("fp8", "FASTVLM_BFLOAT16=fp8: unknown; use native, emulated or off"),
+        (
+            "native",
+            "FASTVLM_BFLOAT16=native: this processor has no AVX512-BF16;"
+            " unset FASTVLM_BFLOAT16",
+        ),
+    ],
+)
+def test_a_form_that_cannot_be_is_refused(verdict, monkeypatch, value, message):
+    monkeypatch.setenv(bfloat16.VARIABLE, value)
+    with pytest.raises(OptionError) as error:
+        chosen(False, verdict)
+    assert str(error.value) == message
+
+
+def test_the_program_says_so_in_one_line(library, run, monkeypatch):
+    monkeypatch.setenv(bfloat16.VARIABLE, "fp8")
+    kernels.library.cache_clear()
+    try:
+        said = run("chat", "-m", "demo", "-p", "What?", EXAMPLES / "shapes.png")
+    finally:
+        kernels.library.cache_clear()
+    message = "FASTVLM_BFLOAT16=fp8: unknown; use native, emulated or off"
+    assert said == (1, "", f"error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("fault", "slower", "wanted"),
+    [(0, "off", True), (0, "native", False), (1, "off", False), (np.nan, "off", False)],
+)
+def test_it_pays_if_right_and_faster(monkeypatch, fault, slower, wanted):
+    clock = [0.0]
+    monkeypatch.setattr(bfloat16.time, "perf_counter", lambda: clock[0])
+
+    def product(form: str) -> np.ndarray:
+        clock[0] += 2 if form == slower else 1
+        numbers = np.arange(100, dtype=np.float32)
+        return numbers + fault if form == "native" else numbers
+
+    assert bfloat16.pays(product) is wanted
+
+
+def test_the_trial_computes_the_same_in_all_forms(library):
+    product = bfloat16._trial(library)
+    exact = product("off")
+    assert exact.std() > 10
+    assert_close("emulated", product("emulated"), exact, 0.02)
