@@ -5,9 +5,11 @@ MLX and the model are imported inside the commands (tests/app/test_cli.py checks
 """
 
 import sys
-from typing import Annotated, Any, NoReturn
+from functools import cache
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
+import typer.main
 from typer.core import TyperGroup
 
 from fastvlm_mlx._version import __version__
@@ -122,12 +124,18 @@ app.command("eval")(evaluation.evaluate)
 app.add_typer(export.export)
 
 
+@cache
+def _program() -> TyperGroup:
+    """The commands as click has them; a second call in a process need not make them."""
+    return cast(TyperGroup, typer.main.get_command(app))
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit; what goes wrong is one line on stderr."""
     open_closed_descriptors()
     terminal.forgive_encodings()
     try:
-        code = app(arguments, prog_name="fastvlm-mlx", standalone_mode=False)
+        code = _program()(arguments, prog_name="fastvlm-mlx", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         code = terminal.report(error)
     sys.exit(terminal.flush() or code or 0)

@@ -15,6 +15,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,6 +128,7 @@ def _candidates() -> Iterator[tuple[str, str]]:
     yield "libopenblas.so.0", ""
 
 
+@cache  # it stays where it is, and to find it takes 10 ms
 def _slot() -> ctypes.c_void_p | None:
     """The pointer through which `libmlx.so` calls its float32 matrix product.
 

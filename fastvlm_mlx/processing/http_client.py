@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -52,7 +53,6 @@ class FetchPolicy:
     - `check_url`: called with the first URL and each redirect; raises to refuse it.
     - `resolve`: the addresses to try for a host and port; raises to refuse it. It runs
       in a thread of its own.
-    - `tls`: None for the default context.
     """
 
     max_bytes: int
@@ -62,7 +62,12 @@ class FetchPolicy:
     proxies: bool = True
     check_url: Callable[[HttpURL], None] = lambda url: None
     resolve: Callable[[str, int], Sequence[str]] = _system_addresses
-    tls: ssl.SSLContext | None = None
+
+
+@cache  # it takes tens of milliseconds to read the system's certificates
+def tls_context() -> ssl.SSLContext:
+    """How a host's certificate is checked: Python's default, for the whole process."""
+    return ssl.create_default_context()
 
 
 def fetch(url: str, policy: FetchPolicy) -> bytes:
@@ -122,7 +127,7 @@ def _open(
     options: dict[str, Any] = {"timeout": policy.read_timeout}
     if url.scheme == "https":
         kind = http.client.HTTPSConnection
-        options["context"] = policy.tls or ssl.create_default_context()
+        options["context"] = tls_context()
     if proxy is None:
         connection = kind(url.host, url.port, **options)
     else:

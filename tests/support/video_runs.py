@@ -36,7 +36,7 @@ def clip(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def quick(video, monkeypatch):
+def quick_video(video, monkeypatch):
     """As `video`, at no cost: a caption is the mean of what the model sees."""
 
     def answer(captioner: Captioner, pixels: np.ndarray) -> Caption:

@@ -6,9 +6,8 @@ after the check, has no effect. Each redirect is checked like the first URL.
 """
 
 import socket
-import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fastvlm_mlx.app.server.engine.public_address import is_public
 from fastvlm_mlx.app.server.http.errors import APIError
@@ -29,7 +28,6 @@ class Fetcher:
     hosts: Sequence[str]
     size: int
     seconds: float
-    tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
 
     def read(self, url: str) -> bytes:
         """The bytes at `url`. It blocks.
@@ -46,7 +44,6 @@ class Fetcher:
             proxies=False,
             check_url=self._check_url,
             resolve=_resolve_public,
-            tls=self.tls,
         )
         try:
             return http_client.fetch(url, policy)

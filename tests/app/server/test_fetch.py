@@ -17,6 +17,7 @@ pytest.importorskip("starlette")
 from fastvlm_mlx.app.server.engine import fetch  # noqa: E402
 from fastvlm_mlx.app.server.engine.fetch import Fetcher, is_public  # noqa: E402
 from fastvlm_mlx.app.server.http.errors import APIError  # noqa: E402
+from fastvlm_mlx.processing import http_client  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -290,5 +291,5 @@ def test_addresses_that_are_refused_unread(host, url):
 
 
 def test_https_is_checked_against_the_name():
-    context = Fetcher((), 1, 1).tls
+    context = http_client.tls_context()
     assert context.check_hostname and context.verify_mode == ssl.CERT_REQUIRED

@@ -32,21 +32,21 @@ pytest_plugins = ["tests.support.video_runs"]
         (["--sheet", "out.pdf"], "--sheet out.pdf: name a .jpg, .png or .webp file"),
     ],
 )
-def test_options_that_cannot_be(quick, clip, options, message):
-    out, err = quick(clip, *options, code=2)
+def test_options_that_cannot_be(quick_video, clip, options, message):
+    out, err = quick_video(clip, *options, code=2)
     assert out == "" and len(err.splitlines()) == 1
     assert message in err
 
 
-def test_no_video_is_one_line(quick, tmp_path):
+def test_no_video_is_one_line(quick_video, tmp_path):
     (tmp_path / "a.mp4").write_text("text")
     for name in ("a.mp4", "gone.mp4"):
-        out, err = quick(tmp_path / name, code=1)
+        out, err = quick_video(tmp_path / name, code=1)
         assert out == "" and len(err.splitlines()) == 1
         assert err.startswith(f"error: {tmp_path / name}: ")
 
 
-def test_a_cut_off_video_is_described_as_far_as_it_goes(quick, clip, tmp_path):
+def test_a_cut_off_video_is_described_as_far_as_it_goes(quick_video, clip, tmp_path):
     whole = write_video(
         tmp_path / "whole.mkv",
         stills([drawing.render(s) for s in world_scenes(4)], 1.5),
@@ -55,6 +55,6 @@ def test_a_cut_off_video_is_described_as_far_as_it_goes(quick, clip, tmp_path):
     part = tmp_path / "part.mkv"
     data = whole.read_bytes()
     part.write_bytes(data[: len(data) * 6 // 10])
-    out, err = quick(part)
+    out, err = quick_video(part)
     assert 1 <= len(out.splitlines()) < 4
     assert f"warning: {part}: damaged or cut off after 00:0" in err

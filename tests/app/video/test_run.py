@@ -27,8 +27,8 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_every_scene_once_with_its_time(quick, clip):
-    out, err = quick(clip)
+def test_every_scene_once_with_its_time(quick_video, clip):
+    out, err = quick_video(clip)
     assert re.fullmatch(
         r"00:00  mean .*\n00:01\.5  mean .*\n00:03  mean .*\n00:04\.5  mean .*\n", out
     )
@@ -36,8 +36,8 @@ def test_every_scene_once_with_its_time(quick, clip):
     assert "56 of 60 frames show nothing new" in err
 
 
-def test_json_lines(quick, clip):
-    out, _ = quick(clip, "--format", "jsonl", "-p", "What?")
+def test_json_lines(quick_video, clip):
+    out, _ = quick_video(clip, "--format", "jsonl", "-p", "What?")
     found = [json.loads(line) for line in out.splitlines()]
     assert [(one["time"], one["end"]) for one in found] == list(
         zip(STARTS, ENDS, strict=True)
@@ -47,8 +47,8 @@ def test_json_lines(quick, clip):
     assert {one["frames"] for one in found} == {"scenes"}
 
 
-def test_a_table(quick, clip, tmp_path):
-    quick(clip, "-o", tmp_path / "out.csv")
+def test_a_table(quick_video, clip, tmp_path):
+    quick_video(clip, "-o", tmp_path / "out.csv")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
     assert [float(row["time"]) for row in rows] == STARTS
     assert all(row["caption"].startswith("mean") for row in rows)
@@ -77,9 +77,9 @@ def test_subtitles(video, clip, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.part*"))
 
 
-def test_frames_every_from_and_to(quick, clip):
+def test_frames_every_from_and_to(quick_video, clip):
     def starts(*options: str) -> list[float]:
-        out, _ = quick(clip, "--format", "jsonl", *options)
+        out, _ = quick_video(clip, "--format", "jsonl", *options)
         return [json.loads(line)["time"] for line in out.splitlines()]
 
     assert starts("--every", "1s") == [0, 2, 3, 5]
@@ -89,9 +89,11 @@ def test_frames_every_from_and_to(quick, clip):
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.srt"])
-def test_a_run_that_stopped_is_gone_on_with(quick, clip, tmp_path, name, monkeypatch):
+def test_a_run_that_stopped_is_gone_on_with(
+    quick_video, clip, tmp_path, name, monkeypatch
+):
     whole = tmp_path / f"whole-{name}"
-    quick(clip, "-o", whole)
+    quick_video(clip, "-o", whole)
     asked: list[int] = []
     usual = Captioner.captions
 
@@ -102,34 +104,34 @@ def test_a_run_that_stopped_is_gone_on_with(quick, clip, tmp_path, name, monkeyp
         return usual(self, pixels, size)
 
     monkeypatch.setattr(Captioner, "captions", stops)
-    quick(clip, "-o", tmp_path / name, "--batch", "1", code=130)
+    quick_video(clip, "-o", tmp_path / name, "--batch", "1", code=130)
 
     def counts(self, pixels, size):
         asked.append(size)
         return usual(self, pixels, size)
 
     monkeypatch.setattr(Captioner, "captions", counts)
-    _, err = quick(clip, "-o", tmp_path / name)
+    _, err = quick_video(clip, "-o", tmp_path / name)
     assert sum(asked) == 4 and "already described: 1 scene" in err
     assert (tmp_path / name).read_bytes() == whole.read_bytes()
     assert len(list(tmp_path.glob(f"{name}*"))) == 1
 
 
-def test_a_scene_that_fails_is_tried_again(quick, clip, tmp_path, monkeypatch):
+def test_a_scene_that_fails_is_tried_again(quick_video, clip, tmp_path, monkeypatch):
     usual = Captioner.captions
     fails = captions_by(lambda captioner, pixels: FastVLMError("too long"))
     monkeypatch.setattr(Captioner, "captions", fails)
     out = tmp_path / "out.srt"
-    _, err = quick(clip, "-o", out, code=1)
+    _, err = quick_video(clip, "-o", out, code=1)
     assert "error: too long" in err and "0 scenes described" in err
     assert f"{out}: not written, as 4 of 4 scenes failed; the others are kept" in err
     assert not out.exists()
     monkeypatch.setattr(Captioner, "captions", usual)
-    quick(clip, "-o", out)
+    quick_video(clip, "-o", out)
     assert out.read_text().count("mean") == 4
 
 
-def test_what_others_wrote_is_kept(quick, clip, tmp_path):
+def test_what_others_wrote_is_kept(quick_video, clip, tmp_path):
     for name in ("out.srt", "out.jsonl", "sheet.jpg"):
         (tmp_path / name).write_text("mine")
     for option, name in (
@@ -137,19 +139,19 @@ def test_what_others_wrote_is_kept(quick, clip, tmp_path):
         ("-o", "out.jsonl"),
         ("--sheet", "sheet.jpg"),
     ):
-        _, err = quick(clip, option, tmp_path / name, code=1)
+        _, err = quick_video(clip, option, tmp_path / name, code=1)
         assert name in err and "exists" in err
         assert (tmp_path / name).read_text() == "mine"
 
 
-def test_other_frames_are_another_file(quick, clip, tmp_path):
-    quick(clip, "-o", tmp_path / "out.jsonl")
-    _, err = quick(clip, "-o", tmp_path / "out.jsonl", "--every", "2s", code=1)
+def test_other_frames_are_another_file(quick_video, clip, tmp_path):
+    quick_video(clip, "-o", tmp_path / "out.jsonl")
+    _, err = quick_video(clip, "-o", tmp_path / "out.jsonl", "--every", "2s", code=1)
     assert "holds descriptions of frames 'scenes'; choose another -o" in err
 
 
-def test_a_contact_sheet(quick, clip, tmp_path):
-    quick(clip, "--sheet", tmp_path / "sheet.jpg")
+def test_a_contact_sheet(quick_video, clip, tmp_path):
+    quick_video(clip, "--sheet", tmp_path / "sheet.jpg")
     with Image.open(tmp_path / "sheet.jpg") as sheet:
         assert sheet.size == (2 * (256 + 8) + 8, 2 * (256 + 22 + 8) + 8)
         # The first scene's own colours are in its cell.

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,11 +77,15 @@ def test_an_asset_says_where_it_comes_from(folder: Path):
 def test_a_folder_of_ours_is_replaced_and_another_is_not(
     folder: Path, reference: Path, tmp_path: Path
 ):
+    folder = shutil.copytree(folder, tmp_path / "ours")
     exists = f"^{re.escape(str(folder))}: exists already; "
     with pytest.raises(OptionError, match=exists):
         export(reference / "llava-mini", folder)
     small = CoreAIOptions(resolutions=(64,))
-    export(reference / "llava-mini", folder, overwrite=True)
+    export(reference / "llava-mini", folder, small, overwrite=True)
+    assert (
+        json.loads((folder / "metadata.json").read_text())["vision"]["image_size"] == 64
+    )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "metadata.json").write_text('{"user_data": {}}')
     with pytest.raises(OptionError, match="mine: was not written by fastvlm-mlx"):

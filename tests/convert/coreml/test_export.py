@@ -148,16 +148,16 @@ def test_what_leaves_the_neural_engine_is_named(model: FastVLM, tmp_path: Path):
 
 def test_resolutions_share_their_weights(model: FastVLM, package: Path, tmp_path: Path):
     out = tmp_path / "x.mlpackage"
-    options = CoreMLOptions(resolutions=(128, 256), compression="int8")
+    options = CoreMLOptions(resolutions=(64, 256), compression="int8")
     report = export(model, out, options)
     single = written(model, tmp_path / "y.mlpackage", CoreMLOptions(compression="int8"))
     blob = "Data/com.apple.CoreML/weights/weight.bin"
     sizes = [(path / blob).stat().st_size for path in (out, single.path)]
     assert sizes[0] < 1.05 * sizes[1]
     found = mlpackage.read(out)
-    assert set(found.functions) == {"image_128", "image_256"}
+    assert set(found.functions) == {"image_64", "image_256"}
     assert found.default_function == "image_256"  # the model's own
-    assert {v.resolution for v in report.verdicts} == {128, 256}
+    assert {v.resolution for v in report.verdicts} == {64, 256}
     assert found.metadata["source"] == "llava-mini"
     spec = mlpackage.read_spec(out)
     assert all(f.input[0].shortDescription for f in spec.description.functions)

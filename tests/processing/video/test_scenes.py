@@ -110,9 +110,9 @@ def test_a_variable_rate_keeps_its_times(tmp_path: Path):
     assert found(path) == [0.0, 3.0, 7.7, 20.0]
 
 
-def test_an_hour_at_one_frame_a_second(tmp_path: Path):
+def test_an_hour_at_a_frame_every_two_seconds(tmp_path: Path):
     small = [image[::4, ::4] for image in IMAGES]
-    frames = ((second, small[second // 720]) for second in range(3600))
+    frames = ((second, small[second // 720]) for second in range(0, 3600, 2))
     path = write_video(tmp_path / "clip.mkv", frames, codec="ffv1", pixels="bgr0")
     assert found(path) == [0, 720, 1440, 2160, 2880]
     assert found(path, start=1500, end=2170) == [1500, 2160]
