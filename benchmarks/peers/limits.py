@@ -7,7 +7,7 @@ widened numbers are multiplied then. Memory: reading with all cores.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -58,7 +58,7 @@ def speed(arithmetic: str, measured: Mapping[str, float]) -> Speed:
     return Speed(arithmetic, flops, measured["bytes"])
 
 
-def fastest(many: list[Mapping[str, float]]) -> dict[str, float]:
+def fastest(many: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The best of several measurements: a limit is what was reached once."""
     keys = {key for each in many for key in each}
     return {key: max(each.get(key, 0.0) for each in many) for key in sorted(keys)}
