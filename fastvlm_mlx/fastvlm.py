@@ -11,7 +11,7 @@ from fastvlm_mlx.adapters.files import read_adapter
 from fastvlm_mlx.conversation.attachment import ImageSources, stacked_pixels
 from fastvlm_mlx.conversation.choose import Choice
 from fastvlm_mlx.conversation.conversation import Conversation
-from fastvlm_mlx.cpu import openblas
+from fastvlm_mlx.cpu import kernels, openblas
 from fastvlm_mlx.device import DTYPES
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.json_file import read_json
@@ -237,15 +237,16 @@ def load(
     folder = converted(path_or_hf_repo, on_progress=on_progress)
     config = ModelConfig.from_dict(read_json(folder / "config.json"))
     tensors = load_all_tensors(folder)
+    kernels.prepare(sum(tensor.size for tensor in tensors.values()))
     model = FastVLM(config)
     check_tensors(model, tensors)
+    if config.text is not None:
+        model.tokenizer = Tokenizer(folder, config.text.vocab_size)
     # A file that was cut after its check shows here; and any thread may use the model:
     # since MLX 0.31.2 only the one that described an array can start computing it.
     with reading(folder):
         assign(model, tensors, DTYPES[dtype] if dtype else None)
         read(model, tensors)
-    if config.text is not None:
-        model.tokenizer = Tokenizer(folder, config.text.vocab_size)
     model.eval()
     if tuning is not None:
         attach(model, tuning)

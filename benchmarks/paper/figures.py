@@ -21,11 +21,11 @@ class Encode(NamedTuple):
 
 
 class Crops(NamedTuple):
-    """`count` images of `resolution` (tiles and overview) through one encoder."""
+    """`images` of `resolution` (tiles and overview) through one encoder."""
 
     encoder: str
     resolution: int
-    count: int = 1
+    images: int = 1
 
 
 class System(NamedTuple):

@@ -74,12 +74,22 @@ class Bench:
         slow = 3 * self.speed.seconds(self.work(key))
         return slow <= self.budget and weights <= self.memory
 
-    def measure(self, keys: Iterable[Key], rounds: int) -> None:
+    def measure(
+        self,
+        keys: Iterable[Key],
+        rounds: int,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
         """`rounds` runs of each feasible key after one of warm-up, network by network.
 
-        One network is held at a time; its sizes take turns.
+        One network is held at a time; its sizes take turns. Keys that have runs already
+        are left as they are. `done` is called after each network.
         """
-        todo = [key for key in dict.fromkeys(keys) if self.feasible(key)]
+        todo = [
+            key
+            for key in dict.fromkeys(keys)
+            if key not in self.runs and self.feasible(key)
+        ]
         for name in dict.fromkeys(key[0] for key in todo):
             sizes = [key for key in todo if key[0] == name]
             calls = {key: self._call(key) for key in sizes}
@@ -94,6 +104,7 @@ class Bench:
             del calls
             self._models = {}
             mx.clear_cache()
+            done()
 
     def time(self, key: Key) -> Time:
         """The median of the runs of `key`, or a computed time."""

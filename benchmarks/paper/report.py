@@ -1,6 +1,7 @@
 """Writes a report that compares the paper's efficiency tables with this machine.
 
     python -m benchmarks.paper.report                    # all; minutes to an hour
+    python -m benchmarks.paper.report --resume         # goes on with an interrupted run
     python -m benchmarks.paper.report --budget 5 --rounds 1 --out /tmp/paper
 
 Writes report.md, its plots, and report.json into `--out` (docs/paper). Speed does not
@@ -23,68 +24,27 @@ import mlx.core as mx
 from benchmarks.other_programs import OtherPrograms
 from benchmarks.paper import figures
 from benchmarks.paper.measure import Bench
+from benchmarks.paper.plots import plots
 from benchmarks.paper.tables import (
     MULTI_SCALE_RESOLUTION,
-    TILING,
-    TILING_MODEL,
     claims,
     computed_table,
-    direct,
     encoder_table,
     multi_scale_table,
-    system,
     system_table,
-    tiled,
     tiling_table,
     wanted,
 )
 from fastvlm_mlx import device
-from fastvlm_mlx.app import charts, terminal
 from fastvlm_mlx.app import machine as this_machine
+from fastvlm_mlx.app import terminal
 from fastvlm_mlx.app.bench import roofline
+from fastvlm_mlx.errors import OptionError
+from fastvlm_mlx.files.atomic_write import staged_file
 
 OUT = Path("docs/paper")
 ROUNDS = 3  # that a median needs at least
 BUSY = 0.1  # share of the cores; more by other programs is told
-
-
-def plots(bench: Bench, out: Path) -> None:
-    """encode.png, ttft.png, tiling.png."""
-    series: dict[str, dict[float, float]] = {}
-    for key in dict.fromkeys(key for key in wanted() if len(key) == 3 and key[2] == 1):
-        name, resolution, _ = key
-        if bench.time(key).measured and "," not in name:
-            series.setdefault(name, {})[resolution] = bench.time(key).seconds
-    if series:
-        charts.lines(
-            out / "encode.png",
-            "Encoding one image by resolution in px, measured",
-            "s",
-            series,
-        )
-    columns = {}
-    for row in figures.TABLE_10:
-        if row.language != TILING_MODEL:
-            continue
-        encode, prefill = system(bench, row)
-        parts = {"encode": encode.seconds, "prefill": prefill.seconds}
-        columns[f"{row.name}\n{row.tokens} tokens"] = parts
-    charts.bars(
-        out / "ttft.png", f"The paper's TTFT with {TILING_MODEL}, here", "s", columns
-    )
-    ways = {"direct": direct, "2x2 tiles and overview": tiled}
-    charts.lines(
-        out / "tiling.png",
-        f"TTFT with {TILING_MODEL} by resolution in px: direct against tiles",
-        "s",
-        {
-            label: {
-                resolution: sum(bench.time(key).seconds for key in way(resolution))
-                for resolution in TILING
-            }
-            for label, way in ways.items()
-        },
-    )
 
 
 def busy_clock() -> float:
@@ -219,6 +179,44 @@ def read_report(path: Path) -> tuple[Bench, dict[str, Any]]:
     return bench, content
 
 
+def keep(bench: Bench, conditions: dict[str, Any], path: Path) -> None:
+    """Writes the runs so far, for `take_up`."""
+    times = [{"key": list(key), "runs": runs} for key, runs in bench.runs.items()]
+    with staged_file(path, overwrite=True) as partial:
+        partial.write_text(json.dumps({**conditions, "times": times}) + "\n")
+
+
+def take_up(bench: Bench, conditions: dict[str, Any], path: Path) -> None:
+    """Gives `bench` the runs that an interrupted report kept.
+
+    Raises:
+        OptionError: there are none, or they were made under other conditions.
+    """
+    if not path.is_file():
+        raise OptionError(f"--resume: {path} does not exist; leave --resume out")
+    earlier, before = read_report(path)
+    for key in ("rounds", "clock"):
+        if before[key] != conditions[key]:
+            raise OptionError(
+                f"--resume: {path} has {key} {before[key]}, not {conditions[key]};"
+                " leave --resume out"
+            )
+    old, new = (each["machine"]["commit"] for each in (before, conditions))
+    if old != new:
+        raise OptionError(
+            f"--resume: {path} is of commit {old}, not {new}; leave --resume out"
+        )
+    bench.runs.update(earlier.runs)
+    bench.speed = faster(bench.speed, earlier.speed)
+
+
+def faster(one: roofline.Speed, other: roofline.Speed) -> roofline.Speed:
+    """The better of each: other work may have slowed the machine down."""
+    return roofline.Speed(
+        "this machine", max(one.flops, other.flops), max(one.bytes, other.bytes)
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.paper.report",
@@ -233,6 +231,11 @@ def main() -> None:
         "--again",
         action="store_true",
         help="measure nothing: write the report anew from OUT/report.json",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with OUT/unfinished.json, which an interrupted run left",
     )
     parser.add_argument(
         "--clock",
@@ -258,32 +261,33 @@ def main() -> None:
     mx.random.seed(0)
     dtype, clock = device.device_dtype(), CLOCKS[options.clock]
     bench = Bench(roofline.measure(dtype, clock), options.budget, note, clock)
-    bench.measure(wanted(), options.rounds)
-    if not bench.runs:
-        parser.exit(
-            1, f"error: --budget {options.budget}: nothing is so quick; raise it\n"
-        )
-    # Other work may have slowed the machine down during the first measurement.
-    after = roofline.measure(dtype, clock)
-    bench.speed = roofline.Speed(
-        "this machine",
-        max(bench.speed.flops, after.flops),
-        max(bench.speed.bytes, after.bytes),
-    )
     options.out.mkdir(parents=True, exist_ok=True)
-    conditions = {
+    conditions: dict[str, Any] = {
         "machine": facts,
-        "others": others.cores(),
         "speed": asdict(bench.speed),
         "rounds": options.rounds,
         "clock": options.clock,
     }
+    unfinished = options.out / "unfinished.json"
+    if options.resume:
+        try:
+            take_up(bench, conditions, unfinished)
+        except OptionError as error:
+            parser.exit(1, f"error: {error}\n")
+    bench.measure(wanted(), options.rounds, lambda: keep(bench, conditions, unfinished))
+    if not bench.runs:
+        parser.exit(
+            1, f"error: --budget {options.budget}: nothing is so quick; raise it\n"
+        )
+    bench.speed = faster(bench.speed, roofline.measure(dtype, clock))
+    conditions |= {"speed": asdict(bench.speed), "others": others.cores()}
     times = [
         {"key": list(key), "runs": bench.runs.get(key), **asdict(bench.time(key))}
         for key in dict.fromkeys(wanted())
     ]
     content = json.dumps({**conditions, "times": times})
     (options.out / "report.json").write_text(content + "\n")
+    unfinished.unlink(missing_ok=True)
     write(bench, conditions, options.out)
 
 

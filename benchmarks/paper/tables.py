@@ -69,8 +69,8 @@ def system(bench: Bench, row: figures.System) -> tuple[Time, Time]:
     """Encoding all crops with all encoders, and prefilling the visual tokens."""
     parts = [bench.time((c.encoder, c.resolution, 1)) for c in row.encoders]
     counted = list(zip(parts, row.encoders, strict=True))
-    seconds = sum(part.seconds * crops.count for part, crops in counted)
-    least = sum(p.seconds * p.fraction * crops.count for p, crops in counted)
+    seconds = sum(part.seconds * crops.images for part, crops in counted)
+    least = sum(p.seconds * p.fraction * crops.images for p, crops in counted)
     measured = all(part.measured for part in parts)
     encode = Time(seconds, measured, least / seconds)
     return encode, bench.time((row.language, row.tokens))
@@ -90,7 +90,7 @@ def system_table(bench: Bench) -> list[str]:
         encoded, prefilled, ttft = row.milliseconds
         names = " + ".join(crops.encoder for crops in row.encoders)
         sizes = " + ".join(
-            f"{c.count} x {c.resolution}" if c.count > 1 else f"{c.resolution}"
+            f"{c.images} x {c.resolution}" if c.images > 1 else f"{c.resolution}"
             for c in row.encoders
         )
         lines.append(

@@ -85,8 +85,10 @@ def measure(
             for setting in schedule.due(settings, number, records):
                 if records.has(setting.name, number):
                     continue
+                turns = len(schedule.remaining(settings, rounds, records))
                 step(
                     len(records.turns),
+                    len(records.turns) + turns,
                     f"round {number + 1} of {rounds}: {setting.name},"
                     f" about {left() / 60:.0f} min left",
                 )
@@ -100,9 +102,9 @@ def _steps() -> Iterator[Any]:
     """A bar on a terminal, a line for each step in a pipe."""
     with terminal.progress("measuring", count=True) as update:
 
-        def step(done: int, words: str) -> None:
+        def step(done: int, total: int, words: str) -> None:
             if sys.stderr.isatty():
-                update(done, done + 1, words)
+                update(done, total, words)
             else:
                 terminal.note(words)
 

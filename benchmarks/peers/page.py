@@ -73,10 +73,11 @@ def conditions(document: dict[str, Any]) -> tuple[str, str]:
         f" {machine['memory'] / 2**30:.0f} GB, {machine['versions']['system']};"
         f" {document['date']}, commit {machine['commit']}"
     )
+    length = document["prompt_tokens"]
+    prompt = f", {length} prompt tokens" if length else ""
     second = (
-        f"{document['model']} weights, an image at {document['resolution']} px,"
-        f" {document['prompt_tokens']} prompt tokens,"
-        f" {'one round' if times == 1 else f'medians of {times} rounds'}"
+        f"{document['model']} weights, an image at {document['resolution']} px"
+        f"{prompt}, {'one round' if times == 1 else f'medians of {times} rounds'}"
     )
     return first, f"{second}; {busy(document)}"
 
@@ -104,7 +105,7 @@ def block(document: dict[str, Any]) -> str:
         "\n".join(ratios(document)),
         "; ".join(conditions(document)) + ".",
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def alternative(document: dict[str, Any]) -> str:
@@ -139,7 +140,9 @@ def table(document: dict[str, Any]) -> list[str]:
 
 
 def ratios(document: dict[str, Any]) -> list[str]:
-    """Ours divided by the best of each peer, column by column."""
+    """Ours divided by the best of each peer, column by column; nothing without both."""
+    if not any(document["ratios"].values()):
+        return []
     heads = " | ".join(words for words, _ in MEASURES.values())
     lines = [
         f"| divided by the best of | {heads} |",

@@ -78,6 +78,22 @@ def _may_be_slow(setting: Setting) -> bool:
     return setting.peer != OURS and setting.arithmetic == "bfloat16"
 
 
+def remaining(
+    settings: Sequence[Setting], rounds: int, records: Records
+) -> list[Setting]:
+    """The turns that are left, as far as is known: one entry for each.
+
+    What may be slow is counted once until it was measured.
+    """
+    return [
+        setting
+        for number in range(rounds)
+        for setting in due(settings, number, records)
+        if not records.has(setting.name, number)
+        and not (number and not records.of(setting.name) and _may_be_slow(setting))
+    ]
+
+
 def plan(
     settings: Sequence[Setting],
     rounds: int,
@@ -85,14 +101,8 @@ def plan(
     least_ttft: float,
     limit: float,
 ) -> float:
-    """About how many seconds are left.
-
-    What may be slow is counted once until it was measured.
-    """
-    left = 0.0
-    for number in range(rounds):
-        for setting in due(settings, number, records):
-            unknown = number and not records.of(setting.name) and _may_be_slow(setting)
-            if not records.has(setting.name, number) and not unknown:
-                left += estimate(setting, records, least_ttft, limit)
-    return left
+    """About how many seconds the turns that are left will take."""
+    return sum(
+        estimate(setting, records, least_ttft, limit)
+        for setting in remaining(settings, rounds, records)
+    )

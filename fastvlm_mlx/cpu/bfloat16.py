@@ -20,7 +20,7 @@ from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.files.atomic_write import staged_file
 
 VARIABLE = "FASTVLM_BFLOAT16"
-FORMS = ("off", "emulated", "native")  # in the order of `Products` in the kernels
+FORMS = ("off", "emulated", "native")  # in the order of the kernels' `Form`
 
 _ROWS, _DIM = 128, 512  # of the product that is tried
 _ROUNDS = 5

@@ -10,9 +10,8 @@ which have no gradients. `switched_off` keeps them out of what is differentiated
 
 import ctypes
 import hashlib
-import shutil
-import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,8 +23,7 @@ import mlx.core as mx
 
 from fastvlm_mlx import device
 from fastvlm_mlx.cpu import bfloat16, openblas
-from fastvlm_mlx.errors import OptionError
-from fastvlm_mlx.files.atomic_write import staged_file
+from fastvlm_mlx.cpu.compiler import compiled, processor
 from fastvlm_mlx.files.cache_dir import cache_dir
 
 SOURCES = sorted(
@@ -63,7 +61,7 @@ def library() -> ctypes.CDLL | None:
     if product is None:
         return None
     path = _path()
-    if not (path.is_file() or _compile(path)):
+    if not compiled(path, SOURCES, FLAGS):
         return None
     try:
         kernels = ctypes.CDLL(str(path))
@@ -78,32 +76,18 @@ def library() -> ctypes.CDLL | None:
 @cache
 def _path() -> Path:
     source = b"".join(file.read_bytes() for file in SOURCES)
-    key = hashlib.sha256(source + " ".join(FLAGS).encode() + _processor())
+    key = hashlib.sha256(source + " ".join(FLAGS).encode() + processor())
     return cache_dir() / "kernels" / f"{key.hexdigest()[:16]}.so"
 
 
-def _compile(path: Path) -> bool:
-    compiler = shutil.which("g++")
-    if compiler is None:
-        return False
-    try:
-        with staged_file(path, overwrite=True) as partial:
-            sources = [str(file) for file in SOURCES if file.suffix == ".cpp"]
-            command = [compiler, *FLAGS, *sources, "-o", str(partial)]
-            subprocess.run(command, check=True, capture_output=True)
-    except (OSError, OptionError, subprocess.CalledProcessError):
-        return False
-    return True
-
-
-def _processor() -> bytes:
-    """The processor's features: machines of different ones may share a cache."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # no Linux
-        return b""
-    keys = ("model name", "flags", "Features", "CPU part")
-    return "\n".join(sorted({line for line in lines if line.startswith(keys)})).encode()
+def prepare(numbers: int) -> None:
+    """Starts compiling in a thread where a model of so many weights will need it, so
+    that other work is done meanwhile."""
+    worth = numbers >= WORTH_COMPILING and sys.platform == "linux" and device.on_cpu()
+    if worth and not _path().is_file() and openblas.sgemm_addresses() is not None:
+        # It holds no process up that ends early; what it leaves, `staged_file` removes.
+        arguments = (_path(), SOURCES, FLAGS)
+        threading.Thread(target=compiled, args=arguments, daemon=True).start()
 
 
 def usable(*arrays: mx.array) -> bool:

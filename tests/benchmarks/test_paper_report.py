@@ -5,7 +5,7 @@ import re
 import pytest
 from PIL import Image
 
-from benchmarks.paper import figures, report
+from benchmarks.paper import figures, plots, report, tables
 from benchmarks.paper.encoders import (
     ENCODERS,
     LANGUAGE_MODELS,
@@ -15,6 +15,7 @@ from benchmarks.paper.encoders import (
 )
 from benchmarks.paper.measure import Bench
 from fastvlm_mlx.app.bench.roofline import Speed
+from fastvlm_mlx.errors import OptionError
 
 SPEED = Speed("test", 1e11, 1e10)
 MACHINE = {
@@ -101,11 +102,62 @@ def test_the_report(bench):
     assert "| 7.9x | 7.9x |" in text  # Cambrian-1
     assert "| MiniGemini-HD | ConvNeXt-L + ViT-L/14 | Llama-3-8B | 1536 + 672 |" in text
     # Each computed time says from what.
-    assert "| ConvNeXt-L, 1536 px | 3168 | 50% | ConvNeXt-L, 1024 px |" in text
+    assert "| ConvNeXt-L, 1536 px | 3229 | 50% | ConvNeXt-L, 512 px |" in text
     assert "| Vicuna-7B, 16 tokens | 208 | 100% | the median of all |" in text
     assert " * |" in text  # Vicuna is computed
     assert "CPU seconds" not in text
     assert "CPU seconds" in report.markdown(bench, MACHINE, 3, "cpu")
+
+
+def test_an_interrupted_measurement_goes_on(monkeypatch, tmp_path):
+    small = ConvNeXtConfig((1, 1), (8, 16))
+    for name in ("one", "two"):
+        encoder = Encoder(
+            0.1, 0, lambda resolution: ConvNeXt(small), small.tokens, small.work
+        )
+        monkeypatch.setitem(ENCODERS, name, encoder)
+    keys = [("one", 64, 1), ("two", 64, 1)]
+    conditions = {
+        "machine": MACHINE,
+        "speed": {"name": "test", "flops": 2e11, "bytes": 1e9},
+        "rounds": 2,
+        "clock": "wall",
+    }
+    path = tmp_path / "unfinished.json"
+    first = Bench(SPEED, 1e9, lambda text: None)
+
+    def interrupted() -> None:
+        report.keep(first, conditions, path)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        first.measure(keys, 2, interrupted)
+    again = Bench(SPEED, 1e9, lambda text: None)
+    report.take_up(again, conditions, path)
+    assert list(again.runs) == keys[:1] and again.runs == first.runs
+    assert (again.speed.flops, again.speed.bytes) == (2e11, SPEED.bytes)
+    again.measure(keys, 2)
+    assert again.runs[keys[0]] == first.runs[keys[0]] and len(again.runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rounds": 3}, "has rounds 2, not 3"),
+        ({"clock": "cpu"}, "has clock wall, not cpu"),
+        ({"machine": {**MACHINE, "commit": "b"}}, "is of commit None, not b"),
+    ],
+)
+def test_runs_of_other_conditions_are_not_taken_up(tmp_path, change, words):
+    bench = Bench(SPEED, 1, print)
+    conditions = {"machine": MACHINE, "rounds": 2, "clock": "wall"}
+    conditions["speed"] = {"name": "", "flops": 1, "bytes": 1}
+    path = tmp_path / "unfinished.json"
+    with pytest.raises(OptionError, match="does not exist; leave --resume out"):
+        report.take_up(bench, conditions, path)
+    report.keep(bench, conditions, path)
+    with pytest.raises(OptionError, match=f"{words}; leave --resume out"):
+        report.take_up(bench, {**conditions, **change}, path)
 
 
 def test_the_conditions_are_told():
@@ -125,13 +177,13 @@ def test_the_conditions_are_told():
 
 def test_systems_of_several_encoders_are_composed(bench):
     rows = {row.name: row for row in figures.TABLE_10}
-    encode, prefill = report.system(bench, rows["Cambrian-1"])
+    encode, prefill = tables.system(bench, rows["Cambrian-1"])
     names = ["SigLIP-SO400M", "ConvNeXt-XXL", "DINOv2 ViT-L/14", "ViT-L/14"]
     assert [crops.encoder for crops in rows["Cambrian-1"].encoders] == names
     alone = [bench.time((n, r, 1)) for n, r, _ in rows["Cambrian-1"].encoders]
     assert encode.seconds == pytest.approx(sum(each.seconds for each in alone))
     assert not encode.measured and not prefill.measured
-    tiles, _ = report.system(bench, rows["LLaVA-NeXT"])
+    tiles, _ = tables.system(bench, rows["LLaVA-NeXT"])
     one = bench.time(("ViT-L/14", 336, 1))
     assert tiles.seconds == pytest.approx(5 * one.seconds) and tiles.measured
     assert tiles.fraction == pytest.approx(one.fraction)
@@ -144,12 +196,12 @@ def test_the_paper_s_own_sums():
 
 
 def test_the_plots(bench, tmp_path):
-    report.plots(bench, tmp_path)
+    plots.plots(bench, tmp_path)
     for name in ("encode", "ttft", "tiling"):
         with Image.open(tmp_path / f"{name}.png") as image:
             assert len(image.getcolors(1 << 18) or ()) > 20
 
 
 def test_tiles_are_five_images():
-    assert report.tiled(1024) == (("FastViTHD", 512, 5), ("Qwen2-0.5B", 320))
-    assert report.direct(1024) == (("FastViTHD", 1024, 1), ("Qwen2-0.5B", 256))
+    assert tables.tiled(1024) == (("FastViTHD", 512, 5), ("Qwen2-0.5B", 320))
+    assert tables.direct(1024) == (("FastViTHD", 1024, 1), ("Qwen2-0.5B", 256))

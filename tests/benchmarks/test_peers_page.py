@@ -97,6 +97,16 @@ def test_the_tables():
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
 
+def test_a_result_without_ours():
+    found = document()
+    results = {k: r for k, r in found["results"].items() if r["peer"] != "ours"}
+    changed = {"results": results, "ratios": {}, "prompt_tokens": None, "rounds": 3}
+    made = page.block({**found, **changed})
+    assert "divided by" not in made and "None" not in made
+    assert "an image at 1024 px, medians of 3 rounds; " in made
+    assert "\n\n\n" not in made
+
+
 def test_a_busy_machine_is_told():
     found = document()
     assert page.busy(found) == "other programs used 0.01 cores"

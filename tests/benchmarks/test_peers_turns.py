@@ -236,6 +236,8 @@ def test_the_plan_counts_what_is_left():
     assert slow == 125
     alone = [setting("mlx-vlm-bfloat16")]
     assert schedule.plan(alone, 3, records(), 0.1, 100) == 125
+    assert len(schedule.remaining(settings, 3, records())) == 6
+    assert len(schedule.remaining(settings, 3, done)) == 4
 
 
 def test_turns_are_kept_and_found_again(tmp_path):

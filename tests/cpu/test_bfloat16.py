@@ -123,17 +123,21 @@ def test_an_ffn_of_the_encoder(form, shape, hidden_dim):
 
 
 @pytest.mark.parametrize(
-    "flags", [["-march=cooperlake"], ["-march=x86-64-v4", "-mavx512bf16"]]
+    ("name", "flags"),
+    [
+        ("stored_linear", ["-march=cooperlake"]),
+        ("encoder_bfloat16", ["-march=x86-64-v4", "-mavx512bf16"]),
+    ],
 )
-def test_the_instruction_is_used_and_its_sums_stay_in_registers(tmp_path, flags):
+def test_the_instruction_is_used_and_its_sums_stay_in_registers(tmp_path, name, flags):
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("no compiler or no OpenBLAS for the CPU kernels")
-    source = next(s for s in kernels.SOURCES if s.name == "stored_linear.cpp")
+    source = next(s for s in kernels.SOURCES if s.name == f"{name}.cpp")
     options = [
         flag for flag in kernels.FLAGS if flag not in ("-march=native", "-shared")
     ]
-    out = tmp_path / "stored_linear.s"
+    out = tmp_path / f"{name}.s"
     command = [compiler, *options, *flags, "-S", str(source), "-o", str(out)]
     if subprocess.run(
         [*command[:-3], "-x", "c++", "-S", "/dev/null", "-o", "/dev/null"],
