@@ -140,3 +140,25 @@ def test_the_tests_keep_bytecode_where_python_is_told_to_write_none(
     else:
         assert sys.pycache_prefix and Path(sys.pycache_prefix).is_dir()
         assert done.stdout.decode() == f"False {sys.pycache_prefix}\n"
+
+
+def test_processes_that_work_elsewhere_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("coverage")
+    from tests.support.covering import Covering, environment
+
+    root, folder, test = tmp_path / "tree", tmp_path / "measured", "tests/a.py::one"
+    for name in ("fastvlm_mlx", "app", "convert"):
+        (root / name).mkdir(parents=True)
+    file = root / "fastvlm_mlx" / "area.py"
+    file.write_text("def area():\n    return 1\n\narea()\n")
+    environ = os.environ | environment(folder, root) | {"FASTVLM_CONTEXT": test}
+    command = [sys.executable, str(file)]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(command, cwd=elsewhere, env=environ, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    monkeypatch.chdir(root)  # as the checkout, it has the same files
+    lines = Covering(folder)._data.contexts_by_lineno("fastvlm_mlx/area.py")
+    assert lines == {1: [test], 2: [test], 4: [test]}

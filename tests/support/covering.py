@@ -17,22 +17,29 @@ import pytest
 _CONFIG = """[run]
 data_file = {folder}/lines
 source_dirs =
-    fastvlm_mlx
-    app
-    convert
+    {root}/fastvlm_mlx
+    {root}/app
+    {root}/convert
 relative_files = true
 parallel = true
 sigterm = true
 context = ${{FASTVLM_CONTEXT-}}
 disable_warnings = no-data-collected,module-not-measured,module-not-imported
+[paths]
+checkout =
+    ./
+    {root}/
 """
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """What a run of pytest needs in its environment to be measured into `folder`."""
+def environment(folder: Path, root: Path) -> dict[str, str]:
+    """What a run of pytest needs in its environment to be measured into `folder`.
+
+    `root` is the tree that is measured. Processes that work elsewhere are measured too.
+    """
     folder.mkdir()
     config = folder / "config"
-    config.write_text(_CONFIG.format(folder=folder))
+    config.write_text(_CONFIG.format(folder=folder, root=root))
     return {"FASTVLM_COVERING": str(folder), "COVERAGE_PROCESS_START": str(config)}
 
 

@@ -171,7 +171,7 @@ def main() -> int:
         with copies.one() as copy:
             workers = f"--numprocesses={options.processes}"
             arguments = (workers, "--dist=loadfile", *every)
-            variables = environment(measured)
+            variables = environment(measured, copy)
             if not passes(copy, *arguments, limit=7200, **variables):
                 # Some tests of processes fail only because they are measured.
                 failed = sorted(Covering(measured).failed)
