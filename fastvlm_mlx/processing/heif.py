@@ -51,8 +51,9 @@ def opened(file: BinaryIO, name: str) -> ImageFile.ImageFile:
         file: of any kind; read from its start.
         name: for messages.
     Raises:
-        UnidentifiedImageError: it is of another kind, AVIF among them, or damaged.
+        UnidentifiedImageError: it is of another kind, AVIF among them.
         MissingHEIF: it is one, and pillow-heif is not installed.
+        ValueError: it is one, and damaged or of a coding that is not supported.
     """
     file.seek(0)
     found = brands(file.read(_HEAD))
@@ -66,4 +67,8 @@ def opened(file: BinaryIO, name: str) -> ImageFile.ImageFile:
             f"{name}: a HEIC image, which needs pillow-heif; {install_command('heic')}"
         ) from None
     file.seek(0)
-    return HeifImageFile(file)
+    try:
+        return HeifImageFile(file)
+    except (RuntimeError, SyntaxError, ValueError) as error:
+        # Libheif does not say what kind of file it is about.
+        raise ValueError(f"HEIC: {error}") from error

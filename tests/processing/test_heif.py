@@ -116,7 +116,7 @@ def test_an_avif_is_opened_by_pillow_itself(monkeypatch):
 def test_without_the_extra_one_line_says_which(data, monkeypatch, tmp_path):
     path = tmp_path / "photo.jpg"  # the content counts, not the suffix
     path.write_bytes(data)
-    assert refused(path).startswith("damaged or unsupported (")
+    assert refused(path).startswith("damaged or unsupported (HEIC: ")
     pretend_missing(monkeypatch, "pillow_heif")
     said = refused(path)
     assert said.startswith("a HEIC image, which needs pillow-heif; ")
