@@ -24,13 +24,15 @@ def _head(first: str) -> str:
     return f"{first:{FIRST}}" + "".join(f"{m:>{WIDTH}}" for m, _ in MEASURES.values())
 
 
+def _row(first: str, values: dict[str, Any]) -> str:
+    cells = (f"{cell(key, values.get(key)):>{WIDTH}}" for key in MEASURES)
+    return f"{first:{FIRST}}{''.join(cells)}"
+
+
 def _medians(document: dict[str, Any]) -> list[str]:
     lines = [_head("median")]
     for name, result in document["results"].items():
-        cells = "".join(
-            f"{cell(key, result['median'].get(key)):>{WIDTH}}" for key in MEASURES
-        )
-        lines.append(f"{name:{FIRST}}{cells}  {rounds(result)}")
+        lines.append(f"{_row(name, result['median'])}  {rounds(result)}")
     return lines
 
 
@@ -49,10 +51,7 @@ def _best(document: dict[str, Any]) -> list[str]:
     """A row of values for each peer, and below it the settings that reached them."""
     lines = [_head("best of the peer")]
     for peer, row in document["best"].items():
-        cells = "".join(
-            f"{cell(key, row.get(key, {}).get('value')):>{WIDTH}}" for key in MEASURES
-        )
-        lines.append(f"{peer:{FIRST}}{cells}")
+        lines.append(_row(peer, {key: found["value"] for key, found in row.items()}))
         kinds: dict[str, list[str]] = {}
         for key, found in row.items():
             kinds.setdefault(found["kind"], []).append(MEASURES[key][0])

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "conv_ffn.h"
 #include "depthwise.h"
 #include "native_encoder.h"
 #include "parallel.h"
@@ -82,46 +83,34 @@ void fv_encoder_linear_bfloat16(const float* x, const uint16_t* weight,
   }
 }
 
-// As fv_conv_ffn. A part is some of the hidden channels: rows of fc1, columns of fc2.
+// As fv_conv_ffn.
 void fv_conv_ffn_bfloat16(const float* x, const float* conv_weight,
                           const float* conv_bias, const uint16_t* fc1,
                           const float* bias1, const uint16_t* fc2, const float* bias2,
                           float* out, long batch, long height, long width, long dim,
                           long hidden_dim, long kernel) {
-  if (bfloat16::form != bfloat16::OFF)
-    return bfloat16::conv_ffn(x, conv_weight, conv_bias, fc1, bias1, fc2, bias2, out,
-                              batch, height, width, dim, hidden_dim, kernel);
   const Depthwise conv(conv_weight, conv_bias, dim, 1, kernel, 1);
-  const long rows = piece_rows(batch, height);
-  const long pieces = (height + rows - 1) / rows, part = part_rows(hidden_dim, dim);
+  if (bfloat16::form != bfloat16::OFF)
+    return bfloat16::conv_ffn(x, conv, fc1, bias1, fc2, bias2, out, batch, height, width,
+                              hidden_dim);
+  const long part = part_rows(hidden_dim, dim);
   float *wide1 = scratch(0, part * dim), *wide2 = scratch(1, part * dim);
-  std::vector<Buffer> mixed(batch * pieces);
-  for (long start = 0; start < hidden_dim; start += part) {
-    const long channels = std::min(part, hidden_dim - start);
+  const auto ready = [&](long start, long channels) {
     widen(fc1 + start * dim, dim, wide1, channels, dim);
     widen(fc2 + start, hidden_dim, wide2, dim, channels);
-    parallel(batch * pieces, [&](long piece) {
-      const long image = piece / pieces, first = piece % pieces * rows;
-      const long last = std::min(first + rows, height), count = (last - first) * width;
-      const float* from = x + image * height * width * dim;
-      const float* skip = from + first * width * dim;
-      float* to = out + image * height * width * dim + first * width * dim;
-      if (start == 0) {
-        mixed[piece].resize(count * dim);
-        conv.rows(from, height, width, first, last, mixed[piece].data());
-        for (long i = 0; i < count; i++)
-          for (long c = 0; c < dim; c++) to[i * dim + c] = skip[i * dim + c] + bias2[c];
-      }
-      Buffer hidden(count * channels);
-      matmul_nt(mixed[piece].data(), dim, wide1, dim, hidden.data(), channels, count,
-                channels, dim);
-      add_bias(hidden.data(), bias1 + start, count, channels, true);
-      matmul_nt(hidden.data(), channels, wide2, channels, to, dim, count, dim, channels,
-                1, 1);
-      if (start + channels == hidden_dim) Buffer().swap(mixed[piece]);
-    });
-  }
+  };
+  const auto add = [&](const float* rows, long count, long start, long channels,
+                       float* to) {
+    Buffer hidden(count * channels);
+    matmul_nt(rows, dim, wide1, dim, hidden.data(), channels, count, channels, dim);
+    add_bias(hidden.data(), bias1 + start, count, channels, true);
+    matmul_nt(hidden.data(), channels, wide2, channels, to, dim, count, dim, channels, 1,
+              1);
+  };
+  conv_ffn_in_parts(x, conv, bias2, out, batch, height, width, hidden_dim, part, ready,
+                    add);
 }
+
 // gelu(depthwise(gelu(conv(x)))), both of 3 x 3 and stride 2, all float32: the map between
 // them, the largest of all, is never whole. x (batch, height, width, 3), its sides
 // multiples of 4; weight (dim, 3, 3, 3); out (batch, height / 4, width / 4, dim).

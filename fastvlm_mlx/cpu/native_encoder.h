@@ -7,6 +7,7 @@
 #pragma once
 
 #include "bfloat16_product.h"
+#include "conv_ffn.h"
 #include "depthwise.h"
 #include "parallel.h"
 #include "vector_math.h"
@@ -67,45 +68,31 @@ inline void linear(const float* x, const uint16_t* weight, const float* bias, fl
   });
 }
 
-// As fv_conv_ffn. A part is some of the hidden channels: rows of fc1, columns of fc2.
-inline void conv_ffn(const float* x, const float* conv_weight, const float* conv_bias,
-                     const uint16_t* fc1, const float* bias1, const uint16_t* fc2,
-                     const float* bias2, float* out, long batch, long height, long width,
-                     long dim, long hidden_dim, long kernel) {
-  const Depthwise conv(conv_weight, conv_bias, dim, 1, kernel, 1);
-  const long rows = piece_rows(batch, height), pieces = (height + rows - 1) / rows;
-  const long parts = (hidden_dim * dim + PART - 1) / PART;
+// As fv_conv_ffn.
+inline void conv_ffn(const float* x, const Depthwise& conv, const uint16_t* fc1,
+                     const float* bias1, const uint16_t* fc2, const float* bias2,
+                     float* out, long batch, long height, long width, long hidden_dim) {
+  const long dim = conv.dim, parts = (hidden_dim * dim + PART - 1) / PART;
   const long part = whole((hidden_dim + parts - 1) / parts, PANEL);
   uint16_t* packed1 = kept(0, part * panel_size(dim) / PANEL);
   uint16_t* packed2 = kept(1, whole(dim, PANEL) / PANEL * panel_size(part));
-  std::vector<Buffer> mixed(batch * pieces);
-  for (long start = 0; start < hidden_dim; start += part) {
-    const long channels = std::min(part, hidden_dim - start);
+  const auto ready = [&](long start, long channels) {
     pack_all(fc1 + start * dim, dim, channels, dim, packed1);
     pack_all(fc2 + start, hidden_dim, dim, channels, packed2);
-    parallel(batch * pieces, [&](long piece) {
-      const long image = piece / pieces, first = piece % pieces * rows;
-      const long last = std::min(first + rows, height), count = (last - first) * width;
-      const float* from = x + image * height * width * dim;
-      const float* skip = from + first * width * dim;
-      float* to = out + image * height * width * dim + first * width * dim;
-      if (start == 0) {
-        mixed[piece].resize(count * dim);
-        conv.rows(from, height, width, first, last, mixed[piece].data());
-        for (long i = 0; i < count; i++)
-          for (long c = 0; c < dim; c++) to[i * dim + c] = skip[i * dim + c] + bias2[c];
-      }
-      thread_local Buffer hidden;
-      hidden.resize(std::max<long>(hidden.size(), BLOCK * channels));
-      for (long r = 0; r < count; r += BLOCK) {
-        const long some = std::min(BLOCK, count - r);
-        product(&mixed[piece][r * dim], packed1, hidden.data(), some, dim, channels);
-        add_bias(hidden.data(), bias1 + start, some, channels, true);
-        product(hidden.data(), packed2, to + r * dim, some, channels, dim, true);
-      }
-      if (start + channels == hidden_dim) Buffer().swap(mixed[piece]);
-    });
-  }
+  };
+  const auto add = [&](const float* rows, long count, long start, long channels,
+                       float* to) {
+    thread_local Buffer hidden;
+    hidden.resize(std::max<long>(hidden.size(), BLOCK * channels));
+    for (long r = 0; r < count; r += BLOCK) {
+      const long some = std::min(BLOCK, count - r);
+      product(rows + r * dim, packed1, hidden.data(), some, dim, channels);
+      add_bias(hidden.data(), bias1 + start, some, channels, true);
+      product(hidden.data(), packed2, to + r * dim, some, channels, dim, true);
+    }
+  };
+  conv_ffn_in_parts(x, conv, bias2, out, batch, height, width, hidden_dim, part, ready,
+                    add);
 }
 
 }  // namespace bfloat16

@@ -16,18 +16,9 @@ from benchmarks.paper.encoders import (
 from benchmarks.paper.measure import Bench
 from fastvlm_mlx.app.bench.roofline import Speed
 from fastvlm_mlx.errors import OptionError
+from tests.support.machine_facts import MACHINE
 
 SPEED = Speed("test", 1e11, 1e10)
-MACHINE = {
-    "chip": "Chip",
-    "cores": 2,
-    "memory": 2**34,
-    "device": "cpu (Chip)",
-    "blas": "BLAS",
-    "commit": None,
-    "load": 0.5,
-    "versions": {"system": "Linux", "mlx": "1", "mlx-lm": "1", "fastvlm-mlx": "1"},
-}
 
 
 @pytest.fixture
@@ -145,7 +136,7 @@ def test_an_interrupted_measurement_goes_on(monkeypatch, tmp_path):
     [
         ({"rounds": 3}, "has rounds 2, not 3"),
         ({"clock": "cpu"}, "has clock wall, not cpu"),
-        ({"machine": {**MACHINE, "commit": "b"}}, "is of commit None, not b"),
+        ({"machine": {**MACHINE, "commit": "b"}}, "is of commit 1234567, not b"),
     ],
 )
 def test_runs_of_other_conditions_are_not_taken_up(tmp_path, change, words):

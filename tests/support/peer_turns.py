@@ -5,18 +5,9 @@ from typing import Any
 from benchmarks.peers import summary
 from benchmarks.peers.records import Records
 from benchmarks.peers.settings import SETTINGS, Setting
+from tests.support.machine_facts import MACHINE
 
 STAND_IN = "tests.support.stand_in_runtime"
-MACHINE = {
-    "chip": "Chip",
-    "cores": 2,
-    "memory": 2**34,
-    "device": "cpu (Chip)",
-    "blas": "BLAS",
-    "commit": "1234567",
-    "load": 0.5,
-    "versions": {"system": "Linux", "mlx": "1", "mlx-lm": "1", "fastvlm-mlx": "1"},
-}
 SPEEDS = {"float32": 1e11, "bytes": 1e10}
 CONDITIONS = {
     "machine": MACHINE,
