@@ -1,5 +1,5 @@
 // The encoder's products with weights that stay bfloat16 in memory; all else is float32,
-// unless the products are computed in bfloat16 too (`native_encoder.h`).
+// unless the products are computed in bfloat16 too (`encoder_bfloat16_product.h`).
 //
 // A part of a weight is widened at a time, by all cores, into memory that is kept: small
 // enough for the last cache, so that reading half the bytes pays for the widening. Then
@@ -9,7 +9,7 @@
 
 #include "conv_ffn.h"
 #include "depthwise.h"
-#include "native_encoder.h"
+#include "encoder_bfloat16_product.h"
 #include "parallel.h"
 #include "vector_math.h"
 
