@@ -3,19 +3,20 @@
     python -m benchmarks.convert_memory [--q-bits 4|8] [--dtype DTYPE]
 
 Writes random weights of the released 0.5B sizes (LLaVA's names, bfloat16, 1.2 GB) into
-a temporary folder and converts them in a new process. The peak is that process's
-maximum resident set size (`ru_maxrss`), the interpreter and MLX included; the limit is
-2.5 times the checkpoint's size on disk.
+a temporary folder and converts them in a new process. The peak is what that process had
+resident at most, the interpreter and MLX included; the limit is 2.5 times the
+checkpoint's size on disk.
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from fastvlm_mlx.peak_memory import peak_memory
 
 LIMIT = 2.5
 
@@ -53,9 +54,7 @@ def convert(source: Path, out: Path, q_bits: int | None, dtype: str | None) -> N
 
     to_mlx.convert(source, out, q_bits=q_bits, dtype=dtype)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in kilobytes, macOS in bytes.
-    peak *= 1 if sys.platform == "darwin" else 1024
+    peak = peak_memory()
     print(json.dumps({"peak": peak, "seconds": seconds}))
 
 
@@ -78,13 +77,7 @@ def main() -> None:
             options += [f"--{name.replace('_', '-')}", str(value)]
     with tempfile.TemporaryDirectory() as place:
         source, out = Path(place) / "source", Path(place) / "out"
-        # In a new process too: on Linux a child inherits its parent's ru_maxrss.
-        writer = (
-            f"from benchmarks.convert_memory import *; write_checkpoint({source!r})"
-        )
-        writer = "from pathlib import PosixPath; " + writer
-        subprocess.run([sys.executable, "-c", writer], check=True)
-        size = (source / "model.safetensors").stat().st_size
+        size = write_checkpoint(source)
         command = [sys.executable, "-m", "benchmarks.convert_memory", *options]
         command += ["--in", str(source), "--out", str(out)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

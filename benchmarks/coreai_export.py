@@ -3,14 +3,12 @@
     python -m benchmarks.coreai_export [--resolutions 512,1024] [--compress int8]
 
 The weights are random, seeded and scaled so that activations stay of order 1. The time
-includes the comparison on an image, in Apple's runtime. Peak memory is the process's
-`ru_maxrss`. The last line of stdout is one JSON object.
+includes the comparison on an image, in Apple's runtime. Peak memory is what the
+process had resident at most. The last line of stdout is one JSON object.
 """
 
 import argparse
 import json
-import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +18,7 @@ from fastvlm_mlx.convert.coreai import asset, programs, verify
 from fastvlm_mlx.convert.coreai.options import CoreAIOptions
 from fastvlm_mlx.convert.encoder_reference import Reference, default_images
 from fastvlm_mlx.device import cpu_only
+from fastvlm_mlx.peak_memory import peak_memory
 
 
 @cpu_only()
@@ -50,8 +49,7 @@ def main() -> None:
         written, written_cpu = time.perf_counter(), time.process_time()
         stored = asset.read(path)
         verdicts = verify.judge(stored, Reference(model, default_images()[:1]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak *= 1 if sys.platform == "darwin" else 1024
+    peak = peak_memory() or 0
     for verdict in verdicts:
         print(verdict)
     summary = {

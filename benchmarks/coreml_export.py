@@ -3,13 +3,12 @@
     python -m benchmarks.coreml_export [--resolutions 512,768,1024,1536]
 
 The weights are random, seeded and scaled so that activations stay of order 1. The time
-includes the comparison on an image. Peak memory is the process's `ru_maxrss`. The last
-line of stdout is one JSON object.
+includes the comparison on an image. Peak memory is what the process had resident
+at most. The last line of stdout is one JSON object.
 """
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from fastvlm_mlx.convert.to_coreml import export
 from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
+from fastvlm_mlx.peak_memory import peak_memory
 
 
 def random_model(seed: int = 0) -> FastVLM:
@@ -69,8 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "fastvithd.mlpackage"
         report = export(model, out, options, notify=say)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak *= 1 if sys.platform == "darwin" else 1024
+    peak = peak_memory() or 0
     for verdict in report.verdicts:
         print(verdict)
         for finding in verdict.findings:

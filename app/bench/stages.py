@@ -32,6 +32,7 @@ from PIL import Image
 
 from fastvlm_mlx import device
 from fastvlm_mlx.model import language
+from fastvlm_mlx.peak_memory import peak_memory
 from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_options import ImageOptions
 from fastvlm_mlx.processing.image_processor import content_hash, preprocess
@@ -170,9 +171,12 @@ def cold(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
     )
     assert process.stdout is not None and process.stderr is not None
-    first = process.stdout.read(1)
+    pieces, peak = [process.stdout.read(1)], 0
     seconds = time.perf_counter() - started
-    answer = first + process.stdout.read()
+    while pieces[-1]:  # a piece with each token, so the last ones are seen
+        peak = max(peak, peak_memory(process.pid) or 0)
+        pieces.append(process.stdout.read(4096))
+    answer = b"".join(pieces)
     said = process.stderr.read().decode(errors="replace")
     process.stdout.close()
     process.stderr.close()
@@ -182,7 +186,7 @@ def cold(
         return (said.strip().splitlines() or ["no reason given"])[-1]
     if not answer.strip():
         return "the answer was empty"
-    resident = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    resident = peak or usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     # macOS does not count Metal's memory as resident: this process had the same work.
     metal = mx.get_peak_memory() if device.on_gpu() else 0
     return {"cold_ttft": seconds, "peak_memory": max(resident, metal)}

@@ -6,10 +6,11 @@ the top only what every environment has.
 
 import json
 import os
-import resource
 import sys
 import time
 from typing import Any, Protocol
+
+from fastvlm_mlx.peak_memory import peak_memory as resident_peak
 
 
 class Runtime(Protocol):
@@ -48,8 +49,7 @@ def summary(
 
 def peak_memory() -> int:
     """Bytes of this process at most so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    resident = resident_peak() or 0
     # macOS does not count Metal's memory as resident. What is not imported is not used.
     metal = 0
     if (mx := sys.modules.get("mlx.core")) and mx.default_device().type != mx.cpu:

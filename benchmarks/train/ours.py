@@ -6,7 +6,6 @@ SETTINGS is a JSON object, see `benchmarks/train/__main__.py`. Prints a JSON obj
 """
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from mlx.utils import tree_flatten
 from fastvlm_mlx import load
 from fastvlm_mlx.adapters.layers import add_layers
 from fastvlm_mlx.fastvlm import FastVLM
+from fastvlm_mlx.peak_memory import peak_memory
 from fastvlm_mlx.processing.image_file import open_image
 from fastvlm_mlx.processing.image_options import ImageOptions
 from fastvlm_mlx.processing.image_processor import preprocess
@@ -107,9 +107,7 @@ def main() -> None:
             found["losses"].append(next(running))
             found["seconds"].append(time.perf_counter() - begun)
             found["cpu"].append(time.process_time() - used)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in kilobytes, macOS in bytes.
-    found["process_peak"] = peak * (1 if sys.platform == "darwin" else 1024)
+    found["process_peak"] = peak_memory()
     found["peak"] = mx.get_peak_memory()
     print(json.dumps(found))
 

@@ -10,12 +10,12 @@ again, and the vocabulary's head computes every position.
 # pyright: reportMissingImports=false
 
 import json
-import resource
 import sys
 import time
 from typing import Any
 
 from benchmarks.peers.transformers_runtime import define_missing_operators
+from fastvlm_mlx.peak_memory import peak_memory
 
 SYSTEM = "You are a helpful assistant."
 PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -77,8 +77,7 @@ def main() -> None:
         found["losses"].append(loss.item())
         found["seconds"].append(time.perf_counter() - begun)
         found["cpu"].append(time.process_time() - used)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found["process_peak"] = peak * (1 if sys.platform == "darwin" else 1024)
+    found["process_peak"] = peak_memory()
     found["versions"] = {"torch": torch.__version__, "peft": peft.__version__}
     print(json.dumps(found))
 

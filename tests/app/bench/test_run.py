@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -213,11 +214,14 @@ def test_a_plot_that_cannot_be_written(mock, tmp_path, capsys):
 
 
 def test_a_cold_start(reference, images):
+    # Its peak is its own, whatever the process that starts it has taken.
+    own = np.ones(700_000_000, np.uint8)
+    del own
     case = stages.Case(256, None, "Describe the image.", 2, 1, 0)
     file = images / "coffee.png"
     found = stages.cold(str(reference / "llava-mini"), case, file)
     assert isinstance(found, dict), found
-    assert found["cold_ttft"] > 0.1 and found["peak_memory"] > 1e7
+    assert found["cold_ttft"] > 0.1 and 1e7 < found["peak_memory"] < 600e6
     reason = stages.cold("/nowhere", case, file)
     assert isinstance(reason, str) and reason.startswith("error: ")
 

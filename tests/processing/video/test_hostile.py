@@ -1,7 +1,6 @@
 """Files that try to make FFmpeg open others, or to fill the memory, are refused."""
 
 import http.server
-import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from av.error import FFmpegError
 from fastvlm_mlx.errors import VideoError
 from fastvlm_mlx.processing.video import VideoLimits, open_video, sample
 from fastvlm_mlx.processing.video.access import CONTAINERS, options
+from tests.support.memory_growth import growth
 from tests.support.small_videos import scene_images, stills, write_video
 
 IMAGES = scene_images(2)
@@ -120,12 +120,13 @@ def test_a_bomb_takes_no_memory(tmp_path: Path):
     header = b"GIF89a" + size.to_bytes(2, "little") * 2 + b"\x80\0\0" + bytes(6)
     frame = b"," + bytes(4) + size.to_bytes(2, "little") * 2 + b"\0\2\2\x44\1\0"
     path.write_bytes(header + frame * 50 + b";")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(VideoError, match=r"bomb.gif: .* more than 40 megapixels"):
-        with open_video(path) as video:
-            next(video.frames())
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 100_000  # kB; Linux counts in these
+    with (
+        growth() as grown,
+        pytest.raises(VideoError, match=r"bomb.gif: .* more than 40 megapixels"),
+        open_video(path) as video,
+    ):
+        next(video.frames())
+    assert grown() < 100e6
 
 
 def test_frames_that_grow_are_refused(tmp_path: Path):
@@ -150,6 +151,6 @@ def test_memory_is_bounded(tmp_path: Path):
         opened = video.frames()
         for _ in range(20):
             assert next(opened).image.size == (1024, 1024)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        assert sum(frame.image.size == (1024, 1024) for frame in opened) == 180
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000
+        with growth() as grown:
+            assert sum(frame.image.size == (1024, 1024) for frame in opened) == 180
+        assert grown() < 60e6
