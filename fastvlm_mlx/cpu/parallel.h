@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -15,7 +16,24 @@ using Gemm = void (*)(int order, int trans_a, int trans_b, int m, int n, int k,
                       float alpha, const float* a, int lda, const float* b, int ldb,
                       float beta, float* c, int ldc);
 using SetThreads = void (*)(int);
-using Buffer = std::vector<float>;
+
+// Memory from the start of a cache line on: a vector that lies in two is read twice.
+template <class T>
+struct Aligned {
+  using value_type = T;
+  static constexpr std::align_val_t LINE{64};
+  Aligned() = default;
+  template <class U>
+  Aligned(const Aligned<U>&) {}
+  T* allocate(std::size_t n) {
+    return static_cast<T*>(::operator new(n * sizeof(T), LINE));
+  }
+  void deallocate(T* p, std::size_t) { ::operator delete(p, LINE); }
+  bool operator==(const Aligned&) const { return true; }
+  bool operator!=(const Aligned&) const { return false; }
+};
+
+using Buffer = std::vector<float, Aligned<float>>;
 
 inline Gemm gemm;
 inline SetThreads set_threads;
@@ -30,7 +48,9 @@ inline void matmul_nt(const float* a, long lda, const float* b, long ldb, float*
 }
 
 // Threads that live as long as the process. A caller works too and waits for pieces,
-// not for threads: in a fork, where they are gone, it does all of the work.
+// not for threads: in a fork, where they are gone, it does all of the work. A thread
+// without work looks for more for a moment before it sleeps, as waking one takes longer
+// than a small product.
 class Pool {
  public:
   void run(long count, const std::function<void(long)>& piece) {
@@ -40,8 +60,9 @@ class Pool {
       for (long i = started; i < std::min(cores, count) - 1; i++, started++)
         std::thread(&Pool::work, this).detach();
       newest = job;
+      jobs.fetch_add(1, std::memory_order_release);
     }
-    change.notify_all();
+    if (sleeping.load()) change.notify_all();
     job->take();
     while (job->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
   }
@@ -61,20 +82,28 @@ class Pool {
   };
 
   void work() {
-    std::shared_ptr<Job> last;
-    for (;;) {
+    for (long seen = 0;;) {
+      for (long i = 0; i < PATIENCE && jobs.load(std::memory_order_acquire) == seen; i++)
+        std::this_thread::yield();
+      std::shared_ptr<Job> job;
       {
         std::unique_lock<std::mutex> lock(mutex);
-        change.wait(lock, [&] { return newest != last; });
-        last = newest;
+        sleeping++;
+        change.wait(lock, [&] { return jobs != seen; });
+        sleeping--;
+        job = newest;
+        seen = jobs;
       }
-      last->take();
+      job->take();
     }
   }
+
+  static constexpr long PATIENCE = 300;  // about 0.1 ms
 
   std::mutex mutex;
   std::condition_variable change;
   std::shared_ptr<Job> newest;
+  std::atomic<long> jobs{0}, sleeping{0};
   long started = 0;
 };
 

@@ -18,6 +18,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from fastvlm_mlx.cpu import decoder
 from fastvlm_mlx.cpu.mlx_lm_patch import use_cpu_kernels
 from fastvlm_mlx.device import check_not_forked
 from fastvlm_mlx.errors import CheckpointError, quoted
@@ -99,6 +100,9 @@ def join_caches(model: Any, rows: Sequence[LayerCaches]) -> LayerCaches:
 def hidden(model: Any, embeddings: mx.array, cache: Any = None) -> mx.array:
     """The last layer's states, normalized: (B, L, hidden) to (B, L, hidden)."""
     check_not_forked()
+    states = decoder.hidden(model.model, embeddings, cache)
+    if states is not None:
+        return states
     # mlx-lm requires ids; it ignores them when input_embeddings is given.
     ids = mx.zeros(embeddings.shape[:2], dtype=mx.int32)
     return model.model(ids, cache, input_embeddings=embeddings)

@@ -26,7 +26,7 @@ class RowsCache:
         self.fetched: list[tuple[Any, mx.array, mx.array]] = []
         self.offset = offset  # (B,), for the rotary embedding
         self.rows_apart = not padded
-        self._caches = caches
+        self.caches = caches
 
     def update_and_fetch(
         self, keys: mx.array, values: mx.array
@@ -34,7 +34,7 @@ class RowsCache:
         """Takes (B, kv_heads, L, head_dim) in; returns what attention is given."""
         self.fetched = [
             (cache, *cache.update_and_fetch(keys[i : i + 1], values[i : i + 1]))
-            for i, cache in enumerate(self._caches)
+            for i, cache in enumerate(self.caches)
         ]
         if self.rows_apart:
             return keys, values
@@ -46,7 +46,7 @@ class RowsCache:
         """The mask for N new positions, as mlx-lm's caches make it."""
         if self.rows_apart:
             return "causal" if N > 1 else None
-        longest = max(cache.offset for cache in self._caches) + N
+        longest = max(cache.offset for cache in self.caches) + N
         # (B, 1, N, longest): new position n of a row sees its first offset + n + 1
         places = self.offset[:, None, None, None] + mx.arange(N)[:, None]
         return mx.arange(longest) <= places

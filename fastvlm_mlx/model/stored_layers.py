@@ -16,6 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from fastvlm_mlx.cpu import kernels
+from fastvlm_mlx.cpu.decoder import StoredWeight
 from fastvlm_mlx.weights.quantization import layer_settings
 from fastvlm_mlx.weights.weight_files import Tensors
 
@@ -26,6 +27,12 @@ BITS = (4, 8)
 
 class StoredLinear(nn.Linear):
     """A linear layer with a bfloat16 `weight`."""
+
+    def stored(self) -> StoredWeight | None:
+        """What the kernels take, or None."""
+        if not _fits(self.weight):
+            return None
+        return StoredWeight(self.weight, None, None, self.get("bias"), 0, 16)
 
     def __call__(self, x: mx.array) -> mx.array:
         return _product(self, x)
@@ -43,6 +50,11 @@ class StoredEmbedding(nn.Embedding):
 
 class StoredQuantizedLinear(nn.QuantizedLinear):
     """A quantized linear layer, its scales and biases float32."""
+
+    def stored(self) -> StoredWeight:
+        """What the kernels take."""
+        parts = (self.weight, self.scales, self.biases, self.get("bias"))
+        return StoredWeight(*parts, self.group_size, self.bits)
 
     def __call__(self, x: mx.array) -> mx.array:
         return _quantized_product(self, x)
@@ -127,12 +139,15 @@ def _take_form(layer: Any) -> None:
 
 def _product(layer: Any, x: mx.array) -> mx.array:
     weight, bias = layer.weight, layer.get("bias")
-    # An adapter of full weights puts float32 in its place.
-    fits = weight.dtype == mx.bfloat16 and weight.shape[1] % WIDTH == 0
-    if fits and kernels.at_hand(x):
+    if _fits(weight) and kernels.at_hand(x):
         return kernels.linear_bfloat16(x, weight, bias)
     y = x @ weight.astype(mx.float32).T
     return y if bias is None else y + bias
+
+
+def _fits(weight: mx.array) -> bool:
+    # An adapter of full weights puts float32 in its place.
+    return weight.dtype == mx.bfloat16 and weight.shape[1] % WIDTH == 0
 
 
 def _quantized_product(layer: Any, x: mx.array) -> mx.array:

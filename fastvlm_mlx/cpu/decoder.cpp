@@ -1,0 +1,240 @@
+// The layers of a Qwen2 or Llama decoder for a few positions, weights as stored: a token of
+// an answer, a step of several answers, or a short question.
+//
+// One call, as seven linear layers and what MLX computes between them wake threads and wait
+// for them some thirty times a layer, which takes as long as reading the weights. Every sum
+// is of one position alone, so an answer does not depend on those beside it.
+
+#include <cmath>
+
+#include "stored_weights.h"
+#include "vector_math.h"
+
+using namespace stored;
+
+extern "C" {
+
+struct DecoderLayer {
+  Matrix q, k, v, o, gate, up, down;
+  const float *attention_norm, *mlp_norm;  // of RMSNorm, (dim)
+  long heads, kv_heads, head_dim;
+  float epsilon, scale;
+};
+
+// The KV cache of one sequence: keys and values (kv_heads, capacity, head_dim), of which
+// the first `length` positions are filled.
+struct Cached {
+  const float *keys, *values;
+  long capacity, length;
+};
+}
+
+namespace {
+
+constexpr long STEP = 32;  // rows of a weight per piece of work
+
+// What several products take, in the order of each form that one of them has.
+class Input {
+ public:
+  Input(const float* x, long rows, long dim) : x(x), rows(rows), size(rows * dim) {}
+
+  // Before the product, outside the threads.
+  void prepare(const Matrix& m) {
+    in_form(m, [&](auto form) {
+      Buffer& mixed = order(form);
+      if (!mixed.empty()) return;
+      mixed.resize(size);
+      interleave<decltype(form)>(x, mixed.data(), size);
+    });
+  }
+
+  // x @ weight.T + bias of the weight's rows `first` to `last`.
+  void product(const Matrix& m, float* out, long first, long last) {
+    in_form(m, [&](auto form) {
+      few_rows(form, order(form).data(), out, rows, m.out_dim, first, last);
+    });
+    for (long r = 0; m.bias && r < rows; r++)
+      for (long i = first; i < last; i++) out[r * m.out_dim + i] += m.bias[i];
+  }
+
+ private:
+  template <class Form>
+  Buffer& order(const Form&) {
+    return mixed[Form::PER_WORD == 2 ? 0 : Form::PER_WORD == 4 ? 1 : 2];
+  }
+
+  const float* x;
+  long rows, size;
+  Buffer mixed[3];
+};
+
+long pieces(const Matrix& m) { return (m.out_dim + STEP - 1) / STEP; }
+
+// f(first, last) for the rows of piece number `piece` of `m`.
+template <class F>
+void at_piece(const Matrix& m, long piece, F f) {
+  f(piece * STEP, std::min((piece + 1) * STEP, m.out_dim));
+}
+
+Buffer rms_norm(const Buffer& x, const float* weight, long rows, float epsilon) {
+  const long dim = x.size() / rows;
+  Buffer out(x.size());
+  for (long r = 0; r < rows; r++) {
+    const float* row = &x[r * dim];
+    float squares = 0;
+    for (long i = 0; i < dim; i++) squares += row[i] * row[i];
+    const float factor = 1 / std::sqrt(squares / dim + epsilon);
+    for (long i = 0; i < dim; i++) out[r * dim + i] = row[i] * factor * weight[i];
+  }
+  return out;
+}
+
+// x (heads, head_dim), rotated in place by cosines, then sines: (head_dim).
+void rotate(float* x, const float* rotation, long heads, long head_dim) {
+  const long half = head_dim / 2;
+  for (long h = 0; h < heads; h++, x += head_dim)
+    for (long i = 0; i < half; i++) {
+      const float a = x[i], b = x[half + i];
+      x[i] = a * rotation[i] - b * rotation[half + i];
+      x[half + i] = a * rotation[half + i] + b * rotation[i];
+    }
+}
+
+float dot(const float* a, const float* b, long size) {
+  float total = 0;
+  for (long i = 0; i < size; i++) total += a[i] * b[i];
+  return total;
+}
+
+// Attention of `heads` queries (heads, head_dim) that share one head of keys and values:
+// the cached ones, and after them `fresh` of their own step.
+void attend(const float* q, const Cached& cached, long kv_head, const float* keys,
+            const float* values, long fresh, float* out, long heads, long head_dim,
+            float scale) {
+  const long start = kv_head * cached.capacity * head_dim, all = cached.length + fresh;
+  const auto place = [&](const float* old, const float* own, long position) {
+    return position < cached.length ? old + start + position * head_dim
+                                    : own + (position - cached.length) * head_dim;
+  };
+  Buffer scores(heads * all);
+  for (long p = 0; p < all; p++)
+    for (long h = 0; h < heads; h++)
+      scores[h * all + p] =
+          dot(q + h * head_dim, place(cached.keys, keys, p), head_dim);
+  for (long h = 0; h < heads; h++) softmax(&scores[h * all], all, scale);
+  std::fill(out, out + heads * head_dim, 0.0f);
+  for (long p = 0; p < all; p++) {
+    const float* value = place(cached.values, values, p);
+    for (long h = 0; h < heads; h++) {
+      const float share = scores[h * all + p];
+      for (long i = 0; i < head_dim; i++) out[h * head_dim + i] += share * value[i];
+    }
+  }
+}
+
+// The positions that a call computes: `length` of each sequence, after those it cached.
+struct Step {
+  long sequences, length;
+  const float* rotation;  // (rows, head_dim): the cosines of a position's angles, the sines
+  long rows() const { return sequences * length; }
+};
+
+// state += x @ weight.T + bias
+void add_product(Buffer& state, const Matrix& m, const Buffer& x, long rows) {
+  Input input(x.data(), rows, m.dim);
+  Buffer sums(rows * m.out_dim);
+  input.prepare(m);
+  parallel(pieces(m), [&](long piece) {
+    at_piece(m, piece, [&](long first, long last) {
+      input.product(m, sums.data(), first, last);
+    });
+  });
+  for (size_t i = 0; i < state.size(); i++) state[i] += sums[i];
+}
+
+// state += attention(norm(state)); keys and values (sequences, kv_heads, length, head_dim)
+// are those of the new positions.
+void add_attention(Buffer& state, const DecoderLayer& l, const Step& step,
+                   const Cached* cached, float* keys, float* values) {
+  const long rows = step.rows(), length = step.length, head_dim = l.head_dim;
+  const long share = l.heads / l.kv_heads;
+  const Buffer normed = rms_norm(state, l.attention_norm, rows, l.epsilon);
+  Input input(normed.data(), rows, l.q.dim);
+  Buffer q(rows * l.q.out_dim), k(rows * l.k.out_dim), v(rows * l.v.out_dim);
+  const Matrix* parts[] = {&l.q, &l.k, &l.v};
+  float* outs[] = {q.data(), k.data(), v.data()};
+  for (const Matrix* part : parts) input.prepare(*part);
+  parallel(pieces(l.q) + pieces(l.k) + pieces(l.v), [&](long piece) {
+    long i = 0;
+    for (; piece >= pieces(*parts[i]); i++) piece -= pieces(*parts[i]);
+    at_piece(*parts[i], piece, [&](long first, long last) {
+      input.product(*parts[i], outs[i], first, last);
+    });
+  });
+
+  for (long r = 0; r < rows; r++) {
+    const float* rotation = step.rotation + r * head_dim;
+    rotate(&q[r * l.q.out_dim], rotation, l.heads, head_dim);
+    rotate(&k[r * l.k.out_dim], rotation, l.kv_heads, head_dim);
+    for (long h = 0; h < l.kv_heads; h++) {
+      const long from = r * l.k.out_dim + h * head_dim;
+      const long to = ((r / length * l.kv_heads + h) * length + r % length) * head_dim;
+      std::copy_n(&k[from], head_dim, keys + to);
+      std::copy_n(&v[from], head_dim, values + to);
+    }
+  }
+
+  Buffer mixed(q.size());
+  parallel(rows * l.kv_heads, [&](long piece) {
+    const long r = piece / l.kv_heads, h = piece % l.kv_heads, sequence = r / length;
+    const long from = r * l.q.out_dim + h * share * head_dim;
+    const long own = (sequence * l.kv_heads + h) * length * head_dim;
+    attend(&q[from], cached[sequence], h, keys + own, values + own, r % length + 1,
+           &mixed[from], share, head_dim, l.scale);
+  });
+  add_product(state, l.o, mixed, rows);
+}
+
+// state += down(silu(gate(norm(state))) * up(norm(state)))
+void add_mlp(Buffer& state, const DecoderLayer& l, long rows) {
+  const Buffer normed = rms_norm(state, l.mlp_norm, rows, l.epsilon);
+  Input input(normed.data(), rows, l.gate.dim);
+  const long hidden = l.gate.out_dim;
+  Buffer gate(rows * hidden), up(rows * hidden);
+  input.prepare(l.gate);
+  input.prepare(l.up);
+  parallel(pieces(l.gate), [&](long piece) {
+    at_piece(l.gate, piece, [&](long first, long last) {
+      input.product(l.gate, gate.data(), first, last);
+      input.product(l.up, up.data(), first, last);
+      for (long r = 0; r < rows; r++)
+        for (long i = r * hidden + first; i < r * hidden + last; i++)
+          gate[i] = silu(gate[i]) * up[i];
+    });
+  });
+  add_product(state, l.down, gate, rows);
+}
+
+}  // namespace
+
+extern "C" {
+
+// x (sequences * length, dim) -> out, alike, normed: `length` positions of each sequence.
+// cached: (layers, sequences); keys and values (layers, sequences, kv_heads, length,
+// head_dim): those of the new positions.
+void fv_decoder(const DecoderLayer* layers, long count, const float* norm,
+                const Cached* cached, const float* x, const float* rotation, float* out,
+                float* keys, float* values, long sequences, long length) {
+  const Step step{sequences, length, rotation};
+  const long rows = step.rows(), dim = layers->q.dim;
+  const long size = rows * layers->kv_heads * layers->head_dim;
+  Buffer state(x, x + rows * dim);
+  for (long i = 0; i < count; i++) {
+    add_attention(state, layers[i], step, cached + i * sequences, keys + i * size,
+                  values + i * size);
+    add_mlp(state, layers[i], rows);
+  }
+  state = rms_norm(state, norm, rows, layers->epsilon);
+  std::copy(state.begin(), state.end(), out);
+}
+}

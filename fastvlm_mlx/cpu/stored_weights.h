@@ -1,0 +1,164 @@
+// Weights as they are stored, bfloat16 or MLX's affine quantization with 4 or 8 bits, and
+// their products with few rows.
+//
+// Weights become float32 in registers, and sums are float32. In a vector of 32-bit words a
+// shift gives one number of each word, so the numbers of a block come out interleaved; x
+// is put in that order first.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "parallel.h"
+
+// A linear layer: weight (out_dim, dim) of so many bits, 16 for bfloat16. Quantized ones
+// have scales and biases (out_dim, dim / group). dim is a multiple of 64. `bias` may be
+// null.
+struct Matrix {
+  const void* weight;
+  const float *scales, *biases, *bias;
+  long dim, out_dim, group, bits;
+};
+
+namespace stored {
+
+constexpr long WIDTH = 8;     // of a vector, in numbers of 32 bits
+constexpr long AHEAD = 4096;  // bytes that are fetched before they are needed
+
+typedef float vec __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+typedef uint32_t words __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+typedef int32_t integers __attribute__((vector_size(4 * WIDTH)));
+
+inline const vec& at(const float* x) { return *reinterpret_cast<const vec*>(x); }
+
+inline const words& words_at(const void* from) {
+  __builtin_prefetch(static_cast<const char*>(from) + AHEAD);
+  return *static_cast<const words*>(from);
+}
+
+inline float sum(vec v) {
+  float total = 0;
+  for (long i = 0; i < WIDTH; i++) total += v[i];
+  return total;
+}
+
+// A form opens a block of weights: PER_WORD vectors in WIDTH words, from column c. ROWS of
+// x and 2 rows of weights, or 2 and FEW_OUT, take all registers.
+struct BFloat16 {
+  static constexpr long PER_WORD = 2, BLOCK = WIDTH * PER_WORD;
+  static constexpr long ROWS = 6, FEW_OUT = 4;
+  const uint16_t* weight;
+  long dim;
+
+  explicit BFloat16(const Matrix& m)
+      : weight(static_cast<const uint16_t*>(m.weight)), dim(m.dim) {}
+
+  struct Block {
+    words both;
+    inline vec vector(long k) const { return (vec)(k ? both & 0xffff0000u : both << 16); }
+  };
+
+  inline Block open(long row, long c) const { return {words_at(weight + row * dim + c)}; }
+};
+
+template <long BITS>
+struct Quantized {
+  static constexpr long PER_WORD = 32 / BITS, BLOCK = WIDTH * PER_WORD;
+  static constexpr long ROWS = 4, FEW_OUT = 2;
+  const uint32_t* weight;
+  const float *scales, *biases;
+  long dim, group;
+
+  explicit Quantized(const Matrix& m)
+      : weight(static_cast<const uint32_t*>(m.weight)), scales(m.scales),
+        biases(m.biases), dim(m.dim), group(m.group) {}
+
+  struct Block {
+    words packed;
+    vec scale, bias;
+    inline vec vector(long k) const {
+      const words numbers = packed >> (BITS * k) & ((1u << BITS) - 1);
+      return __builtin_convertvector((integers)numbers, vec) * scale + bias;
+    }
+  };
+
+  inline Block open(long row, long c) const {
+    const long first = row * (dim / group);
+    return {words_at(weight + row * (dim / PER_WORD) + c / PER_WORD),
+            of_halves(scales + first, c), of_halves(biases + first, c)};
+  }
+
+  // A block is of one group, or its halves are of two.
+  inline vec of_halves(const float* values, long c) const {
+    const float a = values[c / group], b = values[(c + BLOCK / 2) / group];
+    return vec{a, a, a, a, b, b, b, b};
+  }
+};
+
+// Calls f with the weight of `m` in its form.
+template <class F>
+inline void in_form(const Matrix& m, F f) {
+  switch (m.bits) {
+    case 4: return f(Quantized<4>(m));
+    case 8: return f(Quantized<8>(m));
+    default: return f(BFloat16(m));
+  }
+}
+
+// x (size) in the order in which a form gives weights.
+template <class Form>
+inline void interleave(const float* x, float* out, long size) {
+  for (long i = 0; i < size; i += Form::BLOCK)
+    for (long k = 0; k < Form::PER_WORD; k++)
+      for (long j = 0; j < WIDTH; j++)
+        out[i + k * WIDTH + j] = x[i + j * Form::PER_WORD + k];
+}
+
+// a + b * c, not added to anything else first: a sum is made in the order of the weights,
+// however many are made at a time, so an answer is the same alone and in a batch.
+inline vec add_product(vec a, vec b, vec c) {
+#if __GNUC__ >= 12 && !defined(__clang__)
+  return __builtin_assoc_barrier(a + b * c);
+#else
+  return a + b * c;
+#endif
+}
+
+// The products of OUT rows of weights with R rows of x, sums in registers.
+template <long R, long OUT, class Form>
+inline void tile(const Form& form, long row, const float* x, float* out, long ldo) {
+  vec sums[OUT][R] = {};
+  for (long c = 0; c < form.dim; c += Form::BLOCK) {
+    typename Form::Block blocks[OUT];
+    for (long o = 0; o < OUT; o++) blocks[o] = form.open(row + o, c);
+#pragma GCC unroll 8
+    for (long k = 0; k < Form::PER_WORD; k++) {
+      vec weights[OUT];
+      for (long o = 0; o < OUT; o++) weights[o] = blocks[o].vector(k);
+#pragma GCC unroll 8
+      for (long r = 0; r < R; r++)
+        for (long o = 0; o < OUT; o++)
+          sums[o][r] = add_product(sums[o][r], weights[o],
+                                   at(x + r * form.dim + c + k * WIDTH));
+    }
+  }
+  for (long r = 0; r < R; r++)
+    for (long o = 0; o < OUT; o++) out[r * ldo + o] = sum(sums[o][r]);
+}
+
+// x (rows, dim), interleaved, by the weights' rows `first` to `last`: R rows of x at a
+// time, then what is left of them.
+template <class Form, long R = Form::ROWS>
+inline void few_rows(const Form& form, const float* x, float* out, long rows, long ldo,
+                     long first, long last) {
+  constexpr long OUT = R > 2 ? 2 : Form::FEW_OUT;
+  for (; rows >= R; rows -= R, x += R * form.dim, out += R * ldo) {
+    long o = first;
+    for (; o + OUT <= last; o += OUT) tile<R, OUT>(form, o, x, out + o, ldo);
+    for (; o < last; o++) tile<R, 1>(form, o, x, out + o, ldo);
+  }
+  if constexpr (R > 1) few_rows<Form, R - 1>(form, x, out, rows, ldo, first, last);
+}
+
+}  // namespace stored
