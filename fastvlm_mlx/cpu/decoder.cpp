@@ -31,7 +31,7 @@ struct Cached {
 
 namespace {
 
-constexpr long STEP = 32;  // rows of a weight per piece of work
+constexpr long STEP = 64;  // rows of a weight per piece of work
 
 // What several products take, in the order of each form that one of them has.
 class Input {
@@ -100,34 +100,33 @@ void rotate(float* x, const float* rotation, long heads, long head_dim) {
     }
 }
 
-float dot(const float* a, const float* b, long size) {
-  float total = 0;
-  for (long i = 0; i < size; i++) total += a[i] * b[i];
-  return total;
-}
+// Keys and values of some positions: (count, head_dim).
+struct Positions {
+  const float *keys, *values;
+  long count;
+};
 
-// Attention of `heads` queries (heads, head_dim) that share one head of keys and values:
-// the cached ones, and after them `fresh` of their own step.
-void attend(const float* q, const Cached& cached, long kv_head, const float* keys,
-            const float* values, long fresh, float* out, long heads, long head_dim,
-            float scale) {
-  const long start = kv_head * cached.capacity * head_dim, all = cached.length + fresh;
-  const auto place = [&](const float* old, const float* own, long position) {
-    return position < cached.length ? old + start + position * head_dim
-                                    : own + (position - cached.length) * head_dim;
-  };
+// Attention of queries (heads, head_dim) to the positions `before` and then `own`.
+void attend(const float* q, const Positions& before, const Positions& own, float* out,
+            long heads, long head_dim, float scale) {
+  constexpr long VECTORS = 4;
+  const long all = before.count + own.count;
   Buffer scores(heads * all);
-  for (long p = 0; p < all; p++)
-    for (long h = 0; h < heads; h++)
-      scores[h * all + p] =
-          dot(q + h * head_dim, place(cached.keys, keys, p), head_dim);
-  for (long h = 0; h < heads; h++) softmax(&scores[h * all], all, scale);
-  std::fill(out, out + heads * head_dim, 0.0f);
-  for (long p = 0; p < all; p++) {
-    const float* value = place(cached.values, values, p);
-    for (long h = 0; h < heads; h++) {
-      const float share = scores[h * all + p];
-      for (long i = 0; i < head_dim; i++) out[h * head_dim + i] += share * value[i];
+  few_rows(Float{before.keys, head_dim}, q, scores.data(), heads, all, 0, before.count);
+  few_rows(Float{own.keys, head_dim}, q, &scores[before.count], heads, all, 0, own.count);
+  for (long h = 0; h < heads; h++) {
+    float* shares = &scores[h * all];
+    softmax(shares, all, scale);
+    for (long c = 0; c < head_dim; c += VECTORS * WIDTH) {
+      vec sums[VECTORS] = {};
+      const auto add = [&](const Positions& positions, const float* share) {
+        const float* value = positions.values + c;
+        for (long p = 0; p < positions.count; p++, value += head_dim)
+          for (long i = 0; i < VECTORS; i++) sums[i] += share[p] * at(value + i * WIDTH);
+      };
+      add(before, shares);
+      add(own, shares + before.count);
+      std::memcpy(out + h * head_dim + c, sums, sizeof sums);
     }
   }
 }
@@ -188,9 +187,12 @@ void add_attention(Buffer& state, const DecoderLayer& l, const Step& step,
   parallel(rows * l.kv_heads, [&](long piece) {
     const long r = piece / l.kv_heads, h = piece % l.kv_heads, sequence = r / length;
     const long from = r * l.q.out_dim + h * share * head_dim;
+    const long old = h * cached[sequence].capacity * head_dim;
     const long own = (sequence * l.kv_heads + h) * length * head_dim;
-    attend(&q[from], cached[sequence], h, keys + own, values + own, r % length + 1,
-           &mixed[from], share, head_dim, l.scale);
+    const Positions before{cached[sequence].keys + old, cached[sequence].values + old,
+                           cached[sequence].length};
+    attend(&q[from], before, {keys + own, values + own, r % length + 1}, &mixed[from],
+           share, head_dim, l.scale);
   });
   add_product(state, l.o, mixed, rows);
 }

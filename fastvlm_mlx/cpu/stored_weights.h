@@ -96,6 +96,20 @@ struct Quantized {
   }
 };
 
+// Not a stored weight: the same products of float32 numbers.
+struct Float {
+  static constexpr long PER_WORD = 1, BLOCK = WIDTH, ROWS = 6, FEW_OUT = 4;
+  const float* weight;
+  long dim;
+
+  struct Block {
+    vec numbers;
+    inline vec vector(long) const { return numbers; }
+  };
+
+  inline Block open(long row, long c) const { return {at(weight + row * dim + c)}; }
+};
+
 // Calls f with the weight of `m` in its form.
 template <class F>
 inline void in_form(const Matrix& m, F f) {
