@@ -6,39 +6,24 @@ mlx-lm's, and so does the rotary embedding: the kernel is given what that makes 
 """
 
 import ctypes
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator, Sequence
+from operator import is_
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
 
 from fastvlm_mlx.cpu import kernels
+from fastvlm_mlx.cpu.stored_weights import Matrix, address
 
 # Of more rows OpenBLAS' products are faster, and the processor's own in bfloat16.
 ROWS, ROWS_BESIDE_BFLOAT16 = 64, 16
-
-
-class StoredWeight(NamedTuple):
-    """A linear layer's parameters as stored, `bits` 16 for bfloat16."""
-
-    weight: mx.array
-    scales: mx.array | None
-    biases: mx.array | None
-    bias: mx.array | None
-    group_size: int
-    bits: int
-
-
-class _Matrix(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("weight", "scales", "biases", "bias")),
-        *((name, ctypes.c_long) for name in ("dim", "out_dim", "group", "bits")),
-    )
+HEAD_DIM = 32  # heads are of a multiple
 
 
 class _Layer(ctypes.Structure):
     _fields_ = (
-        *((name, _Matrix) for name in ("q", "k", "v", "o", "gate", "up", "down")),
+        *((name, Matrix) for name in ("q", "k", "v", "o", "gate", "up", "down")),
         *((name, ctypes.c_void_p) for name in ("attention_norm", "mlp_norm")),
         *((name, ctypes.c_long) for name in ("heads", "kv_heads", "head_dim")),
         *((name, ctypes.c_float) for name in ("epsilon", "scale")),
@@ -62,13 +47,12 @@ def hidden(decoder: Any, x: mx.array, caches: Any) -> mx.array | None:
             (`model/rows_cache.py`). They take the new positions in.
     """
     B, L, _ = x.shape
-    if caches is None or (weights := _weights(decoder)) is None:
+    if caches is None or (layers := _layers(decoder)) is None:
         return None
     rows = ROWS_BESIDE_BFLOAT16 if kernels.bfloat16_form() else ROWS
     sequences = _sequences(caches)
     if B * L > rows or sequences is None or not kernels.at_hand(x):
         return None
-    layers = _layers(decoder, weights)
     count, kv_heads, head_dim = len(layers), layers[0].kv_heads, layers[0].head_dim
     filled = (_Cached * (count * B))(*(_cached(c) for row in sequences for c in row))
     rotation = _rotation(decoder, caches[0].offset, B, L, head_dim)
@@ -78,15 +62,15 @@ def hidden(decoder: Any, x: mx.array, caches: Any) -> mx.array | None:
     keys = np.empty((count, B, kv_heads, L, head_dim), np.float32)
     values = np.empty_like(keys)
     pointers = [
-        _address(x),
-        _address(rotation),
+        address(x),
+        address(rotation),
         *(_data(a) for a in (out, keys, values)),
     ]
     library: Any = kernels.library()
     library.fv_decoder(
         layers,
         ctypes.c_long(count),
-        ctypes.c_void_p(_address(decoder.norm.weight)),
+        ctypes.c_void_p(address(decoder.norm.weight)),
         filled,
         *map(ctypes.c_void_p, pointers),
         *map(ctypes.c_long, (B, L)),
@@ -105,49 +89,64 @@ def _sequences(caches: Sequence[Any]) -> list[Sequence[Any]] | None:
     return found if plain else None
 
 
-def _weights(decoder: Any) -> list[list[StoredWeight]] | None:
-    """For each layer the weights in the kernel's order, if all are as stored."""
-    found = []
-    for block in decoder.layers:
-        attention, mlp = block.self_attn, block.mlp
-        layers = [
-            attention.q_proj,
-            attention.k_proj,
-            attention.v_proj,
-            attention.o_proj,
-        ]
-        layers += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-        # An adapter's layers are others.
-        weights = [getattr(layer, "stored", lambda: None)() for layer in layers]
-        if None in weights:
-            return None
-        found.append(weights)
-    return found
+class _Prepared:
+    """A decoder's layers for the kernel, and the parameters that they point to."""
+
+    def __init__(self, parts: Sequence[Any] = (), layers: Any = None):
+        self.parts, self.layers = parts, layers
+
+    def __reduce__(self) -> tuple[type["_Prepared"], tuple[()]]:
+        # A copy of the model has arrays of its own.
+        return _Prepared, ()
 
 
-def _layers(decoder: Any, weights: list[list[StoredWeight]]) -> ctypes.Array[_Layer]:
-    found = []
-    for block, parts in zip(decoder.layers, weights, strict=True):
-        attention = block.self_attn
-        norms = block.input_layernorm, block.post_attention_layernorm
-        matrices = [_matrix(part) for part in parts]
-        heads = attention.n_heads
-        found.append(
-            (
-                *matrices,
-                *(_address(norm.weight) for norm in norms),
-                *(heads, attention.n_kv_heads, matrices[0].out_dim // heads),
-                *(norms[0].eps, attention.scale),
-            )
-        )
-    return (_Layer * len(found))(*found)
+def _layers(decoder: Any) -> ctypes.Array[_Layer] | None:
+    """The layers as the kernel takes them, or None if not all weights are as stored."""
+    known = getattr(decoder, "_prepared", None) or _Prepared()
+    parts = list(_parts(decoder))
+    # An adapter may have changed them.
+    if len(parts) != len(known.parts) or not all(map(is_, parts, known.parts)):
+        layers = [_layer(block) for block in decoder.layers]
+        fits = None not in layers
+        found = (_Layer * len(layers))(*layers) if fits else None
+        known = decoder._prepared = _Prepared(parts, found)
+    return known.layers
 
 
-def _matrix(part: StoredWeight) -> _Matrix:
-    arrays = [array if array is None else _address(array) for array in part[:4]]
-    out_dim, words = part.weight.shape
-    dim = words if part.bits == 16 else words * 32 // part.bits
-    return _Matrix(*arrays, dim, out_dim, part.group_size, part.bits)
+_ATTENTION = tuple(f"{name}_proj" for name in "qkvo")
+_MLP = tuple(f"{name}_proj" for name in ("gate", "up", "down"))
+_NORMS = ("input_layernorm", "post_attention_layernorm")
+
+
+def _parts(decoder: Any) -> Iterator[Any]:
+    """All that `_layers` depends on. A module is a dict: its attributes are slower."""
+    for block in decoder["layers"]:
+        attention, mlp = block["self_attn"], block["mlp"]
+        layers = [attention[name] for name in _ATTENTION] + [mlp[name] for name in _MLP]
+        for layer in layers:
+            yield type(layer)
+            yield from layer.values()
+        for name in _NORMS:
+            yield block[name]["weight"]
+
+
+def _layer(block: Any) -> tuple[Any, ...] | None:
+    attention = block.self_attn
+    layers = [attention[name] for name in _ATTENTION] + [
+        block.mlp[name] for name in _MLP
+    ]
+    norms = [block[name] for name in _NORMS]
+    try:
+        # An adapter's layers have no `stored`.
+        matrices = [layer.stored() for layer in layers]
+        weights = [address(norm.weight) for norm in norms]
+    except (AttributeError, TypeError):
+        return None
+    heads, kv_heads = attention.n_heads, attention.n_kv_heads
+    if None in matrices or (head_dim := matrices[0].out_dim // heads) % HEAD_DIM:
+        return None
+    sizes = (heads, kv_heads, head_dim)
+    return *matrices, *weights, *sizes, norms[0].eps, attention.scale
 
 
 def _cached(cache: Any) -> tuple[int | None, int | None, int, int]:
@@ -156,7 +155,7 @@ def _cached(cache: Any) -> tuple[int | None, int | None, int, int]:
     # A view, where one step filled the whole cache.
     if not all(memoryview(cast(Any, a)).c_contiguous for a in cache.state[:2]):
         cache.keys, cache.values = map(mx.contiguous, cache.state[:2])
-    keys, values = _address(cache.keys), _address(cache.values)
+    keys, values = address(cache.keys), address(cache.values)
     return keys, values, cache.keys.shape[2], cache.offset
 
 
@@ -166,11 +165,6 @@ def _rotation(decoder: Any, offset: Any, B: int, L: int, head_dim: int) -> mx.ar
     unit = mx.concatenate([mx.ones(head_dim // 2), mx.zeros(head_dim // 2)])
     unit = mx.broadcast_to(unit, (B, 1, L, head_dim))
     return mx.contiguous(decoder.layers[0].self_attn.rope(unit, offset=offset))
-
-
-def _address(array: mx.array) -> int:
-    """Where the numbers lie; the array is evaluated, and must outlive its use."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(cast(Any, array)))
 
 
 def _data(array: np.ndarray) -> int:

@@ -16,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from fastvlm_mlx.cpu import kernels
-from fastvlm_mlx.cpu.decoder import StoredWeight
+from fastvlm_mlx.cpu.stored_weights import Matrix, matrix
 from fastvlm_mlx.weights.quantization import layer_settings
 from fastvlm_mlx.weights.weight_files import Tensors
 
@@ -28,11 +28,9 @@ BITS = (4, 8)
 class StoredLinear(nn.Linear):
     """A linear layer with a bfloat16 `weight`."""
 
-    def stored(self) -> StoredWeight | None:
-        """What the kernels take, or None."""
-        if not _fits(self.weight):
-            return None
-        return StoredWeight(self.weight, None, None, self.get("bias"), 0, 16)
+    def stored(self) -> Matrix | None:
+        """What the kernels take, if they take it."""
+        return matrix(self.weight, self.get("bias")) if _fits(self.weight) else None
 
     def __call__(self, x: mx.array) -> mx.array:
         return _product(self, x)
@@ -51,10 +49,11 @@ class StoredEmbedding(nn.Embedding):
 class StoredQuantizedLinear(nn.QuantizedLinear):
     """A quantized linear layer, its scales and biases float32."""
 
-    def stored(self) -> StoredWeight:
+    def stored(self) -> Matrix:
         """What the kernels take."""
-        parts = (self.weight, self.scales, self.biases, self.get("bias"))
-        return StoredWeight(*parts, self.group_size, self.bits)
+        form = {"group_size": self.group_size, "bits": self.bits}
+        parts = {"scales": self.scales, "biases": self.biases}
+        return matrix(self.weight, self.get("bias"), **parts, **form)
 
     def __call__(self, x: mx.array) -> mx.array:
         return _quantized_product(self, x)
