@@ -36,15 +36,13 @@ constexpr long STEP = 64;  // rows of a weight per piece of work
 // What several products take, in the order of each form that one of them has.
 class Input {
  public:
-  Input(const float* x, long rows, long dim) : x(x), rows(rows), size(rows * dim) {}
+  Input(const Buffer& x, long rows) : x(x.data()), rows(rows), dim(x.size() / rows) {}
 
   // Before the product, outside the threads.
   void prepare(const Matrix& m) {
     in_form(m, [&](auto form) {
       Buffer& mixed = order(form);
-      if (!mixed.empty()) return;
-      mixed.resize(size);
-      interleave<decltype(form)>(x, mixed.data(), size);
+      if (mixed.empty()) mixed = interleaved<decltype(form)>(x, rows, dim);
     });
   }
 
@@ -64,7 +62,7 @@ class Input {
   }
 
   const float* x;
-  long rows, size;
+  long rows, dim;
   Buffer mixed[3];
 };
 
@@ -140,7 +138,7 @@ struct Step {
 
 // state += x @ weight.T + bias
 void add_product(Buffer& state, const Matrix& m, const Buffer& x, long rows) {
-  Input input(x.data(), rows, m.dim);
+  Input input(x, rows);
   Buffer sums(rows * m.out_dim);
   input.prepare(m);
   parallel(pieces(m), [&](long piece) {
@@ -158,7 +156,7 @@ void add_attention(Buffer& state, const DecoderLayer& l, const Step& step,
   const long rows = step.rows(), length = step.length, head_dim = l.head_dim;
   const long share = l.heads / l.kv_heads;
   const Buffer normed = rms_norm(state, l.attention_norm, rows, l.epsilon);
-  Input input(normed.data(), rows, l.q.dim);
+  Input input(normed, rows);
   Buffer q(rows * l.q.out_dim), k(rows * l.k.out_dim), v(rows * l.v.out_dim);
   const Matrix* parts[] = {&l.q, &l.k, &l.v};
   float* outs[] = {q.data(), k.data(), v.data()};
@@ -200,7 +198,7 @@ void add_attention(Buffer& state, const DecoderLayer& l, const Step& step,
 // state += down(silu(gate(norm(state))) * up(norm(state)))
 void add_mlp(Buffer& state, const DecoderLayer& l, long rows) {
   const Buffer normed = rms_norm(state, l.mlp_norm, rows, l.epsilon);
-  Input input(normed.data(), rows, l.gate.dim);
+  Input input(normed, rows);
   const long hidden = l.gate.out_dim;
   Buffer gate(rows * hidden), up(rows * hidden);
   input.prepare(l.gate);

@@ -10,7 +10,8 @@ namespace {
 
 using namespace stored;
 
-constexpr long FEW = 16, MANY_STEP = 256, FEW_STEP = 64;
+constexpr long FEW = 64, FEW_BESIDE_BFLOAT16 = 16;  // rows
+constexpr long MANY_STEP = 256, FEW_STEP = 64;
 
 template <class Form>
 void many_rows(const Form& form, const float* x, float* out, long rows, long out_dim,
@@ -22,18 +23,18 @@ void many_rows(const Form& form, const float* x, float* out, long rows, long out
     for (long c = 0; c < dim; c += Form::BLOCK) {
       const auto block = form.open(o, c);
       for (long k = 0; k < Form::PER_WORD; k++) {
-        const vec weights = block.vector(k);
+        const vec weights = block.weights(k);
         std::memcpy(&wide[(o - first) * dim + c + k * WIDTH], &weights, sizeof weights);
       }
     }
-  matmul_nt(x, dim, wide.data(), dim, out + first, out_dim, rows, last - first, dim);
+  matmul_nt(x, pitch<Form>(dim), wide.data(), dim, out + first, out_dim, rows,
+            last - first, dim);
 }
 
 template <class Form>
 void linear(const Form& form, const float* x, const float* bias, float* out, long rows,
             long out_dim) {
-  Buffer mixed(rows * form.dim);
-  interleave<Form>(x, mixed.data(), mixed.size());
+  const Buffer mixed = interleaved<Form>(x, rows, form.dim);
   const bool few = rows <= FEW;
   const long step = few ? FEW_STEP : MANY_STEP;
   parallel((out_dim + step - 1) / step, [&](long piece) {
@@ -48,14 +49,15 @@ void linear(const Form& form, const float* x, const float* bias, float* out, lon
 // Many rows of x, rounded, by one panel of the weight at a time. `weight` gives some of
 // its rows, from one on, in bfloat16.
 template <class Weight>
-void linear_in_bfloat16(const float* x, const Weight& weight, const float* bias,
-                        float* out, long rows, long dim, long out_dim) {
+void linear_in_bfloat16(const float* x, long ldx, const Weight& weight,
+                        const float* bias, float* out, long rows, long dim,
+                        long out_dim) {
   using namespace bfloat16;
-  const long ldx = pitch(dim);
-  Numbers short_x(whole(rows, TILE) * ldx);
-  parallel((rows + FEW - 1) / FEW, [&](long piece) {
-    for (long r = piece * FEW; r < std::min(rows, (piece + 1) * FEW); r++)
-      round(x + r * dim, &short_x[r * ldx], dim);
+  const long lds = bfloat16::pitch(dim);
+  Numbers short_x(whole(rows, TILE) * lds);
+  parallel((rows + FEW_STEP - 1) / FEW_STEP, [&](long piece) {
+    for (long r = piece * FEW_STEP; r < std::min(rows, (piece + 1) * FEW_STEP); r++)
+      round(x + r * ldx, &short_x[r * lds], dim);
   });
   parallel((out_dim + PANEL - 1) / PANEL, [&](long piece) {
     const long first = piece * PANEL, count = std::min(PANEL, out_dim - first);
@@ -65,7 +67,7 @@ void linear_in_bfloat16(const float* x, const Weight& weight, const float* bias,
     for (long r = 0; r < rows; r += BLOCK) {
       const long some = std::min(BLOCK, rows - r);
       float* to = out + r * out_dim + first;
-      panel_product(&short_x[r * ldx], panel.data(), to, out_dim, some, dim, count);
+      panel_product(&short_x[r * lds], panel.data(), to, out_dim, some, dim, count);
       for (long i = 0; bias && i < some; i++)
         for (long o = 0; o < count; o++) to[i * out_dim + o] += bias[first + o];
     }
@@ -84,25 +86,25 @@ void linear_rounded(const Form& form, const float* x, const float* bias, float* 
       for (long c = 0; c < dim; c += Form::BLOCK) {
         const auto block = form.open(first + o, c);
         vec numbers[Form::PER_WORD];
-        for (long k = 0; k < Form::PER_WORD; k++) numbers[k] = block.vector(k);
+        for (long k = 0; k < Form::PER_WORD; k++) numbers[k] = block.weights(k);
         bfloat16::round(reinterpret_cast<const float*>(numbers), &rounded[o * dim + c],
                         Form::BLOCK);
       }
     return rounded.data();
   };
-  Buffer mixed(rows * dim);
-  interleave<Form>(x, mixed.data(), mixed.size());
-  linear_in_bfloat16(mixed.data(), weight, bias, out, rows, dim, out_dim);
+  const Buffer mixed = interleaved<Form>(x, rows, dim);
+  linear_in_bfloat16(mixed.data(), pitch<Form>(dim), weight, bias, out, rows, dim,
+                     out_dim);
 }
 
 void linear(const Matrix& m, const float* x, float* out, long rows) {
   const auto stored = [&](long first, long) {
     return static_cast<const uint16_t*>(m.weight) + first * m.dim;
   };
-  if (rows <= FEW || bfloat16::form == bfloat16::OFF)
+  if (rows <= FEW_BESIDE_BFLOAT16 || bfloat16::form == bfloat16::OFF)
     in_form(m, [&](auto form) { linear(form, x, m.bias, out, rows, m.out_dim); });
   else if (m.bits == 16)
-    linear_in_bfloat16(x, stored, m.bias, out, rows, m.dim, m.out_dim);
+    linear_in_bfloat16(x, m.dim, stored, m.bias, out, rows, m.dim, m.out_dim);
   else
     in_form(m, [&](auto form) { linear_rounded(form, x, m.bias, out, rows, m.out_dim); });
 }

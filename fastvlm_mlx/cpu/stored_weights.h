@@ -43,11 +43,13 @@ inline float sum(vec v) {
   return total;
 }
 
-// A form opens a block of weights: PER_WORD vectors in WIDTH words, from column c. ROWS of
-// x and 2 rows of weights, or 2 and FEW_OUT, take all registers.
+// A form opens a block of weights: PER_WORD vectors in WIDTH words, from column c. Those of
+// a SCALED form are `numbers * scale + bias`. The sums of ROWS rows of x with 2 rows of
+// weights stay in registers.
 struct BFloat16 {
   static constexpr long PER_WORD = 2, BLOCK = WIDTH * PER_WORD;
-  static constexpr long ROWS = 6, FEW_OUT = 4;
+  static constexpr long ROWS = 6;
+  static constexpr bool SCALED = false;
   const uint16_t* weight;
   long dim;
 
@@ -56,7 +58,10 @@ struct BFloat16 {
 
   struct Block {
     words both;
-    inline vec vector(long k) const { return (vec)(k ? both & 0xffff0000u : both << 16); }
+    inline vec numbers(long k) const {
+      return (vec)(k ? both & 0xffff0000u : both << 16);
+    }
+    inline vec weights(long k) const { return numbers(k); }
   };
 
   inline Block open(long row, long c) const { return {words_at(weight + row * dim + c)}; }
@@ -65,7 +70,8 @@ struct BFloat16 {
 template <long BITS>
 struct Quantized {
   static constexpr long PER_WORD = 32 / BITS, BLOCK = WIDTH * PER_WORD;
-  static constexpr long ROWS = 4, FEW_OUT = 2;
+  static constexpr long ROWS = 4;
+  static constexpr bool SCALED = true;
   const uint32_t* weight;
   const float *scales, *biases;
   long dim, group;
@@ -77,10 +83,11 @@ struct Quantized {
   struct Block {
     words packed;
     vec scale, bias;
-    inline vec vector(long k) const {
-      const words numbers = packed >> (BITS * k) & ((1u << BITS) - 1);
-      return __builtin_convertvector((integers)numbers, vec) * scale + bias;
+    inline vec numbers(long k) const {
+      const words low = packed >> (BITS * k) & ((1u << BITS) - 1);
+      return __builtin_convertvector((integers)low, vec);
     }
+    inline vec weights(long k) const { return numbers(k) * scale + bias; }
   };
 
   inline Block open(long row, long c) const {
@@ -98,13 +105,14 @@ struct Quantized {
 
 // Not a stored weight: the same products of float32 numbers.
 struct Float {
-  static constexpr long PER_WORD = 1, BLOCK = WIDTH, ROWS = 6, FEW_OUT = 4;
+  static constexpr long PER_WORD = 1, BLOCK = WIDTH, ROWS = 6;
+  static constexpr bool SCALED = false;
   const float* weight;
   long dim;
 
   struct Block {
-    vec numbers;
-    inline vec vector(long) const { return numbers; }
+    vec whole;
+    inline vec numbers(long) const { return whole; }
   };
 
   inline Block open(long row, long c) const { return {at(weight + row * dim + c)}; }
@@ -120,13 +128,26 @@ inline void in_form(const Matrix& m, F f) {
   }
 }
 
-// x (size) in the order in which a form gives weights.
+// Numbers of an interleaved row of x: dim, and the sums of each word's for a SCALED form.
 template <class Form>
-inline void interleave(const float* x, float* out, long size) {
-  for (long i = 0; i < size; i += Form::BLOCK)
-    for (long k = 0; k < Form::PER_WORD; k++)
-      for (long j = 0; j < WIDTH; j++)
-        out[i + k * WIDTH + j] = x[i + j * Form::PER_WORD + k];
+constexpr long pitch(long dim) {
+  return Form::SCALED ? dim + dim / Form::PER_WORD : dim;
+}
+
+// x (rows, dim) in the order in which a form gives weights, (rows, pitch).
+template <class Form>
+inline Buffer interleaved(const float* x, long rows, long dim) {
+  Buffer out(rows * pitch<Form>(dim));
+  float* to = out.data();
+  for (long r = 0; r < rows; r++, x += dim, to += pitch<Form>(dim))
+    for (long c = 0; c < dim; c += Form::BLOCK)
+      for (long j = 0; j < WIDTH; j++) {
+        float sum = 0;
+        for (long k = 0; k < Form::PER_WORD; k++)
+          sum += to[c + k * WIDTH + j] = x[c + j * Form::PER_WORD + k];
+        if (Form::SCALED) to[dim + c / Form::PER_WORD + j] = sum;
+      }
+  return out;
 }
 
 // a + b * c, not added to anything else first: a sum is made in the order of the weights,
@@ -139,35 +160,45 @@ inline vec add_product(vec a, vec b, vec c) {
 #endif
 }
 
-// The products of OUT rows of weights with R rows of x, sums in registers.
+// The products of OUT rows of weights with R rows of x, interleaved.
 template <long R, long OUT, class Form>
 inline void tile(const Form& form, long row, const float* x, float* out, long ldo) {
+  const long ldx = pitch<Form>(form.dim);
   vec sums[OUT][R] = {};
   for (long c = 0; c < form.dim; c += Form::BLOCK) {
     typename Form::Block blocks[OUT];
     for (long o = 0; o < OUT; o++) blocks[o] = form.open(row + o, c);
+    vec parts[OUT][R] = {};
+    auto& into = Form::SCALED ? parts : sums;
 #pragma GCC unroll 8
     for (long k = 0; k < Form::PER_WORD; k++) {
-      vec weights[OUT];
-      for (long o = 0; o < OUT; o++) weights[o] = blocks[o].vector(k);
+      vec numbers[OUT];
+      for (long o = 0; o < OUT; o++) numbers[o] = blocks[o].numbers(k);
 #pragma GCC unroll 8
       for (long r = 0; r < R; r++)
         for (long o = 0; o < OUT; o++)
-          sums[o][r] = add_product(sums[o][r], weights[o],
-                                   at(x + r * form.dim + c + k * WIDTH));
+          into[o][r] =
+              add_product(into[o][r], numbers[o], at(x + r * ldx + c + k * WIDTH));
     }
+    if constexpr (Form::SCALED)
+      for (long r = 0; r < R; r++)
+        for (long o = 0; o < OUT; o++) {
+          const vec& whole = at(x + r * ldx + form.dim + c / Form::PER_WORD);
+          sums[o][r] = add_product(sums[o][r], parts[o][r], blocks[o].scale);
+          sums[o][r] = add_product(sums[o][r], whole, blocks[o].bias);
+        }
   }
   for (long r = 0; r < R; r++)
     for (long o = 0; o < OUT; o++) out[r * ldo + o] = sum(sums[o][r]);
 }
 
-// x (rows, dim), interleaved, by the weights' rows `first` to `last`: R rows of x at a
+// x (rows, pitch), interleaved, by the weights' rows `first` to `last`: R rows of x at a
 // time, then what is left of them.
 template <class Form, long R = Form::ROWS>
 inline void few_rows(const Form& form, const float* x, float* out, long rows, long ldo,
                      long first, long last) {
-  constexpr long OUT = R > 2 ? 2 : Form::FEW_OUT;
-  for (; rows >= R; rows -= R, x += R * form.dim, out += R * ldo) {
+  constexpr long OUT = 2;
+  for (; rows >= R; rows -= R, x += R * pitch<Form>(form.dim), out += R * ldo) {
     long o = first;
     for (; o + OUT <= last; o += OUT) tile<R, OUT>(form, o, x, out + o, ldo);
     for (; o < last; o++) tile<R, 1>(form, o, x, out + o, ldo);
