@@ -113,5 +113,5 @@ class Depthwise {
 
 // Rows per piece: enough pieces for all cores, few enough that products stay large.
 inline long piece_rows(long batch, long height) {
-  return std::clamp(batch * height / cores, 1L, std::min(8L, height));
+  return std::clamp(batch * height / cores, 1L, std::min(4L, height));
 }

@@ -12,7 +12,7 @@ FastVLM paper (arXiv 2412.13303) and apple/ml-fastvlm's `mobileclip/mci.py`:
 https://github.com/apple/ml-fastvlm/blob/592b4add/llava/model/multimodal_encoder/mobileclip/mci.py
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -20,6 +20,9 @@ import mlx.nn as nn
 from fastvlm_mlx import device
 from fastvlm_mlx.model import ops
 from fastvlm_mlx.model.vision_config import VisionConfig
+
+# From a map to the next: (B, H, W, C) to (B, H', W', C').
+Part = Callable[[mx.array], mx.array]
 
 
 class DepthwiseConv(nn.Module):
@@ -80,8 +83,10 @@ class RepMixerBlock(nn.Module):
         self.token_mixer = DepthwiseConv(dim, dim, config.repmixer_kernel)
         self.mlp = ConvFFN(dim, hidden_dim, config.ffn_kernel)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.mlp(self.token_mixer(x))
+    def parts(self) -> Iterator[Part]:
+        """What a map goes through, in order."""
+        yield self.token_mixer
+        yield self.mlp
 
 
 class Attention(nn.Module):
@@ -121,9 +126,14 @@ class AttentionBlock(nn.Module):
         self.layer_norm = config.layer_norm
         self.eps = config.layer_norm_eps
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def parts(self) -> Iterator[Part]:
+        """What a map goes through, in order."""
+        yield self._mix
+        yield self.mlp
+
+    def _mix(self, x: mx.array) -> mx.array:
         y = mx.fast.layer_norm(x, None, None, self.eps) if self.layer_norm else x
-        return self.mlp(x + self.token_mixer(y))
+        return x + self.token_mixer(y)
 
 
 class Downsample(nn.Module):
@@ -166,14 +176,14 @@ class Stage(nn.Module):
             block(dim, hidden_dim, config) for _ in range(config.depths[index])
         ]
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def parts(self) -> Iterator[Part]:
+        """What a map goes through, in order."""
         if "downsample" in self:
-            x = self.downsample(x)
+            yield self.downsample
         if "pos_emb" in self:
-            x = self.pos_emb(x)
+            yield self.pos_emb
         for block in self.blocks:
-            x = block(x)
-        return x
+            yield from block.parts()
 
 
 class Stem(nn.Module):
@@ -255,7 +265,7 @@ class FastViTHD(nn.Module):
         """Encodes square images into visual tokens, row by row.
 
         Shapes:
-            pixels: (B, R, R, 3), floats in 0..1, R a multiple of the stride (64)
+            pixels: (B, R, R, 3), uint8 or floats in 0..1, R a multiple of the stride (64)
             returns (B, (R / 64)^2, feature_dim)
         """
         if not device.on_gpu():
@@ -273,22 +283,46 @@ class FastViTHD(nn.Module):
             self._compiled = None
             raise
 
-    def _features(self, pixels: mx.array) -> mx.array:
-        return self.intermediates(pixels)["features"]
-
     def intermediates(self, pixels: mx.array) -> dict[str, mx.array]:
         """The maps after each part, by name: `stem`, `stages.0`, ..., `final_conv`
         (all B, H, W, C) and the `features` that `__call__` returns."""
-        out: dict[str, mx.array] = {}
-        x = out["stem"] = self.stem(pixels)
+        maps = self._maps(pixels, {name for name, _ in self._parts()})
+        return maps | {"features": self._joined(maps)}
+
+    def _features(self, pixels: mx.array) -> mx.array:
+        stages = (f"stages.{i}" for i in self._config.multi_scale_stages)
+        return self._joined(self._maps(pixels, {*stages, "final_conv"}))
+
+    def _maps(self, pixels: mx.array, names: set[str]) -> dict[str, mx.array]:
+        """The last map of each of `names`. Nothing holds another one for longer than
+        the part that takes it: at 1024 px the first are 25 MB."""
+        x, last, maps = pixels, "", {}
+        for name, part in self._parts():
+            if name != last and device.on_cpu():
+                mx.clear_cache()  # of maps of another size
+            x, last = part(x), name
+            if name in names:
+                maps[name] = x
+        return maps
+
+    def _parts(self) -> Iterator[tuple[str, Part]]:
+        yield "stem", self._stem
         for i, stage in enumerate(self.stages):
-            x = out[f"stages.{i}"] = stage(x)
-        x = out["final_conv"] = self.final_conv(x)
+            for part in stage.parts():
+                yield f"stages.{i}", part
+        yield "final_conv", self.final_conv
+
+    def _stem(self, pixels: mx.array) -> mx.array:
+        if pixels.dtype == mx.uint8:
+            pixels = pixels.astype(mx.float32) / 255
+        return self.stem(pixels.astype(self.stem.conv.weight.dtype))
+
+    def _joined(self, maps: dict[str, mx.array]) -> mx.array:
         pooled = [
-            self.multi_scale[f"stage{i}"](out[f"stages.{i}"])
+            self.multi_scale[f"stage{i}"](maps[f"stages.{i}"])
             for i in self._config.multi_scale_stages
         ]
+        x = maps["final_conv"]
         x = mx.concatenate([x, *pooled], axis=-1) if pooled else x
         # [B, H, W, C] -> [B, H * W, C]
-        out["features"] = x.flatten(1, 2)
-        return out
+        return x.flatten(1, 2)

@@ -131,22 +131,15 @@ class FastVLMModel(nn.Module):
                 "this model has no vision encoder; convert it with --encoder-from"
                 " and a checkpoint that has one"
             )
-        features = self._tower_features(mx.array(pixels))
+        features = self.vision_tower(mx.array(pixels))
         if self.check_finite:
             self.check_finite = False
             if not mx.isfinite(features).all():
                 for part in (self.vision_tower, self.projector):
                     if part is not None:
                         part.set_dtype(mx.bfloat16)
-                features = self._tower_features(mx.array(pixels))
+                features = self.vision_tower(mx.array(pixels))
         return features
-
-    def _tower_features(self, pixels: mx.array) -> mx.array:
-        assert self.vision_tower is not None
-        dtype = self.vision_tower.stem.conv.weight.dtype
-        if pixels.dtype == mx.uint8:
-            pixels = pixels.astype(mx.float32) / 255
-        return self.vision_tower(pixels.astype(dtype))
 
     def project(self, features: mx.array) -> mx.array:
         """Features to embeddings: (N, tokens, width) to (N, tokens, hidden).
