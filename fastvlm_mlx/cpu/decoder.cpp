@@ -36,13 +36,13 @@ constexpr long STEP = 64;  // rows of a weight per piece of work
 // What several products take, in the order of each form that one of them has.
 class Input {
  public:
-  Input(const Buffer& x, long rows) : x(x.data()), rows(rows), dim(x.size() / rows) {}
+  Input(const Buffer& x, long rows) : x(x.data()), rows(rows) {}
 
   // Before the product, outside the threads.
   void prepare(const Matrix& m) {
     in_form(m, [&](auto form) {
       Buffer& mixed = order(form);
-      if (mixed.empty()) mixed = interleaved<decltype(form)>(x, rows, dim);
+      if (mixed.empty()) mixed = prepared(form, x, rows);
     });
   }
 
@@ -62,7 +62,7 @@ class Input {
   }
 
   const float* x;
-  long rows, dim;
+  long rows;
   Buffer mixed[3];
 };
 

@@ -5,6 +5,10 @@
 // matrix products. Work is cut into pieces of rows, one thread per core takes them in
 // turn, and every product runs inside its thread. Compiled at first use by kernels.py.
 
+#if __has_include(<malloc.h>)
+#include <malloc.h>
+#endif
+
 #include "depthwise.h"
 #include "parallel.h"
 #include "vector_math.h"
@@ -48,6 +52,13 @@ void fv_init(Gemm product, SetThreads threads, long count, long outside) {
   set_threads = threads;
   cores = count;
   blas_threads = static_cast<int>(outside);
+}
+
+// Gives memory that was freed, but is kept for later, back to the system.
+void fv_release_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
 }
 
 // x (batch, height, width, dim) -> out (batch, height / stride, width / stride,

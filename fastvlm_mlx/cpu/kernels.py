@@ -126,6 +126,15 @@ def bfloat16_form() -> str:
     return "" if form == "off" else form
 
 
+def release_memory() -> None:
+    """Gives memory that is kept for later back to the system: on a CPU MLX and malloc
+    keep the largest maps of an encoder while smaller ones are computed."""
+    if device.on_cpu():
+        mx.clear_cache()
+        if sys.platform == "linux" and _path().is_file() and (found := library()):
+            found.fv_release_memory()
+
+
 def depthwise(
     x: mx.array, weight: mx.array, bias: mx.array, *, stride: int, activate: bool
 ) -> mx.array:

@@ -27,15 +27,15 @@ void many_rows(const Form& form, const float* x, float* out, long rows, long out
         std::memcpy(&wide[(o - first) * dim + c + k * WIDTH], &weights, sizeof weights);
       }
     }
-  matmul_nt(x, pitch<Form>(dim), wide.data(), dim, out + first, out_dim, rows,
-            last - first, dim);
+  matmul_nt(x, dim, wide.data(), dim, out + first, out_dim, rows, last - first, dim);
 }
 
 template <class Form>
 void linear(const Form& form, const float* x, const float* bias, float* out, long rows,
             long out_dim) {
-  const Buffer mixed = interleaved<Form>(x, rows, form.dim);
   const bool few = rows <= FEW;
+  const Buffer mixed =
+      few ? prepared(form, x, rows) : interleaved<Form>(x, rows, form.dim);
   const long step = few ? FEW_STEP : MANY_STEP;
   parallel((out_dim + step - 1) / step, [&](long piece) {
     const long first = piece * step, last = std::min(first + step, out_dim);
@@ -49,15 +49,14 @@ void linear(const Form& form, const float* x, const float* bias, float* out, lon
 // Many rows of x, rounded, by one panel of the weight at a time. `weight` gives some of
 // its rows, from one on, in bfloat16.
 template <class Weight>
-void linear_in_bfloat16(const float* x, long ldx, const Weight& weight,
-                        const float* bias, float* out, long rows, long dim,
-                        long out_dim) {
+void linear_in_bfloat16(const float* x, const Weight& weight, const float* bias,
+                        float* out, long rows, long dim, long out_dim) {
   using namespace bfloat16;
-  const long lds = bfloat16::pitch(dim);
-  Numbers short_x(whole(rows, TILE) * lds);
+  const long ldx = bfloat16::pitch(dim);
+  Numbers short_x(whole(rows, TILE) * ldx);
   parallel((rows + FEW_STEP - 1) / FEW_STEP, [&](long piece) {
     for (long r = piece * FEW_STEP; r < std::min(rows, (piece + 1) * FEW_STEP); r++)
-      round(x + r * ldx, &short_x[r * lds], dim);
+      round(x + r * dim, &short_x[r * ldx], dim);
   });
   parallel((out_dim + PANEL - 1) / PANEL, [&](long piece) {
     const long first = piece * PANEL, count = std::min(PANEL, out_dim - first);
@@ -67,7 +66,7 @@ void linear_in_bfloat16(const float* x, long ldx, const Weight& weight,
     for (long r = 0; r < rows; r += BLOCK) {
       const long some = std::min(BLOCK, rows - r);
       float* to = out + r * out_dim + first;
-      panel_product(&short_x[r * lds], panel.data(), to, out_dim, some, dim, count);
+      panel_product(&short_x[r * ldx], panel.data(), to, out_dim, some, dim, count);
       for (long i = 0; bias && i < some; i++)
         for (long o = 0; o < count; o++) to[i * out_dim + o] += bias[first + o];
     }
@@ -93,8 +92,7 @@ void linear_rounded(const Form& form, const float* x, const float* bias, float* 
     return rounded.data();
   };
   const Buffer mixed = interleaved<Form>(x, rows, dim);
-  linear_in_bfloat16(mixed.data(), pitch<Form>(dim), weight, bias, out, rows, dim,
-                     out_dim);
+  linear_in_bfloat16(mixed.data(), weight, bias, out, rows, dim, out_dim);
 }
 
 void linear(const Matrix& m, const float* x, float* out, long rows) {
@@ -104,7 +102,7 @@ void linear(const Matrix& m, const float* x, float* out, long rows) {
   if (rows <= FEW_BESIDE_BFLOAT16 || bfloat16::form == bfloat16::OFF)
     in_form(m, [&](auto form) { linear(form, x, m.bias, out, rows, m.out_dim); });
   else if (m.bits == 16)
-    linear_in_bfloat16(x, m.dim, stored, m.bias, out, rows, m.dim, m.out_dim);
+    linear_in_bfloat16(x, stored, m.bias, out, rows, m.dim, m.out_dim);
   else
     in_form(m, [&](auto form) { linear_rounded(form, x, m.bias, out, rows, m.out_dim); });
 }

@@ -1,5 +1,5 @@
 // Weights as they are stored, bfloat16 or MLX's affine quantization with 4 or 8 bits, and
-// their products with few rows.
+// their products with few rows (those with quantized weights in `quantized_product.h`).
 //
 // Weights become float32 in registers, and sums are float32. In a vector of 32-bit words a
 // shift gives one number of each word, so the numbers of a block come out interleaved; x
@@ -43,13 +43,11 @@ inline float sum(vec v) {
   return total;
 }
 
-// A form opens a block of weights: PER_WORD vectors in WIDTH words, from column c. Those of
-// a SCALED form are `numbers * scale + bias`. The sums of ROWS rows of x with 2 rows of
-// weights stay in registers.
+// A form opens a block of weights: PER_WORD vectors in WIDTH words, from column c. The sums
+// of ROWS rows of x with 2 rows of weights stay in registers.
 struct BFloat16 {
   static constexpr long PER_WORD = 2, BLOCK = WIDTH * PER_WORD;
   static constexpr long ROWS = 6;
-  static constexpr bool SCALED = false;
   const uint16_t* weight;
   long dim;
 
@@ -58,10 +56,9 @@ struct BFloat16 {
 
   struct Block {
     words both;
-    inline vec numbers(long k) const {
+    inline vec weights(long k) const {
       return (vec)(k ? both & 0xffff0000u : both << 16);
     }
-    inline vec weights(long k) const { return numbers(k); }
   };
 
   inline Block open(long row, long c) const { return {words_at(weight + row * dim + c)}; }
@@ -71,7 +68,8 @@ template <long BITS>
 struct Quantized {
   static constexpr long PER_WORD = 32 / BITS, BLOCK = WIDTH * PER_WORD;
   static constexpr long ROWS = 4;
-  static constexpr bool SCALED = true;
+  // The lowest number of each half of a word.
+  static constexpr uint32_t LOW = ((1u << BITS) - 1) * 0x00010001u;
   const uint32_t* weight;
   const float *scales, *biases;
   long dim, group;
@@ -83,11 +81,10 @@ struct Quantized {
   struct Block {
     words packed;
     vec scale, bias;
-    inline vec numbers(long k) const {
-      const words low = packed >> (BITS * k) & ((1u << BITS) - 1);
-      return __builtin_convertvector((integers)low, vec);
+    inline vec weights(long k) const {
+      const words numbers = packed >> (BITS * k) & ((1u << BITS) - 1);
+      return __builtin_convertvector((integers)numbers, vec) * scale + bias;
     }
-    inline vec weights(long k) const { return numbers(k) * scale + bias; }
   };
 
   inline Block open(long row, long c) const {
@@ -106,13 +103,12 @@ struct Quantized {
 // Not a stored weight: the same products of float32 numbers.
 struct Float {
   static constexpr long PER_WORD = 1, BLOCK = WIDTH, ROWS = 6;
-  static constexpr bool SCALED = false;
   const float* weight;
   long dim;
 
   struct Block {
     vec whole;
-    inline vec numbers(long) const { return whole; }
+    inline vec weights(long) const { return whole; }
   };
 
   inline Block open(long row, long c) const { return {at(weight + row * dim + c)}; }
@@ -128,26 +124,26 @@ inline void in_form(const Matrix& m, F f) {
   }
 }
 
-// Numbers of an interleaved row of x: dim, and the sums of each word's for a SCALED form.
-template <class Form>
-constexpr long pitch(long dim) {
-  return Form::SCALED ? dim + dim / Form::PER_WORD : dim;
-}
-
-// x (rows, dim) in the order in which a form gives weights, (rows, pitch).
+// x (rows, dim) in the order in which a form gives weights.
 template <class Form>
 inline Buffer interleaved(const float* x, long rows, long dim) {
-  Buffer out(rows * pitch<Form>(dim));
-  float* to = out.data();
-  for (long r = 0; r < rows; r++, x += dim, to += pitch<Form>(dim))
-    for (long c = 0; c < dim; c += Form::BLOCK)
-      for (long j = 0; j < WIDTH; j++) {
-        float sum = 0;
-        for (long k = 0; k < Form::PER_WORD; k++)
-          sum += to[c + k * WIDTH + j] = x[c + j * Form::PER_WORD + k];
-        if (Form::SCALED) to[dim + c / Form::PER_WORD + j] = sum;
-      }
+  Buffer out(rows * dim);
+  for (long i = 0; i < rows * dim; i += Form::BLOCK)
+    for (long k = 0; k < Form::PER_WORD; k++)
+      for (long j = 0; j < WIDTH; j++)
+        out[i + k * WIDTH + j] = x[i + j * Form::PER_WORD + k];
   return out;
+}
+
+// x as `tile` takes it, (rows, pitch).
+template <class Form>
+inline Buffer prepared(const Form& form, const float* x, long rows) {
+  return interleaved<Form>(x, rows, form.dim);
+}
+
+template <class Form>
+inline long pitch(const Form& form) {
+  return form.dim;
 }
 
 // a + b * c, not added to anything else first: a sum is made in the order of the weights,
@@ -160,48 +156,44 @@ inline vec add_product(vec a, vec b, vec c) {
 #endif
 }
 
-// The products of OUT rows of weights with R rows of x, interleaved.
+// The products of OUT rows of weights with R rows of x, prepared.
 template <long R, long OUT, class Form>
 inline void tile(const Form& form, long row, const float* x, float* out, long ldo) {
-  const long ldx = pitch<Form>(form.dim);
   vec sums[OUT][R] = {};
   for (long c = 0; c < form.dim; c += Form::BLOCK) {
     typename Form::Block blocks[OUT];
     for (long o = 0; o < OUT; o++) blocks[o] = form.open(row + o, c);
-    vec parts[OUT][R] = {};
-    auto& into = Form::SCALED ? parts : sums;
 #pragma GCC unroll 8
     for (long k = 0; k < Form::PER_WORD; k++) {
-      vec numbers[OUT];
-      for (long o = 0; o < OUT; o++) numbers[o] = blocks[o].numbers(k);
+      vec weights[OUT];
+      for (long o = 0; o < OUT; o++) weights[o] = blocks[o].weights(k);
 #pragma GCC unroll 8
       for (long r = 0; r < R; r++)
         for (long o = 0; o < OUT; o++)
-          into[o][r] =
-              add_product(into[o][r], numbers[o], at(x + r * ldx + c + k * WIDTH));
+          sums[o][r] = add_product(sums[o][r], weights[o],
+                                   at(x + r * form.dim + c + k * WIDTH));
     }
-    if constexpr (Form::SCALED)
-      for (long r = 0; r < R; r++)
-        for (long o = 0; o < OUT; o++) {
-          const vec& whole = at(x + r * ldx + form.dim + c / Form::PER_WORD);
-          sums[o][r] = add_product(sums[o][r], parts[o][r], blocks[o].scale);
-          sums[o][r] = add_product(sums[o][r], whole, blocks[o].bias);
-        }
   }
   for (long r = 0; r < R; r++)
     for (long o = 0; o < OUT; o++) out[r * ldo + o] = sum(sums[o][r]);
 }
 
-// x (rows, pitch), interleaved, by the weights' rows `first` to `last`: R rows of x at a
-// time, then what is left of them.
+}  // namespace stored
+
+#include "quantized_product.h"
+
+namespace stored {
+
+// x (rows, pitch), prepared, by the weights' rows `first` to `last`: R rows of x at a time,
+// then what is left of them.
 template <class Form, long R = Form::ROWS>
 inline void few_rows(const Form& form, const float* x, float* out, long rows, long ldo,
                      long first, long last) {
-  constexpr long OUT = 2;
-  for (; rows >= R; rows -= R, x += R * pitch<Form>(form.dim), out += R * ldo) {
+  const long ldx = pitch(form);
+  for (; rows >= R; rows -= R, x += R * ldx, out += R * ldo) {
     long o = first;
-    for (; o + OUT <= last; o += OUT) tile<R, OUT>(form, o, x, out + o, ldo);
-    for (; o < last; o++) tile<R, 1>(form, o, x, out + o, ldo);
+    for (; o + 2 <= last; o += 2) tile<R, 2>(form, o, x, out + o, ldo);
+    if (o < last) tile<R, 1>(form, o, x, out + o, ldo);
   }
   if constexpr (R > 1) few_rows<Form, R - 1>(form, x, out, rows, ldo, first, last);
 }

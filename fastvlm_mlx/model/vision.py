@@ -18,6 +18,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from fastvlm_mlx import device
+from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.model import ops
 from fastvlm_mlx.model.vision_config import VisionConfig
 
@@ -298,8 +299,8 @@ class FastViTHD(nn.Module):
         the part that takes it: at 1024 px the first are 25 MB."""
         x, last, maps = pixels, "", {}
         for name, part in self._parts():
-            if name != last and device.on_cpu():
-                mx.clear_cache()  # of maps of another size
+            if name != last and name in ("stem", "stages.1"):
+                kernels.release_memory()  # the maps of stage 0 are the largest
             x, last = part(x), name
             if name in names:
                 maps[name] = x

@@ -19,7 +19,9 @@ from tests.support import checkpoints
 from tests.support.assert_close import assert_close
 from tests.support.checkpoints import Spec
 
-LIMIT = 2e-5  # of the standard deviation, float32
+# Of the standard deviation: the order of float32 sums; x in steps of 1 / 32767 of a
+# block's largest number, where few rows meet quantized weights.
+LIMIT, LIMIT_OF_INTEGERS = 2e-5, 4e-4
 
 
 @pytest.fixture(autouse=True)
@@ -61,11 +63,12 @@ def test_products_equal_those_of_the_widened_weight(
 ):
     monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
     mx.random.seed(bits + rows)
+    limit = LIMIT if bits == 16 or rows > 32 else LIMIT_OF_INTEGERS
     for out_dim, bias in ((8, True), (65, False), (300, True)):
         layer = stored(nn.Linear(384, out_dim, bias=bias), bits, group_size)
         x = mx.random.normal((2, rows, 384))
         wanted = x @ widened(layer).T + (layer.bias if bias else 0)
-        assert_close("layer", layer(x), wanted, LIMIT)
+        assert_close("layer", layer(x), wanted, limit)
         with kernels.switched_off():
             assert_close("layer", layer(x), wanted, LIMIT)
     table = stored(nn.Embedding(130, 384), bits, group_size)
@@ -73,7 +76,7 @@ def test_products_equal_those_of_the_widened_weight(
     assert mx.array_equal(table(ids), widened(table)[ids])
     assert table(ids).dtype == mx.float32
     x = mx.random.normal((1, rows, 384))
-    assert_close("head", table.as_linear(x), x @ widened(table).T, LIMIT)
+    assert_close("head", table.as_linear(x), x @ widened(table).T, limit)
 
 
 @pytest.mark.parametrize("bits", [16, 8, 4])
