@@ -1,8 +1,8 @@
 """All layers of the decoder for a few positions as one kernel: `decoder.cpp`.
 
 It takes mlx-lm's Qwen2 and Llama where all weights are as stored
-(`model/stored_layers.py`) and each sequence has a plain KV cache. The caches stay
-mlx-lm's, and so does the rotary embedding: the kernel is given what that makes of (1, 0).
+(`model/stored_layers.py`) and each sequence has a plain KV cache. mlx-lm's caches take
+the new keys and values in, and its rotary embedding says by which angles to turn.
 """
 
 import ctypes
@@ -13,10 +13,11 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 
+from fastvlm_mlx import device
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.cpu.stored_weights import Matrix, address
 
-# Of more rows OpenBLAS' products are faster, and the processor's own in bfloat16.
+# Positions at once: of more OpenBLAS' products are faster, or those in bfloat16.
 ROWS, ROWS_BESIDE_BFLOAT16 = 64, 16
 HEAD_DIM = 32  # heads are of a multiple
 
@@ -47,7 +48,7 @@ def hidden(decoder: Any, x: mx.array, caches: Any) -> mx.array | None:
             (`model/rows_cache.py`). They take the new positions in.
     """
     B, L, _ = x.shape
-    if caches is None or (layers := _layers(decoder)) is None:
+    if caches is None or device.on_gpu() or (layers := _layers(decoder)) is None:
         return None
     rows = ROWS_BESIDE_BFLOAT16 if kernels.bfloat16_form() else ROWS
     sequences = _sequences(caches)
@@ -61,18 +62,14 @@ def hidden(decoder: Any, x: mx.array, caches: Any) -> mx.array | None:
     out = np.empty(x.shape, np.float32)
     keys = np.empty((count, B, kv_heads, L, head_dim), np.float32)
     values = np.empty_like(keys)
-    pointers = [
-        address(x),
-        address(rotation),
-        *(_data(a) for a in (out, keys, values)),
-    ]
+    outputs = [array.ctypes.data for array in (out, keys, values)]
     library: Any = kernels.library()
     library.fv_decoder(
         layers,
         ctypes.c_long(count),
         ctypes.c_void_p(address(decoder.norm.weight)),
         filled,
-        *map(ctypes.c_void_p, pointers),
+        *map(ctypes.c_void_p, (address(x), address(rotation), *outputs)),
         *map(ctypes.c_long, (B, L)),
     )
     for cache, *new in zip(caches, keys, values, strict=True):
@@ -121,29 +118,33 @@ _NORMS = ("input_layernorm", "post_attention_layernorm")
 def _parts(decoder: Any) -> Iterator[Any]:
     """All that `_layers` depends on. A module is a dict: its attributes are slower."""
     for block in decoder["layers"]:
-        attention, mlp = block["self_attn"], block["mlp"]
-        layers = [attention[name] for name in _ATTENTION] + [mlp[name] for name in _MLP]
-        for layer in layers:
+        for layer in _linear_layers(block):
             yield type(layer)
             yield from layer.values()
         for name in _NORMS:
             yield block[name]["weight"]
 
 
+def _linear_layers(block: Any) -> list[Any]:
+    """In the kernel's order."""
+    attention, mlp = block["self_attn"], block["mlp"]
+    return [attention[name] for name in _ATTENTION] + [mlp[name] for name in _MLP]
+
+
 def _layer(block: Any) -> tuple[Any, ...] | None:
+    """The fields of a `_Layer`, or None where the kernel does not take the block."""
     attention = block.self_attn
-    layers = [attention[name] for name in _ATTENTION] + [
-        block.mlp[name] for name in _MLP
-    ]
     norms = [block[name] for name in _NORMS]
     try:
         # An adapter's layers have no `stored`.
-        matrices = [layer.stored() for layer in layers]
+        matrices = [layer.stored() for layer in _linear_layers(block)]
         weights = [address(norm.weight) for norm in norms]
     except (AttributeError, TypeError):
         return None
     heads, kv_heads = attention.n_heads, attention.n_kv_heads
-    if None in matrices or (head_dim := matrices[0].out_dim // heads) % HEAD_DIM:
+    if None in matrices or getattr(attention.rope, "traditional", False):
+        return None
+    if (head_dim := matrices[0].out_dim // heads) % HEAD_DIM:
         return None
     sizes = (heads, kv_heads, head_dim)
     return *matrices, *weights, *sizes, norms[0].eps, attention.scale
@@ -165,7 +166,3 @@ def _rotation(decoder: Any, offset: Any, B: int, L: int, head_dim: int) -> mx.ar
     unit = mx.concatenate([mx.ones(head_dim // 2), mx.zeros(head_dim // 2)])
     unit = mx.broadcast_to(unit, (B, 1, L, head_dim))
     return mx.contiguous(decoder.layers[0].self_attn.rope(unit, offset=offset))
-
-
-def _data(array: np.ndarray) -> int:
-    return array.ctypes.data

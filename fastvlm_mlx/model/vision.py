@@ -266,7 +266,7 @@ class FastViTHD(nn.Module):
         """Encodes square images into visual tokens, row by row.
 
         Shapes:
-            pixels: (B, R, R, 3), uint8 or floats in 0..1, R a multiple of the stride (64)
+            pixels: (B, R, R, 3), uint8 or floats in 0..1; R: a multiple of 64
             returns (B, (R / 64)^2, feature_dim)
         """
         if not device.on_gpu():

@@ -89,6 +89,22 @@ def test_a_row_is_the_same_alone_and_in_a_batch(monkeypatch, bits: int):
         assert mx.array_equal(layer(x[:count]), alone[:count]), count
 
 
+@pytest.mark.parametrize("bits", [16, 8, 4])
+def test_numbers_of_every_size(monkeypatch, bits: int):
+    monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
+    layer = stored(nn.Linear(128, 8), bits, 64)
+    assert mx.array_equal(layer(mx.zeros((1, 128))), layer.bias[None])
+    x = mx.random.normal((3, 128)) * mx.array([[1e-15], [1.0], [1e15]])
+    wanted = x @ widened(layer).T + layer.bias
+    for row, given in zip(wanted, layer(x), strict=True):
+        assert_close("row", given, row, LIMIT_OF_INTEGERS)
+    for fault in ("inf", "nan"):
+        x[1, 70] = float(fault)
+        given = layer(x)
+        assert not mx.isfinite(given[1]).any()
+        assert mx.isfinite(given[0]).all() and mx.isfinite(given[2]).all()
+
+
 def test_gradients_pass_through(monkeypatch):
     monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
     for bits in (16, 4):
