@@ -81,7 +81,10 @@ def hidden(decoder: Any, x: mx.array, caches: Any) -> mx.array | None:
 
 def _sequences(caches: Sequence[Any]) -> list[Sequence[Any]] | None:
     """For each layer the caches of all sequences, if all are mlx-lm's KVCache."""
-    found = [c.caches if getattr(c, "rows_apart", False) else (c,) for c in caches]
+    found: list[Sequence[Any]] = [
+        each.caches if getattr(each, "rows_apart", False) else (each,)
+        for each in caches
+    ]
     plain = all(type(cache).__name__ == "KVCache" for row in found for cache in row)
     return found if plain else None
 

@@ -51,9 +51,14 @@ class StoredQuantizedLinear(nn.QuantizedLinear):
 
     def stored(self) -> Matrix:
         """What the kernels take."""
-        form = {"group_size": self.group_size, "bits": self.bits}
-        parts = {"scales": self.scales, "biases": self.biases}
-        return matrix(self.weight, self.get("bias"), **parts, **form)
+        return matrix(
+            self.weight,
+            self.get("bias"),
+            scales=self.scales,
+            biases=self.biases,
+            group_size=self.group_size,
+            bits=self.bits,
+        )
 
     def __call__(self, x: mx.array) -> mx.array:
         return _quantized_product(self, x)

@@ -58,7 +58,8 @@ def build(bits: dict[str, int], model_type: str = "qwen2", **sizes: Any) -> Any:
     # Weights that make every part count: attention that is not even, biases, norms.
     drawn = {n: a + 0.2 * mx.random.normal(a.shape) for n, a in flat}
     model.load_weights(list(drawn.items()))
-    tensors, settings = {}, {"group_size": 64, "bits": 4}
+    tensors: dict[str, mx.array] = {}
+    settings: dict[str, Any] = {"group_size": 64, "bits": 4}
     for path, layer in model.named_modules():
         if not isinstance(layer, nn.Linear | nn.Embedding):
             continue
