@@ -239,3 +239,10 @@ def test_small_arrays_do_not_start_a_compiler(
     monkeypatch.setattr(kernels, "_path", lambda: tmp_path / "none.so")
     monkeypatch.setattr(kernels, "library", lambda: pytest.fail("compiled"))
     assert not kernels.usable(mx.zeros((1, 64, 64, 16)))
+
+
+def test_memory_that_is_kept_is_given_back():
+    mx.eval(mx.ones(2**20) + 1)
+    assert mx.get_cache_memory() > 0
+    kernels.release_memory()
+    assert mx.get_cache_memory() == 0

@@ -135,6 +135,26 @@ def test_tokens_run_row_by_row():
     assert np.array_equal(np.array(maps["features"]), rows)
 
 
+def test_no_map_is_held_for_longer_than_the_part_that_takes_it(monkeypatch):
+    config = replace(SMALL, embed_dims=(64,) * 5, depths=(2, 1, 1, 1, 1))
+    model, x = forms.encoder(config), pixels(config, batch=1, grid=4)
+    stem = model._stem
+
+    def stem_alone(x: mx.array) -> mx.array:
+        mx.eval(x := stem(x))
+        mx.reset_peak_memory()
+        return x
+
+    monkeypatch.setattr(model, "_stem", stem_alone)
+    mx.eval(model.parameters(), x)
+    with cpu_form():
+        before, largest = mx.get_active_memory(), 64 * 64 * 64 * 4
+        mx.eval(model(x))
+        maps = (mx.get_peak_memory() - before) / largest
+    print(f"at most {maps:.2f} of the largest map")
+    assert 2 <= maps < 2.2
+
+
 def test_bfloat16_stays_bfloat16_and_near():
     model, x = forms.encoder(SMALL), pixels(SMALL)
     wanted = model(x)
