@@ -1,9 +1,9 @@
 // The layers of a Qwen2 or Llama decoder for a few positions, weights as stored: a token of
 // an answer, a step of several answers, or a short question.
 //
-// One call, as seven linear layers and what MLX computes between them wake threads and wait
-// for them some thirty times a layer, which takes as long as reading the weights. Every sum
-// is of one position alone, so an answer does not depend on those beside it.
+// All of it is one call: seven linear layers, and MLX's operations between them, would wake
+// threads and wait for them some thirty times a layer, which takes as long as reading the
+// weights. Every sum is of one position alone, so an answer does not depend on the others.
 
 #include <cmath>
 
@@ -33,7 +33,7 @@ namespace {
 
 constexpr long STEP = 64;  // rows of a weight per piece of work
 
-// What several products take, in the order of each form that one of them has.
+// What several products take: rows of x, prepared for each form that one of them has.
 class Input {
  public:
   Input(const Buffer& x, long rows) : x(x.data()), rows(rows) {}
@@ -41,15 +41,15 @@ class Input {
   // Before the product, outside the threads.
   void prepare(const Matrix& m) {
     in_form(m, [&](auto form) {
-      Buffer& mixed = order(form);
-      if (mixed.empty()) mixed = prepared(form, x, rows);
+      Buffer& ready = place(form);
+      if (ready.empty()) ready = prepared(form, x, rows);
     });
   }
 
   // x @ weight.T + bias of the weight's rows `first` to `last`.
   void product(const Matrix& m, float* out, long first, long last) {
     in_form(m, [&](auto form) {
-      few_rows(form, order(form).data(), out, rows, m.out_dim, first, last);
+      few_rows(form, place(form).data(), out, rows, m.out_dim, first, last);
     });
     for (long r = 0; m.bias && r < rows; r++)
       for (long i = first; i < last; i++) out[r * m.out_dim + i] += m.bias[i];
@@ -57,13 +57,13 @@ class Input {
 
  private:
   template <class Form>
-  Buffer& order(const Form&) {
-    return mixed[Form::PER_WORD == 2 ? 0 : Form::PER_WORD == 4 ? 1 : 2];
+  Buffer& place(const Form&) {
+    return by_form[Form::PER_WORD == 2 ? 0 : Form::PER_WORD == 4 ? 1 : 2];
   }
 
   const float* x;
   long rows;
-  Buffer mixed[3];
+  Buffer by_form[3];
 };
 
 long pieces(const Matrix& m) { return (m.out_dim + STEP - 1) / STEP; }
@@ -137,7 +137,7 @@ struct Step {
 };
 
 // state += x @ weight.T + bias
-void add_product(Buffer& state, const Matrix& m, const Buffer& x, long rows) {
+void add_linear(Buffer& state, const Matrix& m, const Buffer& x, long rows) {
   Input input(x, rows);
   Buffer sums(rows * m.out_dim);
   input.prepare(m);
@@ -192,7 +192,7 @@ void add_attention(Buffer& state, const DecoderLayer& l, const Step& step,
     attend(&q[from], before, {keys + own, values + own, r % length + 1}, &mixed[from],
            share, head_dim, l.scale);
   });
-  add_product(state, l.o, mixed, rows);
+  add_linear(state, l.o, mixed, rows);
 }
 
 // state += down(silu(gate(norm(state))) * up(norm(state)))
@@ -212,7 +212,7 @@ void add_mlp(Buffer& state, const DecoderLayer& l, long rows) {
           gate[i] = silu(gate[i]) * up[i];
     });
   });
-  add_product(state, l.down, gate, rows);
+  add_linear(state, l.down, gate, rows);
 }
 
 }  // namespace
