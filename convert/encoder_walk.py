@@ -12,15 +12,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from fastvlm_mlx.model.vision import (
+from fastvlm_mlx.model.vision import Downsample, FastViTHD, Pool, Stage
+from fastvlm_mlx.model.vision_blocks import (
     AttentionBlock,
     ConvFFN,
     DepthwiseConv,
-    Downsample,
-    FastViTHD,
-    Pool,
     SqueezeExcite,
-    Stage,
 )
 from fastvlm_mlx.model.vlm import Projector
 

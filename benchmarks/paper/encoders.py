@@ -16,7 +16,8 @@ from fastvlm_mlx.app.bench import flops
 from fastvlm_mlx.app.bench.flops import Work
 from fastvlm_mlx.model import ops
 from fastvlm_mlx.model.text_config import TextConfig
-from fastvlm_mlx.model.vision import DepthwiseConv, FastViTHD
+from fastvlm_mlx.model.vision import FastViTHD
+from fastvlm_mlx.model.vision_blocks import DepthwiseConv
 from fastvlm_mlx.model.vision_config import VisionConfig
 
 

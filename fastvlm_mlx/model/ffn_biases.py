@@ -8,7 +8,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from fastvlm_mlx.model.ops import bias_through
-from fastvlm_mlx.model.vision import ConvFFN, FastViTHD
+from fastvlm_mlx.model.vision import FastViTHD
+from fastvlm_mlx.model.vision_blocks import ConvFFN
 
 
 def fold_ffn_biases(tower: FastViTHD) -> None:

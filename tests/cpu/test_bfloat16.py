@@ -15,7 +15,7 @@ import pytest
 from fastvlm_mlx.cpu import bfloat16, kernels
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.model import ops
-from fastvlm_mlx.model.vision import DepthwiseConv
+from fastvlm_mlx.model.vision_blocks import DepthwiseConv
 from tests.support.assert_close import assert_close
 from tests.support.paths import EXAMPLES
 

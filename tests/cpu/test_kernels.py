@@ -11,7 +11,8 @@ import pytest
 
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.model import ops
-from fastvlm_mlx.model.vision import DepthwiseConv, Stem
+from fastvlm_mlx.model.vision import Stem
+from fastvlm_mlx.model.vision_blocks import DepthwiseConv
 from tests.support.assert_close import assert_close
 
 LIMIT = 2e-5  # of the standard deviation, float32

@@ -17,7 +17,8 @@ from mlx.utils import tree_flatten
 from benchmarks import encoder as forms
 from fastvlm_mlx.model import ops, parameters
 from fastvlm_mlx.model.ffn_biases import fold_ffn_biases
-from fastvlm_mlx.model.vision import FinalConv, Pool, SqueezeExcite
+from fastvlm_mlx.model.vision import FinalConv, Pool
+from fastvlm_mlx.model.vision_blocks import SqueezeExcite
 from tests.model.test_vision import CONFIGS, SMALL, pixels
 from tests.support.assert_close import assert_close
 from tests.support.mock_model import MockModel

@@ -14,7 +14,8 @@ from fastvlm_mlx.convert.coreml.options import CoreMLOptions
 from fastvlm_mlx.convert.encoder_reference import psnr
 from fastvlm_mlx.convert.to_coreml import write_package
 from fastvlm_mlx.model.ffn_biases import fold_ffn_biases
-from fastvlm_mlx.model.vision import Attention, Pool
+from fastvlm_mlx.model.vision import Pool
+from fastvlm_mlx.model.vision_blocks import Attention
 from tests.support.mock_model import MockModel
 
 
