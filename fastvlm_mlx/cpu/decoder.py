@@ -17,7 +17,8 @@ from fastvlm_mlx import device
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.cpu.stored_weights import Matrix, address
 
-# Positions at once: of more OpenBLAS' products are faster, or those in bfloat16.
+# Positions at once, as FEW in stored_linear.cpp: of more OpenBLAS' products are faster,
+# or those in bfloat16.
 ROWS, ROWS_BESIDE_BFLOAT16 = 64, 16
 HEAD_DIM = 32  # heads are of a multiple
 
