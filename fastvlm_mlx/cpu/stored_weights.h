@@ -37,10 +37,13 @@ inline const words& words_at(const void* from) {
   return *static_cast<const words*>(from);
 }
 
+// Halves are added: of a sum of single numbers GCC takes them out of the vector in the loop
+// that fills it, for each weight.
 inline float sum(vec v) {
-  float total = 0;
-  for (long i = 0; i < WIDTH; i++) total += v[i];
-  return total;
+  v += __builtin_shuffle(v, integers{4, 5, 6, 7, 0, 1, 2, 3});
+  v += __builtin_shuffle(v, integers{2, 3, 0, 1, 6, 7, 4, 5});
+  v += __builtin_shuffle(v, integers{1, 0, 3, 2, 5, 4, 7, 6});
+  return v[0];
 }
 
 // A form opens a block of weights: PER_WORD vectors in WIDTH words, from column c. The sums
@@ -149,11 +152,14 @@ inline long pitch(const Form& form) {
 // a + b * c, not added to anything else first: a sum is made in the order of the weights,
 // however many are made at a time, so an answer is the same alone and in a batch.
 inline vec add_product(vec a, vec b, vec c) {
-#if __GNUC__ >= 12 && !defined(__clang__)
-  return __builtin_assoc_barrier(a + b * c);
-#else
-  return a + b * c;
+  vec sum = a + b * c;
+#ifdef __AVX__
+  // GCC makes the barrier below one number at a time where there is AVX-512.
+  asm("" : "+v"(sum));
+#elif __GNUC__ >= 12 && !defined(__clang__)
+  sum = __builtin_assoc_barrier(sum);
 #endif
+  return sum;
 }
 
 // The products of OUT rows of weights with R rows of x, prepared.
