@@ -72,6 +72,13 @@ inline void round(const float* x, uint16_t* out, long count) {
   }
 }
 
+inline float wide(uint16_t number) {
+  const uint32_t bits = uint32_t{number} << 16;
+  float out;
+  std::memcpy(&out, &bits, sizeof out);
+  return out;
+}
+
 template <int STEP>
 inline void exchange(Square* rows, const Square& low, const Square& high) {
 #pragma GCC unroll 8

@@ -7,7 +7,7 @@
 
 #include <cmath>
 
-#include "stored_weights.h"
+#include "few_rows.h"
 #include "vector_math.h"
 
 using namespace stored;
@@ -33,14 +33,22 @@ namespace {
 
 constexpr long STEP = 64;  // rows of a weight per piece of work
 
+// The positions that a call computes: `length` of each sequence, after those it cached.
+struct Step {
+  long sequences, length;
+  const float* rotation;  // (rows, head_dim): the cosines of a position's angles, the sines
+  long rows() const { return sequences * length; }
+};
+
 // What several products take: rows of x, prepared for each form that one of them has.
 class Input {
  public:
-  Input(const Buffer& x, long rows) : x(x.data()), rows(rows) {}
+  Input(const Buffer& x, const Step& step)
+      : x(x.data()), rows(step.rows()), precise(step.length == 1) {}
 
   // Before the product, outside the threads.
   void prepare(const Matrix& m) {
-    in_form(m, [&](auto form) {
+    in_form_for_few(m, precise, [&](auto form) {
       Buffer& ready = place(form);
       if (ready.empty()) ready = prepared(form, x, rows);
     });
@@ -48,7 +56,7 @@ class Input {
 
   // x @ weight.T + bias of the weight's rows `first` to `last`.
   void product(const Matrix& m, float* out, long first, long last) {
-    in_form(m, [&](auto form) {
+    in_form_for_few(m, precise, [&](auto form) {
       few_rows(form, place(form).data(), out, rows, m.out_dim, first, last);
     });
     for (long r = 0; m.bias && r < rows; r++)
@@ -63,6 +71,7 @@ class Input {
 
   const float* x;
   long rows;
+  bool precise;
   Buffer by_form[3];
 };
 
@@ -129,17 +138,10 @@ void attend(const float* q, const Positions& before, const Positions& own, float
   }
 }
 
-// The positions that a call computes: `length` of each sequence, after those it cached.
-struct Step {
-  long sequences, length;
-  const float* rotation;  // (rows, head_dim): the cosines of a position's angles, the sines
-  long rows() const { return sequences * length; }
-};
-
 // state += x @ weight.T + bias
-void add_linear(Buffer& state, const Matrix& m, const Buffer& x, long rows) {
-  Input input(x, rows);
-  Buffer sums(rows * m.out_dim);
+void add_linear(Buffer& state, const Matrix& m, const Buffer& x, const Step& step) {
+  Input input(x, step);
+  Buffer sums(step.rows() * m.out_dim);
   input.prepare(m);
   parallel(pieces(m), [&](long piece) {
     at_piece(m, piece, [&](long first, long last) {
@@ -156,7 +158,7 @@ void add_attention(Buffer& state, const DecoderLayer& l, const Step& step,
   const long rows = step.rows(), length = step.length, head_dim = l.head_dim;
   const long share = l.heads / l.kv_heads;
   const Buffer normed = rms_norm(state, l.attention_norm, rows, l.epsilon);
-  Input input(normed, rows);
+  Input input(normed, step);
   Buffer q(rows * l.q.out_dim), k(rows * l.k.out_dim), v(rows * l.v.out_dim);
   const Matrix* parts[] = {&l.q, &l.k, &l.v};
   float* outs[] = {q.data(), k.data(), v.data()};
@@ -192,13 +194,14 @@ void add_attention(Buffer& state, const DecoderLayer& l, const Step& step,
     attend(&q[from], before, {keys + own, values + own, r % length + 1}, &mixed[from],
            share, head_dim, l.scale);
   });
-  add_linear(state, l.o, mixed, rows);
+  add_linear(state, l.o, mixed, step);
 }
 
 // state += down(silu(gate(norm(state))) * up(norm(state)))
-void add_mlp(Buffer& state, const DecoderLayer& l, long rows) {
+void add_mlp(Buffer& state, const DecoderLayer& l, const Step& step) {
+  const long rows = step.rows();
   const Buffer normed = rms_norm(state, l.mlp_norm, rows, l.epsilon);
-  Input input(normed, rows);
+  Input input(normed, step);
   const long hidden = l.gate.out_dim;
   Buffer gate(rows * hidden), up(rows * hidden);
   input.prepare(l.gate);
@@ -212,7 +215,7 @@ void add_mlp(Buffer& state, const DecoderLayer& l, long rows) {
           gate[i] = silu(gate[i]) * up[i];
     });
   });
-  add_linear(state, l.down, gate, rows);
+  add_linear(state, l.down, gate, step);
 }
 
 }  // namespace
@@ -232,7 +235,7 @@ void fv_decoder(const DecoderLayer* layers, long count, const float* norm,
   for (long i = 0; i < count; i++) {
     add_attention(state, layers[i], step, cached + i * sequences, keys + i * size,
                   values + i * size);
-    add_mlp(state, layers[i], rows);
+    add_mlp(state, layers[i], step);
   }
   state = rms_norm(state, norm, rows, layers->epsilon);
   std::copy(state.begin(), state.end(), out);

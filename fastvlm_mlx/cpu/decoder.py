@@ -18,8 +18,8 @@ from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.cpu.stored_weights import Matrix, address
 
 # Positions at once, as FEW in stored_linear.cpp: of more OpenBLAS' products are faster,
-# or those in bfloat16.
-ROWS, ROWS_BESIDE_BFLOAT16 = 64, 16
+# or those with packed weights.
+ROWS = 64
 HEAD_DIM = 32  # heads are of a multiple
 
 
@@ -51,9 +51,8 @@ def hidden(decoder: Any, x: mx.array, caches: Any) -> mx.array | None:
     B, L, _ = x.shape
     if caches is None or device.on_gpu() or (layers := _layers(decoder)) is None:
         return None
-    rows = ROWS_BESIDE_BFLOAT16 if kernels.bfloat16_form() else ROWS
     sequences = _sequences(caches)
-    if B * L > rows or sequences is None or not kernels.at_hand(x):
+    if B * L > ROWS or sequences is None or not kernels.at_hand(x):
         return None
     count, kv_heads, head_dim = len(layers), layers[0].kv_heads, layers[0].head_dim
     filled = (_Cached * (count * B))(*(_cached(c) for row in sequences for c in row))

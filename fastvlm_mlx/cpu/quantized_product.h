@@ -3,8 +3,8 @@
 // Weights are 4 or 8 bits wide, and making a float32 of each took longer than reading them.
 // So the numbers of x in a block become integers of 16 bits, in steps of 1 / 32767 of its
 // largest: finer than float16 or bfloat16 for all that counts in a sum. Their products and
-// the sum of a word are exact. `numbers * scale + bias` is a weight; a bias counts as often
-// as the sum of x, which is float32.
+// the sum of a word are exact. `numbers * scale + bias` is a weight; a group's bias counts as
+// often as the sum of x there, which is float32.
 
 #pragma once
 
@@ -14,30 +14,32 @@
 #include <immintrin.h>
 #endif
 
-#include "stored_weights.h"
+#include "float_product.h"
 
 namespace stored {
 
 typedef int16_t shorts __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 
-// The products of the halves of each word, and their sum.
-inline integers multiply_add(shorts a, shorts b) {
-#ifdef __AVX2__
-  return (integers)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+// total, and the products of the halves of each word.
+inline integers multiply_add(integers total, shorts a, shorts b) {
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+  return (integers)_mm256_dpwssd_epi32((__m256i)total, (__m256i)a, (__m256i)b);
+#elif defined(__AVX2__)
+  return total + (integers)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #else
   const integers x = (integers)a, y = (integers)b;
-  return (x << 16 >> 16) * (y << 16 >> 16) + (x >> 16) * (y >> 16);
+  return total + (x << 16 >> 16) * (y << 16 >> 16) + (x >> 16) * (y >> 16);
 #endif
 }
 
 // Where the parts of a prepared row begin, in numbers of 32 bits: first the integers, then
-// each block's step, then the sum of each word's part of x.
+// each block's step, then the sum of each group of x.
 template <long BITS>
 struct Places {
   long steps, sums, end;
   explicit Places(const Quantized<BITS>& form)
       : steps(form.dim / 2), sums(steps + form.dim / Quantized<BITS>::BLOCK),
-        end(sums + form.dim / Quantized<BITS>::PER_WORD) {}
+        end(sums + form.groups) {}
 };
 
 template <long BITS>
@@ -65,13 +67,18 @@ inline Buffer prepared(const Quantized<BITS>& form, const float* x, long rows) {
           // One that is not finite shows in the sums.
           integers[k * HALVES + h] = std::fabs(number) <= 32768 ? std::lrint(number) : 0;
         }
-      for (long j = 0; j < WIDTH; j++) {
-        float sum = 0;
-        for (long k = 0; k < Form::PER_WORD; k++) sum += x[j * Form::PER_WORD + k];
-        to[places.sums + c / Form::PER_WORD + j] = sum;
-      }
+      for (long i = 0; i < Form::BLOCK; i++)
+        to[places.sums + ((c + i) >> form.shift)] += x[i];
     }
   return out;
+}
+
+// What a row's biases (groups) add. Not inlined: everywhere summed in the same order.
+__attribute__((noinline)) inline float of_biases(const float* biases, const float* sums,
+                                                 long groups) {
+  float total = 0;
+  for (long g = 0; g < groups; g++) total += biases[g] * sums[g];
+  return total;
 }
 
 // As the other `tile`.
@@ -83,29 +90,34 @@ inline void tile(const Quantized<BITS>& form, long row, const float* x, float* o
   const Places<BITS> places(form);
   const long ldx = pitch(form);
   vec sums[OUT][R] = {};
-  for (long c = 0; c < form.dim; c += Form::BLOCK)
+  Ahead ahead(form, row, OUT);
+  for (long c = 0; c < form.dim; c += Form::BLOCK) {
+    ahead.fetch(OUT * sizeof(words));
     for (long o = 0; o < OUT; o++) {
-      const auto block = form.open(row + o, c);
+      const auto packed = words_at(form.row(row + o) + c / Form::PER_WORD);
+      const vec scale = form.of_halves(form.scales + (row + o) * form.groups, c);
       shorts weights[HALF];
       for (long k = 0; k < HALF; k++)
-        weights[k] = (shorts)(block.packed >> (BITS * k) & Form::LOW);
+        weights[k] = (shorts)(packed >> (BITS * k) & Form::LOW);
 #pragma GCC unroll 8
       for (long r = 0; r < R; r++) {
         const float* row_of_x = x + r * ldx;
         const int16_t* numbers = reinterpret_cast<const int16_t*>(row_of_x) + c;
         integers part = {};
         for (long k = 0; k < HALF; k++)
-          part += multiply_add(
-              weights[k], *reinterpret_cast<const shorts*>(numbers + k * HALVES));
+          part = multiply_add(
+              part, weights[k], *reinterpret_cast<const shorts*>(numbers + k * HALVES));
         const float step = row_of_x[places.steps + c / Form::BLOCK];
         sums[o][r] = add_product(sums[o][r], __builtin_convertvector(part, vec),
-                                 block.scale * step);
-        sums[o][r] = add_product(sums[o][r], block.bias,
-                                 at(row_of_x + places.sums + c / Form::PER_WORD));
+                                 scale * step);
       }
     }
+  }
   for (long r = 0; r < R; r++)
-    for (long o = 0; o < OUT; o++) out[r * ldo + o] = sum(sums[o][r]);
+    for (long o = 0; o < OUT; o++)
+      out[r * ldo + o] = sum(sums[o][r]) + of_biases(form.biases + (row + o) * form.groups,
+                                                     x + r * ldx + places.sums,
+                                                     form.groups);
 }
 
 }  // namespace stored

@@ -4,13 +4,14 @@
 // weight at a time for OpenBLAS, or multiplies in bfloat16 (`bfloat16_product.h`).
 
 #include "bfloat16_product.h"
-#include "stored_weights.h"
+#include "few_rows.h"
 
 namespace {
 
 using namespace stored;
 
-constexpr long FEW = 64, FEW_BESIDE_BFLOAT16 = 16;  // rows
+constexpr long FEW = 64;      // rows
+constexpr long PRECISE = 16;  // rows that count with more bits in bfloat16
 constexpr long MANY_STEP = 256, FEW_STEP = 64;
 
 template <class Form>
@@ -30,19 +31,33 @@ void many_rows(const Form& form, const float* x, float* out, long rows, long out
   matmul_nt(x, dim, wide.data(), dim, out + first, out_dim, rows, last - first, dim);
 }
 
-template <class Form>
-void linear(const Form& form, const float* x, const float* bias, float* out, long rows,
-            long out_dim) {
-  const bool few = rows <= FEW;
-  const Buffer mixed =
-      few ? prepared(form, x, rows) : interleaved<Form>(x, rows, form.dim);
-  const long step = few ? FEW_STEP : MANY_STEP;
-  parallel((out_dim + step - 1) / step, [&](long piece) {
-    const long first = piece * step, last = std::min(first + step, out_dim);
-    (few ? few_rows<Form> : many_rows<Form>)(form, mixed.data(), out, rows, out_dim,
-                                             first, last);
-    for (long r = 0; bias && r < rows; r++)
-      for (long o = first; o < last; o++) out[r * out_dim + o] += bias[o];
+// f(first, last) for pieces of `step` rows of the weight, and the bias added to what it
+// made.
+template <class F>
+void in_pieces(const Matrix& m, long step, float* out, long rows, F f) {
+  parallel((m.out_dim + step - 1) / step, [&](long piece) {
+    const long first = piece * step, last = std::min(first + step, m.out_dim);
+    f(first, last);
+    for (long r = 0; m.bias && r < rows; r++)
+      for (long o = first; o < last; o++) out[r * m.out_dim + o] += m.bias[o];
+  });
+}
+
+void linear_of_few(const Matrix& m, const float* x, float* out, long rows) {
+  in_form_for_few(m, rows <= PRECISE, [&](auto form) {
+    const Buffer ready = prepared(form, x, rows);
+    in_pieces(m, FEW_STEP, out, rows, [&](long first, long last) {
+      few_rows(form, ready.data(), out, rows, m.out_dim, first, last);
+    });
+  });
+}
+
+void linear_of_many(const Matrix& m, const float* x, float* out, long rows) {
+  in_form(m, [&](auto form) {
+    const Buffer mixed = interleaved<decltype(form)>(x, rows, m.dim);
+    in_pieces(m, MANY_STEP, out, rows, [&](long first, long last) {
+      many_rows(form, mixed.data(), out, rows, m.out_dim, first, last);
+    });
   });
 }
 
@@ -99,8 +114,10 @@ void linear(const Matrix& m, const float* x, float* out, long rows) {
   const auto stored = [&](long first, long) {
     return static_cast<const uint16_t*>(m.weight) + first * m.dim;
   };
-  if (rows <= FEW_BESIDE_BFLOAT16 || bfloat16::form == bfloat16::OFF)
-    in_form(m, [&](auto form) { linear(form, x, m.bias, out, rows, m.out_dim); });
+  if (rows <= FEW)
+    linear_of_few(m, x, out, rows);
+  else if (bfloat16::form == bfloat16::OFF)
+    linear_of_many(m, x, out, rows);
   else if (m.bits == 16)
     linear_in_bfloat16(x, stored, m.bias, out, rows, m.dim, m.out_dim);
   else
