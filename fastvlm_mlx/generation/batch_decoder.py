@@ -1,8 +1,8 @@
 """`BatchDecoder`: answers decoded together, which join and leave between two steps.
 
-The next tokens are computed while the last ones are read: a step is handed to MLX
-before the tokens it continues are looked at. So a row's KV cache runs one position
-ahead of what was read.
+On a GPU the next tokens are computed while the last ones are read: a step is handed to
+MLX before the tokens it continues are looked at. So a row's KV cache runs one position
+ahead of what was read. On a CPU that would show each token a step later.
 """
 
 from collections import deque
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
 
+from fastvlm_mlx import device
 from fastvlm_mlx.generation import decode
 from fastvlm_mlx.generation.decode import AnswerReader, KVCache, RowCache
 from fastvlm_mlx.generation.logprobs import LogprobRecorder, TokenLogprob
@@ -61,7 +62,8 @@ class Row:
         self.reader = AnswerReader(model.tokenizer, sampling, constraint)
         self.cache = RowCache(cache)
         self.left = sampling.max_tokens  # tokens that are still to be chosen
-        self.next: mx.array | None = None  # the id that is under way, (1,)
+        self.next: mx.array | None = None  # the id that was chosen last, (1,)
+        self.is_read = False  # whether that was read
         self.steps: deque[Step] = deque()
         self.error: BaseException | None = None
         self.recorder: LogprobRecorder | None = None
@@ -167,17 +169,14 @@ class BatchDecoder:
     def _step(self):
         rows = self._rows
         try:
+            self._take_in([row for row in rows if row.is_read])
             current = [cast(mx.array, row.next) for row in rows]
-            if going := [row for row in rows if row.left]:
-                ids = [cast(mx.array, row.next) for row in going]
-                # (B,) -> (B, 1, hidden), from ids that may not be computed yet
-                together = mx.concatenate(ids) if len(ids) > 1 else ids[0]
-                embeddings = self._model.embed_tokens(together[:, None])
-                caches = [row.cache for row in going]
-                _choose(going, decode.forward(self._model, embeddings, caches))
+            if device.on_gpu():
+                self._take_in(rows)
             for row, token in zip(rows, current, strict=True):
                 if row.error is None:
                     row.push(cast(int, token.item()))
+                    row.is_read = row.next is token
         except BaseException as error:
             for row in rows:
                 row.error = row.error or error
@@ -192,6 +191,16 @@ class BatchDecoder:
         if self._steps % decode.CLEAR_CACHE_EVERY == 0:
             mx.clear_cache()
 
+    def _take_in(self, rows: Sequence[Row]):
+        """Chooses what follows the last id of each row."""
+        if going := [row for row in rows if row.left]:
+            ids = [cast(mx.array, row.next) for row in going]
+            # (B,) -> (B, 1, hidden), from ids that may not be computed yet
+            together = mx.concatenate(ids) if len(ids) > 1 else ids[0]
+            embeddings = self._model.embed_tokens(together[:, None])
+            caches = [row.cache for row in going]
+            _choose(going, decode.forward(self._model, embeddings, caches))
+
 
 def _choose(rows: Sequence[Row], logits: mx.array):
     """Chooses the next id of each row from `logits`, (B, vocab)."""
@@ -202,6 +211,7 @@ def _choose(rows: Sequence[Row], logits: mx.array):
                 row.next = largest[at : at + 1]
             else:
                 row.next = row.choose(logits[at : at + 1])
+            row.is_read = False
             row.left -= 1
         except Exception as error:  # of one answer's constraint
             row.error = error

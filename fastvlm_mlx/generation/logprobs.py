@@ -77,7 +77,7 @@ class LogprobRecorder:
         is_free = all(constraint is None for constraint in constraints)
         self._constraints = () if is_free else constraints
         self._first = True  # the next step that is read
-        # The decode loop chooses one step ahead of what is read.
+        # On a GPU the decode loop chooses one step ahead of what is read.
         self._steps: deque[tuple[mx.array, ...]] = deque()
 
     def watch(self, choose: Sampler) -> Sampler:

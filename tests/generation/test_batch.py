@@ -6,6 +6,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from fastvlm_mlx import device
 from fastvlm_mlx.errors import FastVLMError, OptionError
 from fastvlm_mlx.generation import batch, decode
 from fastvlm_mlx.generation.batch import Completion, Prompt, batch_generate, complete
@@ -90,7 +91,9 @@ def test_rows_that_ended_leave_the_cache(model, monkeypatch):
     ends = frozenset({whole[0].tokens[1], *model.tokenizer.stop_ids})
     monkeypatch.setattr(model.tokenizer, "stop_ids", ends)
     batch_generate(model, embedded(model), Sampling(max_tokens=8))
-    assert seen[:3] == [5, 5, 5] and seen[-1] < 5
+    # One step more on a GPU, where it runs ahead of what was read.
+    together = 2 + device.on_gpu()
+    assert seen[:together] == [5] * together and seen[-1] < 5
 
 
 def test_a_constraint_for_each_row(model):

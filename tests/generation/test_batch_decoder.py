@@ -6,6 +6,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from fastvlm_mlx import device
 from fastvlm_mlx.errors import OptionError
 from fastvlm_mlx.generation import decode
 from fastvlm_mlx.generation.batch_decoder import BatchDecoder, Row, Step
@@ -106,7 +107,8 @@ def test_a_row_that_is_removed_leaves_the_others_alone(model):
     steps = [decoder.next(second)]
     decoder.next(first)
     decoder.remove(first, len(PROMPTS[0]) + 1)
-    assert first.cache.layers[0].offset == len(PROMPTS[0]) + 1
+    taken = len(PROMPTS[0]) + device.on_gpu()  # there a step runs ahead
+    assert first.cache.layers[0].offset == taken
     while steps[-1].finish_reason is None:
         steps.append(decoder.next(second))
     assert parts(steps) == alone(model, PROMPTS[1], SAMPLINGS[0])

@@ -7,12 +7,16 @@ from typing import Any, cast
 import mlx.core as mx
 import pytest
 
+from fastvlm_mlx import device
 from fastvlm_mlx.fastvlm import FastVLM
 from fastvlm_mlx.generation import decode
 from fastvlm_mlx.generation.sampling import Sampling
 from fastvlm_mlx.generation.stream import Chunk, Timings, stream_generate
 from fastvlm_mlx.model import language
 from tests.support.mock_model import HIDDEN, VOCABULARY, ScriptedModel, greedy, sample
+
+# Positions that the cache lacks of what was read: on a GPU a step runs ahead.
+BEHIND = int(not device.on_gpu())
 
 
 def start(model: ScriptedModel, **options: Any):
@@ -151,9 +155,10 @@ def test_closing_early_leaves_the_cache_with_what_was_shown(shown):
     stream = start(model)
     for _ in range(shown):
         next(stream)
-    assert model.cache[0].offset == model.prompt + shown
+    taken = model.prompt + shown - BEHIND
+    assert model.cache[0].offset == taken
     stream.close()
-    assert {layer.offset for layer in model.cache} == {model.prompt + shown}
+    assert {layer.offset for layer in model.cache} == {taken}
 
 
 def test_an_unstarted_stream_does_nothing():
@@ -169,7 +174,7 @@ def test_cancel_ends_with_a_chunk():
     cancel.set()
     assert next(stream).finish_reason == "cancelled"
     assert next(stream, None) is None
-    assert model.cache[0].offset == model.prompt + 2
+    assert model.cache[0].offset == model.prompt + 2 - BEHIND
 
 
 def test_an_interrupt_inside_a_step_empties_the_cache(monkeypatch):
@@ -188,12 +193,13 @@ def test_an_interrupt_inside_a_step_empties_the_cache(monkeypatch):
     assert model.cache[0].keys is None
 
 
-def test_next_token_is_under_way_while_the_last_is_shown():
+def test_next_token_is_under_way_on_a_gpu_while_the_last_is_shown():
     model = scripted("one two three four")
     stream = start(model)
     next(stream)
-    # The first answer token is in the cache before anybody asked for a second.
-    assert model.cache[0].offset == model.prompt + 1
+    # There the first answer token is in the cache before anybody asked for a second;
+    # on a CPU nobody waits for that.
+    assert model.cache[0].offset == model.prompt + 1 - BEHIND
 
 
 def test_long_prompts_go_in_pieces(model, monkeypatch):
