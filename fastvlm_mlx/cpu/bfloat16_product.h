@@ -24,8 +24,7 @@ using Numbers = std::vector<uint16_t>;
 
 constexpr long LANES = 16, VECTORS = 2, PANEL = LANES * VECTORS;
 constexpr long TILE = 12;  // rows of x: TILE * VECTORS sums stay in registers
-constexpr long DEPTH = 512;  // numbers of a panel's row: they stay in the first cache
-constexpr long BLOCK = 20 * TILE;  // rows of x whose DEPTH stays in the second
+constexpr long BLOCK = 20 * TILE;  // rows of x that stay in the second cache
 
 typedef float Sums __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t Pairs __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -64,12 +63,14 @@ inline long whole(long count, long step) { return (count + step - 1) / step * st
 inline long pitch(long dim) { return whole(dim, 32) | 32; }
 
 // To the nearest, ties to even.
+inline uint16_t rounded(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
 inline void round(const float* x, uint16_t* out, long count) {
-  for (long i = 0; i < count; i++) {
-    uint32_t bits;
-    std::memcpy(&bits, x + i, sizeof bits);
-    out[i] = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  }
+  for (long i = 0; i < count; i++) out[i] = rounded(x[i]);
 }
 
 inline float wide(uint16_t number) {
@@ -131,12 +132,21 @@ inline void pack(const uint16_t* weight, long ld, long count, long dim,
     }
 }
 
-// TILE rows of x with `depth` numbers of a panel. Writes `rows` rows of `columns` sums.
-template <class Arithmetic>
-inline void tile(const uint16_t* x, long ldx, const uint16_t* panel, long depth,
-                 float* out, long ldo, long rows, long columns, bool add) {
+// f(0) ... f(count - 1); a whole panel's in vectors.
+template <class F>
+inline void for_columns(long count, F f) {
+  if (count == PANEL)
+    for (long c = 0; c < PANEL; c++) f(c);
+  else
+    for (long c = 0; c < count; c++) f(c);
+}
+
+// TILE rows of x with a panel; store(r, sums) for `rows` of them, PANEL sums each.
+template <class Arithmetic, class Store>
+inline void tile(const uint16_t* x, long ldx, const uint16_t* panel, long dim, long rows,
+                 Store store) {
   Sums total[TILE][VECTORS] = {}, done[TILE][VECTORS];
-  for (long k = 0; k < depth; k += 2) {
+  for (long k = 0; k < dim; k += 2) {
     const Pairs* weights = reinterpret_cast<const Pairs*>(panel + k * PANEL);
 #pragma GCC unroll 12
     for (long r = 0; r < TILE; r++) {
@@ -153,31 +163,24 @@ inline void tile(const uint16_t* x, long ldx, const uint16_t* panel, long depth,
   for (long r = 0; r < TILE; r++)
 #pragma GCC unroll 2
     for (long v = 0; v < VECTORS; v++) done[r][v] = total[r][v];
-  for (long r = 0; r < rows; r++) {
-    const float* from = reinterpret_cast<const float*>(done[r]);
-    for (long c = 0; c < columns; c++)
-      out[r * ldo + c] = from[c] + (add ? out[r * ldo + c] : 0);
-  }
+  for (long r = 0; r < rows; r++) store(r, reinterpret_cast<const float*>(done[r]));
 }
 
-template <class Arithmetic>
-void tiles(const uint16_t* x, const uint16_t* panel, float* out, long ldo, long rows,
-           long dim, long columns, bool add) {
+// x (rows, dim), `pitch` apart, @ a panel.T: store(r, sums) for each row, PANEL sums. x has
+// memory for whole tiles.
+template <class Store>
+inline void panel_product(const uint16_t* x, const uint16_t* panel, long rows, long dim,
+                          Store store) {
   const long ldx = pitch(dim);
-  for (long k = 0; k < dim; k += DEPTH)
-    for (long r = 0; r < rows; r += TILE) {
-      const long left = std::min(rows - r, TILE), depth = std::min(dim - k, DEPTH);
-      tile<Arithmetic>(x + r * ldx + k, ldx, panel + k * PANEL, depth, out + r * ldo, ldo,
-                       left, columns, add || k);
-    }
-}
-
-// x (rows, dim), `pitch` apart, @ `columns` rows of a panel.T -> out, or added to it. x
-// has memory for whole tiles.
-inline void panel_product(const uint16_t* x, const uint16_t* panel, float* out, long ldo,
-                          long rows, long dim, long columns, bool add = false) {
-  (form == NATIVE ? tiles<Native> : tiles<Emulated>)(x, panel, out, ldo, rows, dim,
-                                                     columns, add);
+  for (long first = 0; first < rows; first += TILE) {
+    const long left = std::min(rows - first, TILE);
+    const auto store_row = [&](long r, const float* sums) { store(first + r, sums); };
+    const uint16_t* from = x + first * ldx;
+    if (form == NATIVE)
+      tile<Native>(from, ldx, panel, dim, left, store_row);
+    else
+      tile<Emulated>(from, ldx, panel, dim, left, store_row);
+  }
 }
 
 }  // namespace bfloat16

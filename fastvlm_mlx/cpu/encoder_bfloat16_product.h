@@ -23,16 +23,21 @@ inline uint16_t* kept(long which, long size) {
   return memory[which].data();
 }
 
-// Rows of x, `dim` numbers each, rounded.
-inline const uint16_t* rounded(const float* x, long rows, long dim) {
-  thread_local Numbers memory;
+// The calling thread's memory for `rows` of x, of `dim` numbers and zeros behind them.
+inline uint16_t* kept_rows(long which, long rows, long dim) {
+  thread_local Numbers memory[2];
   const long ldx = pitch(dim), size = whole(rows, TILE) * ldx;
-  memory.resize(std::max<long>(memory.size(), size));
-  for (long r = 0; r < rows; r++) {
-    round(x + r * dim, &memory[r * ldx], dim);
-    std::fill(&memory[r * ldx + dim], &memory[r * ldx] + ldx, 0);
-  }
-  return memory.data();
+  memory[which].resize(std::max<long>(memory[which].size(), size));
+  for (long r = 0; r < rows; r++)
+    std::fill_n(&memory[which][r * ldx + dim], whole(dim, 2) - dim, 0);
+  return memory[which].data();
+}
+
+// Rows of x, `dim` numbers each, rounded.
+inline const uint16_t* rounded_rows(const float* x, long rows, long dim) {
+  uint16_t* to = kept_rows(0, rows, dim);
+  for (long r = 0; r < rows; r++) round(x + r * dim, to + r * pitch(dim), dim);
+  return to;
 }
 
 // Rows of a weight, `ld` apart, into panels, on all cores.
@@ -44,13 +49,16 @@ inline void pack_all(const uint16_t* weight, long ld, long rows, long dim,
   });
 }
 
-// x (rows, dim) @ packed (out_dim, dim).T -> out (rows, out_dim), or added to it.
-inline void product(const float* x, const uint16_t* packed, float* out, long rows,
-                    long dim, long out_dim, bool add = false) {
-  const uint16_t* short_x = rounded(x, rows, dim);
+// x (rows, dim), `pitch` apart, @ packed (out_dim, dim).T: store(r, o, sum) for each.
+template <class Store>
+inline void product(const uint16_t* x, const uint16_t* packed, long rows, long dim,
+                    long out_dim, Store store) {
   for (long o = 0; o < out_dim; o += PANEL)
-    panel_product(short_x, packed + o / PANEL * panel_size(dim), out + o, out_dim, rows,
-                  dim, std::min(PANEL, out_dim - o), add);
+    panel_product(x, packed + o / PANEL * panel_size(dim), rows, dim,
+                  [&](long r, const float* sums) {
+                    for_columns(std::min(PANEL, out_dim - o),
+                                [&](long c) { store(r, o + c, sums[c]); });
+                  });
 }
 
 // As fv_linear.
@@ -62,9 +70,16 @@ inline void linear(const float* x, const uint16_t* weight, const float* bias, fl
   const long step = std::clamp(rows / cores, 1L, BLOCK);
   parallel((rows + step - 1) / step, [&](long piece) {
     const long first = piece * step, count = std::min(step, rows - first);
+    const uint16_t* from = rounded_rows(x + first * dim, count, dim);
     float* to = out + first * out_dim;
-    product(x + first * dim, packed, to, count, dim, out_dim);
-    add_bias(to, bias, count, out_dim, activate);
+    if (activate)
+      product(from, packed, count, dim, out_dim, [&](long r, long o, float sum) {
+        to[r * out_dim + o] = gelu(sum + bias[o]);
+      });
+    else
+      product(from, packed, count, dim, out_dim, [&](long r, long o, float sum) {
+        to[r * out_dim + o] = sum + bias[o];
+      });
   });
 }
 
@@ -82,13 +97,16 @@ inline void conv_ffn(const float* x, const Depthwise& conv, const uint16_t* fc1,
   };
   const auto add = [&](const float* rows, long count, long start, long channels,
                        float* to) {
-    thread_local Buffer hidden;
-    hidden.resize(std::max<long>(hidden.size(), BLOCK * channels));
-    for (long r = 0; r < count; r += BLOCK) {
-      const long some = std::min(BLOCK, count - r);
-      product(rows + r * dim, packed1, hidden.data(), some, dim, channels);
-      add_bias(hidden.data(), bias1 + start, some, channels, true);
-      product(hidden.data(), packed2, to + r * dim, some, channels, dim, true);
+    const float* bias = bias1 + start;
+    for (long r = 0; r < count; r += BLOCK, rows += BLOCK * dim, to += BLOCK * dim) {
+      const long some = std::min(BLOCK, count - r), ld = pitch(channels);
+      const uint16_t* from = rounded_rows(rows, some, dim);
+      uint16_t* hidden = kept_rows(1, some, channels);
+      product(from, packed1, some, dim, channels, [&](long r, long o, float sum) {
+        hidden[r * ld + o] = bfloat16::rounded(gelu(sum + bias[o]));
+      });
+      product(hidden, packed2, some, channels, dim,
+              [&](long r, long o, float sum) { to[r * dim + o] += sum; });
     }
   };
   conv_ffn_in_parts(x, conv, bias2, out, batch, height, width, hidden_dim, part, ready,

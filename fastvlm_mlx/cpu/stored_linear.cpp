@@ -80,10 +80,13 @@ void linear_in_bfloat16(const float* x, const Weight& weight, const float* bias,
     pack(weight(first, count), dim, count, dim, panel.data());
     for (long r = 0; r < rows; r += BLOCK) {
       const long some = std::min(BLOCK, rows - r);
-      float* to = out + r * out_dim + first;
-      panel_product(&short_x[r * ldx], panel.data(), to, out_dim, some, dim, count);
-      for (long i = 0; bias && i < some; i++)
-        for (long o = 0; o < count; o++) to[i * out_dim + o] += bias[first + o];
+      panel_product(&short_x[r * ldx], panel.data(), some, dim,
+                    [&](long i, const float* sums) {
+                      float* to = out + (r + i) * out_dim + first;
+                      for_columns(count, [&](long c) {
+                        to[c] = sums[c] + (bias ? bias[first + c] : 0);
+                      });
+                    });
     }
   });
 }
