@@ -141,9 +141,10 @@ inline void for_columns(long count, F f) {
     for (long c = 0; c < count; c++) f(c);
 }
 
-// TILE rows of x with a panel; store(r, sums) for `rows` of them, PANEL sums each.
+// TILE rows of x with a panel; store(r, sums) for `rows` of them, PANEL sums each. Not
+// inlined: the loop needs all registers.
 template <class Arithmetic, class Store>
-inline void tile(const uint16_t* x, long ldx, const uint16_t* panel, long dim, long rows,
+__attribute__((noinline)) void tile(const uint16_t* x, long ldx, const uint16_t* panel, long dim, long rows,
                  Store store) {
   Sums total[TILE][VECTORS] = {}, done[TILE][VECTORS];
   for (long k = 0; k < dim; k += 2) {

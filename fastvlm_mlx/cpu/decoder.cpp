@@ -1,15 +1,20 @@
-// The layers of a Qwen2 or Llama decoder for a few positions, weights as stored: a token of
-// an answer, a step of several answers, or a short question.
+// The layers of a Qwen2 or Llama decoder, weights as stored: for a token of an answer, a
+// step of several answers, or a question; for a whole prompt where its products are in
+// bfloat16.
 //
 // All of it is one call: seven linear layers, and MLX's operations between them, would wake
 // threads and wait for them some thirty times a layer, which takes as long as reading the
 // weights. Every sum is of one position alone, so an answer does not depend on the others.
 
 #include <cmath>
+#include <optional>
 
+#include "decoder_attention.h"
 #include "few_rows.h"
+#include "many_rows.h"
 #include "vector_math.h"
 
+using namespace decoder;
 using namespace stored;
 
 extern "C" {
@@ -31,7 +36,9 @@ struct Cached {
 
 namespace {
 
-constexpr long STEP = 64;  // rows of a weight per piece of work
+constexpr long STEP = 64;  // rows of a weight, and of x, per piece of work
+constexpr long FEW = 64;   // rows that are multiplied without packing the weight
+constexpr long QUERIES = 128;  // of a head per piece of work
 
 // The positions that a call computes: `length` of each sequence, after those it cached.
 struct Step {
@@ -48,31 +55,32 @@ class Input {
 
   // Before the product, outside the threads.
   void prepare(const Matrix& m) {
-    in_form_for_few(m, precise, [&](auto form) {
-      Buffer& ready = place(form);
-      if (ready.empty()) ready = prepared(form, x, rows);
-    });
+    if (rows > FEW) {
+      if (auto& ready = many[place(m)]; !ready) ready.emplace(m, x, rows);
+    } else
+      in_form_for_few(m, precise, [&](auto form) {
+        if (auto& ready = few[place(m)]; ready.empty()) ready = prepared(form, x, rows);
+      });
   }
 
   // x @ weight.T + bias of the weight's rows `first` to `last`.
-  void product(const Matrix& m, float* out, long first, long last) {
+  void product(const Matrix& m, float* out, long first, long last) const {
+    if (rows > FEW) return many[place(m)]->product(m, out, first, last);
     in_form_for_few(m, precise, [&](auto form) {
-      few_rows(form, place(form).data(), out, rows, m.out_dim, first, last);
+      few_rows(form, few[place(m)].data(), out, rows, m.out_dim, first, last);
     });
     for (long r = 0; m.bias && r < rows; r++)
       for (long i = first; i < last; i++) out[r * m.out_dim + i] += m.bias[i];
   }
 
  private:
-  template <class Form>
-  Buffer& place(const Form&) {
-    return by_form[Form::PER_WORD == 2 ? 0 : Form::PER_WORD == 4 ? 1 : 2];
-  }
+  static long place(const Matrix& m) { return m.bits == 16 ? 0 : m.bits == 8 ? 1 : 2; }
 
   const float* x;
   long rows;
   bool precise;
-  Buffer by_form[3];
+  Buffer few[3];
+  std::optional<ManyRows> many[3];
 };
 
 long pieces(const Matrix& m) { return (m.out_dim + STEP - 1) / STEP; }
@@ -83,16 +91,27 @@ void at_piece(const Matrix& m, long piece, F f) {
   f(piece * STEP, std::min((piece + 1) * STEP, m.out_dim));
 }
 
+// f(row) for all rows; of many, all cores take some.
+template <class F>
+void for_rows(long rows, F f) {
+  if (rows <= FEW)
+    for (long r = 0; r < rows; r++) f(r);
+  else
+    parallel((rows + STEP - 1) / STEP, [&](long piece) {
+      for (long r = piece * STEP; r < std::min(rows, (piece + 1) * STEP); r++) f(r);
+    });
+}
+
 Buffer rms_norm(const Buffer& x, const float* weight, long rows, float epsilon) {
   const long dim = x.size() / rows;
   Buffer out(x.size());
-  for (long r = 0; r < rows; r++) {
+  for_rows(rows, [&](long r) {
     const float* row = &x[r * dim];
     float squares = 0;
     for (long i = 0; i < dim; i++) squares += row[i] * row[i];
     const float factor = 1 / std::sqrt(squares / dim + epsilon);
     for (long i = 0; i < dim; i++) out[r * dim + i] = row[i] * factor * weight[i];
-  }
+  });
   return out;
 }
 
@@ -105,37 +124,6 @@ void rotate(float* x, const float* rotation, long heads, long head_dim) {
       x[i] = a * rotation[i] - b * rotation[half + i];
       x[half + i] = a * rotation[half + i] + b * rotation[i];
     }
-}
-
-// Keys and values of some positions: (count, head_dim).
-struct Positions {
-  const float *keys, *values;
-  long count;
-};
-
-// Attention of queries (heads, head_dim) to the positions `before` and then `own`.
-void attend(const float* q, const Positions& before, const Positions& own, float* out,
-            long heads, long head_dim, float scale) {
-  constexpr long VECTORS = 4;
-  const long all = before.count + own.count;
-  Buffer scores(heads * all);
-  few_rows(Float{before.keys, head_dim}, q, scores.data(), heads, all, 0, before.count);
-  few_rows(Float{own.keys, head_dim}, q, &scores[before.count], heads, all, 0, own.count);
-  for (long h = 0; h < heads; h++) {
-    float* shares = &scores[h * all];
-    softmax(shares, all, scale);
-    for (long c = 0; c < head_dim; c += VECTORS * WIDTH) {
-      vec sums[VECTORS] = {};
-      const auto add = [&](const Positions& positions, const float* share) {
-        const float* value = positions.values + c;
-        for (long p = 0; p < positions.count; p++, value += head_dim)
-          for (long i = 0; i < VECTORS; i++) sums[i] += share[p] * at(value + i * WIDTH);
-      };
-      add(before, shares);
-      add(own, shares + before.count);
-      std::memcpy(out + h * head_dim + c, sums, sizeof sums);
-    }
-  }
 }
 
 // state += x @ weight.T + bias
@@ -171,7 +159,7 @@ void add_attention(Buffer& state, const DecoderLayer& l, const Step& step,
     });
   });
 
-  for (long r = 0; r < rows; r++) {
+  for_rows(rows, [&](long r) {
     const float* rotation = step.rotation + r * head_dim;
     rotate(&q[r * l.q.out_dim], rotation, l.heads, head_dim);
     rotate(&k[r * l.k.out_dim], rotation, l.kv_heads, head_dim);
@@ -181,19 +169,36 @@ void add_attention(Buffer& state, const DecoderLayer& l, const Step& step,
       std::copy_n(&k[from], head_dim, keys + to);
       std::copy_n(&v[from], head_dim, values + to);
     }
-  }
+  });
 
   Buffer mixed(q.size());
-  parallel(rows * l.kv_heads, [&](long piece) {
-    const long r = piece / l.kv_heads, h = piece % l.kv_heads, sequence = r / length;
-    const long from = r * l.q.out_dim + h * share * head_dim;
-    const long old = h * cached[sequence].capacity * head_dim;
-    const long own = (sequence * l.kv_heads + h) * length * head_dim;
-    const Positions before{cached[sequence].keys + old, cached[sequence].values + old,
-                           cached[sequence].length};
-    attend(&q[from], before, {keys + own, values + own, r % length + 1}, &mixed[from],
-           share, head_dim, l.scale);
-  });
+  const auto before = [&](long sequence, long h) {
+    const Cached& c = cached[sequence];
+    const long old = h * c.capacity * head_dim;
+    return Positions{c.keys + old, c.values + old, c.length};
+  };
+  const auto own = [&](long sequence, long h, long count) {
+    const long from = (sequence * l.kv_heads + h) * length * head_dim;
+    return Positions{keys + from, values + from, count};
+  };
+  const long blocks = (length + QUERIES - 1) / QUERIES;
+  if (length > FEW)
+    parallel(step.sequences * l.heads * blocks, [&](long piece) {
+      const long block = piece % blocks, h = piece / blocks % l.heads;
+      const long sequence = piece / blocks / l.heads, first = block * QUERIES;
+      const long count = std::min(QUERIES, length - first);
+      const long from = (sequence * length + first) * l.q.out_dim + h * head_dim;
+      attend_many(&q[from], l.q.out_dim, count, before(sequence, h / share),
+                  own(sequence, h / share, first + count), &mixed[from], head_dim,
+                  l.scale);
+    });
+  else
+    parallel(rows * l.kv_heads, [&](long piece) {
+      const long r = piece / l.kv_heads, h = piece % l.kv_heads;
+      const long from = r * l.q.out_dim + h * share * head_dim;
+      attend(&q[from], before(r / length, h), own(r / length, h, r % length + 1),
+             &mixed[from], share, head_dim, l.scale);
+    });
   add_linear(state, l.o, mixed, step);
 }
 

@@ -17,8 +17,8 @@ from fastvlm_mlx import device
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.cpu.stored_weights import Matrix, address
 
-# Positions at once, as FEW in stored_linear.cpp: of more OpenBLAS' products are faster,
-# or those with packed weights.
+# Positions at once, as FEW in stored_linear.cpp: of more OpenBLAS' products are faster.
+# In bfloat16 any number.
 ROWS = 64
 HEAD_DIM = 32  # heads are of a multiple
 
@@ -52,7 +52,9 @@ def hidden(decoder: Any, x: mx.array, caches: Any) -> mx.array | None:
     if caches is None or device.on_gpu() or (layers := _layers(decoder)) is None:
         return None
     sequences = _sequences(caches)
-    if B * L > ROWS or sequences is None or not kernels.at_hand(x):
+    if sequences is None or not kernels.at_hand(x):
+        return None
+    if B * L > ROWS and not kernels.bfloat16_form():
         return None
     count, kv_heads, head_dim = len(layers), layers[0].kv_heads, layers[0].head_dim
     filled = (_Cached * (count * B))(*(_cached(c) for row in sequences for c in row))

@@ -1,10 +1,10 @@
 // Linear layers whose weights stay in memory as they are stored (`stored_weights.h`).
 //
 // A product of few rows reads the weights once; one of many rows widens some rows of the
-// weight at a time for OpenBLAS, or multiplies in bfloat16 (`bfloat16_product.h`).
+// weight at a time for OpenBLAS, or multiplies in bfloat16 (`many_rows.h`).
 
-#include "bfloat16_product.h"
 #include "few_rows.h"
+#include "many_rows.h"
 
 namespace {
 
@@ -12,7 +12,8 @@ using namespace stored;
 
 constexpr long FEW = 64;      // rows
 constexpr long PRECISE = 16;  // rows that count with more bits in bfloat16
-constexpr long MANY_STEP = 256, FEW_STEP = 64;
+// Rows of a weight per piece of work.
+constexpr long MANY_STEP = 256, FEW_STEP = 64, PANEL_STEP = bfloat16::PANEL;
 
 template <class Form>
 void many_rows(const Form& form, const float* x, float* out, long rows, long out_dim,
@@ -61,70 +62,21 @@ void linear_of_many(const Matrix& m, const float* x, float* out, long rows) {
   });
 }
 
-// Many rows of x, rounded, by one panel of the weight at a time. `weight` gives some of
-// its rows, from one on, in bfloat16.
-template <class Weight>
-void linear_in_bfloat16(const float* x, const Weight& weight, const float* bias,
-                        float* out, long rows, long dim, long out_dim) {
-  using namespace bfloat16;
-  const long ldx = bfloat16::pitch(dim);
-  Numbers short_x(whole(rows, TILE) * ldx);
-  parallel((rows + FEW_STEP - 1) / FEW_STEP, [&](long piece) {
-    for (long r = piece * FEW_STEP; r < std::min(rows, (piece + 1) * FEW_STEP); r++)
-      round(x + r * dim, &short_x[r * ldx], dim);
+void linear_in_bfloat16(const Matrix& m, const float* x, float* out, long rows) {
+  const ManyRows ready(m, x, rows);
+  parallel((m.out_dim + PANEL_STEP - 1) / PANEL_STEP, [&](long piece) {
+    const long first = piece * PANEL_STEP;
+    ready.product(m, out, first, std::min(first + PANEL_STEP, m.out_dim));
   });
-  parallel((out_dim + PANEL - 1) / PANEL, [&](long piece) {
-    const long first = piece * PANEL, count = std::min(PANEL, out_dim - first);
-    thread_local Numbers panel;
-    panel.resize(panel_size(dim));
-    pack(weight(first, count), dim, count, dim, panel.data());
-    for (long r = 0; r < rows; r += BLOCK) {
-      const long some = std::min(BLOCK, rows - r);
-      panel_product(&short_x[r * ldx], panel.data(), some, dim,
-                    [&](long i, const float* sums) {
-                      float* to = out + (r + i) * out_dim + first;
-                      for_columns(count, [&](long c) {
-                        to[c] = sums[c] + (bias ? bias[first + c] : 0);
-                      });
-                    });
-    }
-  });
-}
-
-// The weight of a form that is not bfloat16 is rounded to it.
-template <class Form>
-void linear_rounded(const Form& form, const float* x, const float* bias, float* out,
-                    long rows, long out_dim) {
-  const long dim = form.dim;
-  const auto weight = [&](long first, long count) {
-    thread_local bfloat16::Numbers rounded;
-    rounded.resize(count * dim);
-    for (long o = 0; o < count; o++)
-      for (long c = 0; c < dim; c += Form::BLOCK) {
-        const auto block = form.open(first + o, c);
-        vec numbers[Form::PER_WORD];
-        for (long k = 0; k < Form::PER_WORD; k++) numbers[k] = block.weights(k);
-        bfloat16::round(reinterpret_cast<const float*>(numbers), &rounded[o * dim + c],
-                        Form::BLOCK);
-      }
-    return rounded.data();
-  };
-  const Buffer mixed = interleaved<Form>(x, rows, dim);
-  linear_in_bfloat16(mixed.data(), weight, bias, out, rows, dim, out_dim);
 }
 
 void linear(const Matrix& m, const float* x, float* out, long rows) {
-  const auto stored = [&](long first, long) {
-    return static_cast<const uint16_t*>(m.weight) + first * m.dim;
-  };
   if (rows <= FEW)
     linear_of_few(m, x, out, rows);
   else if (bfloat16::form == bfloat16::OFF)
     linear_of_many(m, x, out, rows);
-  else if (m.bits == 16)
-    linear_in_bfloat16(x, stored, m.bias, out, rows, m.dim, m.out_dim);
   else
-    in_form(m, [&](auto form) { linear_rounded(form, x, m.bias, out, rows, m.out_dim); });
+    linear_in_bfloat16(m, x, out, rows);
 }
 
 }  // namespace
