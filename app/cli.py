@@ -31,6 +31,7 @@ from fastvlm_mlx.app.commands import (
 from fastvlm_mlx.app.commands import (
     eval as evaluation,
 )
+from fastvlm_mlx.app.plain_values import PlainCommand, PlainGroup
 from fastvlm_mlx.files.standard_descriptors import open_closed_descriptors
 
 # In the order in which they are met.
@@ -51,7 +52,7 @@ COMMANDS = [
 ]
 
 
-class Program(TyperGroup):
+class Program(PlainGroup):
     """The program itself, quick to show its help."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -59,15 +60,6 @@ class Program(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, optional_values.with_values(args))
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        parameters = super().get_params(ctx)
-        # typer leaves its completion flags without a default, and imports pydantic
-        # (0.1 s) on every run to find that None is no bool.
-        for parameter in parameters:
-            if getattr(parameter, "is_bool_flag", False) and parameter.default is None:
-                parameter.default = False
-        return parameters
 
 
 app = typer.Typer(
@@ -119,8 +111,8 @@ for command in (
     serve.serve,
     mcp.mcp,
 ):
-    app.command()(command)
-app.command("eval")(evaluation.evaluate)
+    app.command(cls=PlainCommand)(command)
+app.command("eval", cls=PlainCommand)(evaluation.evaluate)
 app.add_typer(export.export)
 
 

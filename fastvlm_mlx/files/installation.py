@@ -4,7 +4,7 @@ import re
 import shlex
 import shutil
 import sys
-from importlib import metadata, util
+from importlib import util
 
 
 def install_command(extra: str) -> str:
@@ -31,6 +31,8 @@ def pip_install(*requirements: str) -> str:
 
 def _packages(extra: str) -> list[str]:
     """The requirements of an extra; its usual name if this is no installation."""
+    from importlib import metadata  # which every command would import, for an error
+
     try:
         requirements = metadata.requires("fastvlm-mlx") or []
     except metadata.PackageNotFoundError:

@@ -18,7 +18,13 @@ from tests.support.paths import ROOT
 
 HEAVY = (
     *("mlx", "mlx_lm", "transformers", "coremltools", "numpy", "PIL"),
-    *("rich", "pydantic", "huggingface_hub", "tokenizers"),
+    *("rich", "pydantic", "huggingface_hub", "tokenizers", "importlib.metadata"),
+)
+# What a first answer has no use for.
+NEEDLESS = (
+    *("mlx_lm", "transformers", "coremltools", "rich", "pydantic", "huggingface_hub"),
+    *("llguidance", "concurrent.futures", "urllib.request", "importlib.metadata"),
+    *("fastvlm_mlx.convert", "fastvlm_mlx.app.chat.repl"),
 )
 
 
@@ -47,6 +53,23 @@ def test_help_imports_nothing_heavy(command):
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert shown.stdout.startswith("Usage: ")
+    assert shown.stderr == "[]\n"
+
+
+def test_a_first_answer_imports_nothing_needless():
+    script = (
+        "import atexit, sys\n"
+        "from fastvlm_mlx.app.cli import main\n"
+        f"needless = {NEEDLESS!r}\n"
+        "atexit.register(lambda: print([m for m in needless if m in sys.modules],"
+        " file=sys.stderr))\n"
+        f"main(['chat', {str(ROOT / 'examples' / 'word.png')!r}, '-m', 'demo',"
+        " '-p', 'What is in the image?', '--max-tokens', '3'])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip()
     assert shown.stderr == "[]\n"
 
 
