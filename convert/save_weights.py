@@ -11,6 +11,7 @@ from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.files.disk_space import check_free_space
 from fastvlm_mlx.files.progress import Progress
 from fastvlm_mlx.files.safetensors_header import check_file
+from fastvlm_mlx.weights.aligned_file import write_aligned
 from fastvlm_mlx.weights.weight_files import INDEX, Tensors
 
 # One shard is evaluated at a time: bounds a conversion's memory.
@@ -51,7 +52,7 @@ def save_tensors(
             done += arrays[name].nbytes
             if on_progress is not None:
                 on_progress(done, total)
-        _save(folder / file, arrays)
+        write_aligned(folder / file, arrays, {"format": "mlx"})
         del arrays
         mx.clear_cache()
         _check_written(folder / file)
@@ -83,19 +84,8 @@ def _shards(tensors: Tensors) -> list[list[str]]:
     return shards
 
 
-def _save(file: Path, arrays: Tensors) -> None:
-    metadata = {"format": "mlx"}
-    try:
-        str(file).encode()
-    except UnicodeEncodeError:  # MLX takes only paths that are UTF-8 text
-        with file.open("wb") as opened:
-            mx.save_safetensors(opened, arrays, metadata=metadata)
-    else:
-        mx.save_safetensors(str(file), arrays, metadata=metadata)
-
-
 def _check_written(file: Path) -> None:
-    """Checks the header and size: MLX does not report every failed write."""
+    """Checks the header and size: not every disk reports a failed write."""
     try:
         check_file(file)
     except CheckpointError as fault:

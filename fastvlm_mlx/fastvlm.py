@@ -245,7 +245,7 @@ def load(
     # A file that was cut after its check shows here; and any thread may use the model:
     # since MLX 0.31.2 only the one that described an array can start computing it.
     with reading(folder):
-        assign(model, tensors, DTYPES[dtype] if dtype else None)
+        assign(model, tensors, DTYPES[dtype] if dtype else None, folder=folder)
         read(model, tensors)
     model.eval()
     if tuning is not None:

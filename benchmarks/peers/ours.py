@@ -16,7 +16,6 @@ class Ours:
         from fastvlm_mlx import load
 
         self.model: Any = load(model, dtype=dtype)
-        mx.eval(self.model.parameters())
         self.resolution = resolution
         self.conversation: Any = None
 

@@ -2,7 +2,6 @@
 
 from typing import Any, TypeVar
 
-import mlx.core as mx
 import mlx.nn as nn
 
 from fastvlm_mlx.adapters.base import BaseRecord
@@ -16,6 +15,7 @@ from fastvlm_mlx.adapters.layers import (
     set_tensors,
 )
 from fastvlm_mlx.errors import AdapterError
+from fastvlm_mlx.model.parameters import evaluate
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.weights.weight_files import cast
 
@@ -79,7 +79,7 @@ def _attach(model: FastVLMModel, adapter: Adapter) -> None:
         for module, name in places:
             setattr(module, name, DoRAInference(module[name], dtype))
     # Any thread may use the model, but only this one can start computing what it read.
-    mx.eval(model.parameters())
+    evaluate(model)
 
 
 def _shallow(module: Any) -> Any:

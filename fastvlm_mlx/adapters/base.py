@@ -12,6 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from fastvlm_mlx.cpu import mapped_weights
 from fastvlm_mlx.errors import AdapterError
 from fastvlm_mlx.model.config import ModelConfig
 from fastvlm_mlx.model.vlm import FastVLMModel
@@ -167,10 +168,11 @@ def _record(config: ModelConfig, first_row: Callable[[int], mx.array]) -> BaseRe
 def _first_row(layer: Any) -> mx.array:
     """The first row of a linear layer's weight, also below an adapter's layer."""
     linear: Any = layer.linear if "linear" in layer else layer
+    row = mapped_weights.rows(linear.weight, mx.array([0]))
     if "scales" not in linear:
-        return linear.weight[0]
+        return row[0]
     return mx.dequantize(
-        linear.weight[:1],
+        row,
         linear.scales[:1],
         linear.biases[:1],
         group_size=linear.group_size,

@@ -17,6 +17,7 @@ from fastvlm_mlx.adapters.layers import (
 )
 from fastvlm_mlx.errors import AdapterError
 from fastvlm_mlx.model.config import ModelConfig
+from fastvlm_mlx.model.parameters import evaluate
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.weights.weight_files import Tensors
 
@@ -32,7 +33,7 @@ def merge(model: FastVLMModel, adapter: Adapter) -> None:
     flat: Any = tree_flatten(model.parameters())
     merged = merged_tensors(dict(flat), model.config, adapter)
     model.load_weights(list(merged.items()))
-    mx.eval(model.parameters())
+    evaluate(model)
     model.projector_is_tuned = model.projector_is_tuned or bool(adapter.projector)
     model.feature_cache.clear()
 

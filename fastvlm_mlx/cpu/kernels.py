@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
 
 import mlx.core as mx
 
 from fastvlm_mlx import device
-from fastvlm_mlx.cpu import bfloat16, openblas
+from fastvlm_mlx.cpu import bfloat16, mapped_weights, openblas
 from fastvlm_mlx.cpu.compiler import compiled, processor
+from fastvlm_mlx.cpu.stored_weights import address
 from fastvlm_mlx.files.cache_dir import cache_dir
 
 SOURCES = sorted(
@@ -128,9 +128,11 @@ def bfloat16_form() -> str:
 
 def release_memory() -> None:
     """Gives memory that is kept for later back to the system: on a CPU MLX and malloc
-    keep the largest maps of an encoder while smaller ones are computed."""
+    keep the largest maps of an encoder while smaller ones are computed, and the weights
+    of the language model are not needed meanwhile."""
     if device.on_cpu():
         mx.clear_cache()
+        mapped_weights.release()
         if sys.platform == "linux" and _path().is_file() and (found := library()):
             found.fv_release_memory()
 
@@ -265,11 +267,15 @@ def _call(function: str, *arguments: mx.array | int) -> mx.array:
     """Calls a kernel; the last array among the arguments is its output."""
     kernels = library()
     assert kernels is not None
-    arrays = [mx.contiguous(a) for a in arguments if isinstance(a, mx.array)]
-    mx.eval(arrays)
+    arrays = [_whole(a) for a in arguments if isinstance(a, mx.array)]
+    mx.eval([a for a in arrays if mapped_weights.address(a) is None])
     sizes = [ctypes.c_long(a) for a in arguments if not isinstance(a, mx.array)]
     # Views share an array's memory, and writing to one is allowed: "Conversion to
     # NumPy and Other Frameworks" in MLX's documentation.
-    views = [ctypes.c_char.from_buffer(cast(Any, array)) for array in arrays]
-    getattr(kernels, function)(*map(ctypes.byref, views), *sizes)
+    pointers = [ctypes.c_void_p(address(array)) for array in arrays]
+    getattr(kernels, function)(*pointers, *sizes)
     return arrays[-1]
+
+
+def _whole(array: mx.array) -> mx.array:
+    return array if mapped_weights.address(array) else mx.contiguous(array)

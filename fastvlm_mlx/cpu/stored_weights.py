@@ -5,6 +5,8 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from fastvlm_mlx.cpu import mapped_weights
+
 
 class Matrix(ctypes.Structure):
     """`Matrix` of stored_weights.h. It points to arrays that must outlive it."""
@@ -38,9 +40,13 @@ def matrix(
 
 
 def address(array: mx.array) -> int:
-    """Where its numbers lie; the array is evaluated, and must outlive the use.
+    """Where its numbers lie. Unless it is mapped (`mapped_weights.py`), the array is
+    evaluated; it must outlive the use.
 
     Raises:
         TypeError: it is a view that is not contiguous.
     """
+    mapped = mapped_weights.address(array)
+    if mapped is not None:
+        return mapped
     return ctypes.addressof(ctypes.c_char.from_buffer(cast(Any, array)))

@@ -65,12 +65,27 @@ def check_file(file: Path) -> None:
 
 def read_metadata(file: Path) -> dict[str, str]:
     """What the writer of a file that `check_file` accepts noted in its header."""
-    with file.open("rb") as opened:
-        length = struct.unpack("<Q", opened.read(8))[0]
-        metadata = json.loads(opened.read(length)).get("__metadata__")
+    metadata = _read(file)[0].get("__metadata__")
     if not isinstance(metadata, dict):
         return {}
     return {str(name): str(value) for name, value in metadata.items()}
+
+
+def tensor_offsets(file: Path) -> dict[str, int]:
+    """At which byte of a file that `check_file` accepts each tensor begins."""
+    entries, data = _read(file)
+    return {
+        name: data + entry["data_offsets"][0]
+        for name, entry in entries.items()
+        if name != "__metadata__"
+    }
+
+
+def _read(file: Path) -> tuple[dict[str, Any], int]:
+    """The header, and where it ends."""
+    with file.open("rb") as opened:
+        length = struct.unpack("<Q", opened.read(8))[0]
+        return json.loads(opened.read(length)), 8 + length
 
 
 def _check_entry(file: Path, name: str, entry: Any, data: int) -> int:

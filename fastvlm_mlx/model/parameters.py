@@ -1,14 +1,17 @@
 """Assigns weights to a model after checking their names, shapes and dtypes."""
 
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from fastvlm_mlx.cpu import mapped_weights
 from fastvlm_mlx.device import device_dtype, on_cpu, on_gpu, without_bfloat16
 from fastvlm_mlx.errors import CheckpointError, quoted
 from fastvlm_mlx.model.ffn_biases import fold_ffn_biases
+from fastvlm_mlx.model.mapped_layers import map_kept
 from fastvlm_mlx.model.stored_layers import keep_stored
 from fastvlm_mlx.model.vlm import FastVLMModel
 from fastvlm_mlx.weights.quantization import (
@@ -61,7 +64,11 @@ def check_tensors(model: FastVLMModel, tensors: Tensors) -> None:
 
 
 def assign(
-    model: FastVLMModel, tensors: Tensors, dtype: mx.Dtype | None = None
+    model: FastVLMModel,
+    tensors: Tensors,
+    dtype: mx.Dtype | None = None,
+    *,
+    folder: Path | None = None,
 ) -> None:
     """Gives `model` its weights, in the form and, without `dtype`, the dtype that suit
     the device.
@@ -70,6 +77,8 @@ def assign(
     no longer parameters of the model. On a Linux CPU large layers keep the form in
     which they are stored, and the rest is float32.
 
+    Args:
+        folder: of the tensors: what a Linux CPU uses as stored is mapped, not read.
     Raises:
         CheckpointError: the tensors are not exactly those of the model.
     """
@@ -81,6 +90,8 @@ def assign(
     if dtype is None:
         if on_cpu():
             kept = keep_stored(model, tensors, model.config.quantization)
+            if kept and folder is not None:
+                kept = map_kept(kept, tensors, folder)
             tensors = {n: t for n, t in tensors.items() if n not in kept}
         dtype = device_dtype(tensors.values())
         model.check_finite = dtype == mx.float16 and without_bfloat16()
@@ -111,15 +122,21 @@ def read(model: FastVLMModel, tensors: Tensors) -> None:
         tensors: those that `assign` was given; empty afterwards.
     """
     tensors.clear()
+    evaluate(model)
+    mx.clear_cache()
+
+
+def evaluate(model: FastVLMModel) -> None:
+    """Evaluates all parameters but those that are mapped, which any thread may use."""
     waiting: list[mx.array] = []
     parameters: Any = tree_flatten(model.parameters())
     for _, array in parameters:
-        waiting.append(array)
+        if mapped_weights.address(array) is None:
+            waiting.append(array)
         if sum(each.nbytes for each in waiting) >= _READ_AT_ONCE:
             mx.eval(waiting)
             waiting.clear()
     mx.eval(waiting)
-    mx.clear_cache()
 
 
 def _quantize_layers(model: FastVLMModel, tensors: Tensors, settings: dict) -> None:

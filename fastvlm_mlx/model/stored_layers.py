@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from fastvlm_mlx.cpu import kernels
+from fastvlm_mlx.cpu import kernels, mapped_weights
 from fastvlm_mlx.cpu.stored_weights import Matrix, matrix
 from fastvlm_mlx.weights.quantization import layer_settings
 from fastvlm_mlx.weights.weight_files import Tensors
@@ -40,7 +40,7 @@ class StoredEmbedding(nn.Embedding):
     """An embedding table with a bfloat16 `weight`."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.weight[x].astype(mx.float32)
+        return _rows(self.weight, x).astype(mx.float32)
 
     def as_linear(self, x: mx.array) -> mx.array:
         return _product(self, x)
@@ -67,13 +67,17 @@ class StoredQuantizedLinear(nn.QuantizedLinear):
 class StoredQuantizedEmbedding(nn.QuantizedEmbedding):
     """A quantized embedding table, its scales and biases float32."""
 
+    def __call__(self, x: mx.array) -> mx.array:
+        parts: Any = (_rows(self.weight, x), self["scales"][x], self["biases"][x])
+        return mx.dequantize(*parts, group_size=self.group_size, bits=self.bits)
+
     def as_linear(self, x: mx.array) -> mx.array:
         return _quantized_product(self, x)
 
 
 # Its products are fused with what stands before and after them, and take any width
 # (`cpu/encoder_bfloat16.cpp`).
-_ENCODER = "vision_tower."
+ENCODER = "vision_tower."
 
 _FORMS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: StoredLinear,
@@ -92,26 +96,30 @@ def keep_stored(model: nn.Module, tensors: Tensors, settings: dict | None) -> Te
         tensors: by name; those of layers that keep their form.
         settings: the config's `quantization`.
     Returns:
-        the tensors of these layers; none where that does not pay.
+        the tensors of these layers, each the same array where it is used as it is
+        stored; none where that does not pay.
     """
     kept: Tensors = {}
     if _count(tensors) < kernels.WORTH_COMPILING or not kernels.at_hand():
         return kept
-    small_encoder = _count(tensors, _ENCODER) < kernels.WORTH_COMPILING
+    small_encoder = _count(tensors, ENCODER) < kernels.WORTH_COMPILING
 
     def form(path: str, layer: nn.Module) -> bool | dict[str, int]:
-        weight = tensors.get(f"{path}.weight")
+        name = f"{path}.weight"
+        weight = tensors.get(name)
         if type(layer) not in _FORMS or weight is None:
             return False
         parts = {
-            name: tensors[name]
+            each: tensors[each]
             for part in ("weight", "scales", "biases")
-            if (name := f"{path}.{part}") in tensors
+            if (each := f"{path}.{part}") in tensors
         }
-        if path.startswith(_ENCODER):
+        if path.startswith(ENCODER):
             if len(parts) == 1 and not small_encoder:
                 _take_form(layer)
-                kept[f"{path}.weight"] = weight.astype(mx.bfloat16)
+                # The same array if it is bfloat16 already.
+                is_so = weight.dtype == mx.bfloat16
+                kept[name] = weight if is_so else weight.astype(mx.bfloat16)
             return False
         if len(parts) == 1:
             if weight.dtype == mx.bfloat16 and weight.shape[1] % WIDTH == 0:
@@ -121,8 +129,8 @@ def keep_stored(model: nn.Module, tensors: Tensors, settings: dict | None) -> Te
         group_size, bits = layer_settings(settings, path)
         if bits not in BITS or parts[f"{path}.scales"].shape[1] * group_size % WIDTH:
             return False
-        for name, part in parts.items():
-            kept[name] = part if name.endswith("weight") else part.astype(mx.float32)
+        for each, part in parts.items():
+            kept[each] = part if each == name else part.astype(mx.float32)
         return {"group_size": group_size, "bits": bits}
 
     nn.quantize(model, class_predicate=form)
@@ -130,6 +138,10 @@ def keep_stored(model: nn.Module, tensors: Tensors, settings: dict | None) -> Te
         if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
             _take_form(layer)
     return kept
+
+
+def _rows(table: mx.array, ids: mx.array) -> mx.array:
+    return mapped_weights.rows(table, ids) if kernels.at_hand() else table[ids]
 
 
 def _count(tensors: Tensors, prefix: str = "") -> int:
