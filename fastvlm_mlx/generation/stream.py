@@ -1,7 +1,7 @@
 """One answer as a stream of frozen chunks with timings: alone, or beside others.
 
-On a GPU the KV cache runs one token ahead of what was yielded (see `batch_decoder.py`), so it
-is trimmed when the answer ends, however it ends.
+On a GPU the KV cache runs one token ahead of what was yielded (see `batch_decoder.py`),
+so it is trimmed when the answer ends, however it ends.
 """
 
 import contextlib
