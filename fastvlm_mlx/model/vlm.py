@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # LLaVA's id for an image in a prompt. It is never looked up in the embedding table.
 IMAGE_TOKEN_INDEX = -200
 
+_LONG = 64  # positions: a prompt with an image, after which memory is given back
+
 
 class Projector(nn.Module):
     """The connector from visual features to the language model's embeddings."""
@@ -245,4 +247,6 @@ class FastVLMModel(nn.Module):
             embeddings: (B, L, hidden); returns (B, vocab)
         """
         states = language.hidden(self.language_model, embeddings, cache)
+        if embeddings.shape[1] > _LONG:
+            kernels.release_memory()  # what follows takes in the largest matrix
         return language.head(self.language_model, states[:, -1])

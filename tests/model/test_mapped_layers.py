@@ -195,6 +195,15 @@ def test_memory_is_given_back_around_an_encode(cached: Path, monkeypatch):
     assert resident(cached / ENCODER_FILE) == 0
 
 
+def test_memory_is_given_back_after_a_long_prompt(cached: Path, monkeypatch):
+    model, given = load(cached), []
+    monkeypatch.setattr(kernels, "release_memory", lambda: given.append(True))
+    for length, times in ((1, 0), (64, 0), (65, 1)):
+        cache = language.make_cache(model.language_model)
+        model.logits(model.embed([[1] * length]), cache)
+        assert len(given) == times
+
+
 def test_a_misaligned_file_is_read(own: Path, tmp_path: Path):
     folder = tmp_path / "misaligned"
     shutil.copytree(own / "bfloat16", folder)
