@@ -128,11 +128,9 @@ def bfloat16_form() -> str:
 
 def release_memory() -> None:
     """Gives memory that is kept for later back to the system: on a CPU MLX and malloc
-    keep the largest maps of an encoder while smaller ones are computed, and the weights
-    of the language model are not needed meanwhile."""
+    keep the largest maps of an encoder while smaller ones are computed."""
     if device.on_cpu():
         mx.clear_cache()
-        mapped_weights.release()
         if sys.platform == "linux" and _path().is_file() and (found := library()):
             found.fv_release_memory()
 

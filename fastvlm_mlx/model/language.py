@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from threading import RLock
 from types import ModuleType
 from typing import Any
@@ -113,3 +113,9 @@ def head(model: Any, states: mx.array) -> mx.array:
     if "lm_head" in model:
         return model.lm_head(states)
     return model.model.embed_tokens.as_linear(states)
+
+
+def head_parameters(model: Any) -> Iterable[mx.array]:
+    """The arrays that `head` multiplies with."""
+    layer = model.lm_head if "lm_head" in model else model.model.embed_tokens
+    return layer.values()

@@ -197,7 +197,6 @@ class FastViTHD(nn.Module):
             x, last = part(x), name
             if name in names:
                 maps[name] = x
-        kernels.release_memory()  # for a language model
         return maps
 
     def _parts(self) -> Iterator[tuple[str, Part]]:

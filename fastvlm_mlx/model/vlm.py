@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
-from fastvlm_mlx.device import check_not_forked
+from fastvlm_mlx.cpu import kernels, mapped_weights
+from fastvlm_mlx.device import check_not_forked, on_gpu
 from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model import language, ops
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 # LLaVA's id for an image in a prompt. It is never looked up in the embedding table.
 IMAGE_TOKEN_INDEX = -200
+
+_LONG = 64  # positions: a prompt with an image, after which memory is given back
 
 
 class Projector(nn.Module):
@@ -131,7 +135,7 @@ class FastVLMModel(nn.Module):
                 "this model has no vision encoder; convert it with --encoder-from"
                 " and a checkpoint that has one"
             )
-        features = self.vision_tower(mx.array(pixels))
+        features = self._run_tower(self.vision_tower, pixels)
         if self.check_finite:
             self.check_finite = False
             if not mx.isfinite(features).all():
@@ -139,6 +143,19 @@ class FastVLMModel(nn.Module):
                     if part is not None:
                         part.set_dtype(mx.bfloat16)
                 features = self.vision_tower(mx.array(pixels))
+        return features
+
+    def _run_tower(self, tower: FastViTHD, pixels: Any) -> mx.array:
+        """The features; encoder and language model do not have all of their mapped
+        weights in memory at once."""
+        if self.language_model is None or on_gpu():
+            return tower(mx.array(pixels))
+        # Its largest matrix makes room enough; to have all of it again takes longer.
+        mapped_weights.release(language.head_parameters(self.language_model))
+        features = tower(mx.array(pixels))
+        parameters: Any = tree_flatten(tower.parameters())
+        mapped_weights.release(array for _, array in parameters)
+        kernels.release_memory()
         return features
 
     def project(self, features: mx.array) -> mx.array:
@@ -230,4 +247,6 @@ class FastVLMModel(nn.Module):
             embeddings: (B, L, hidden); returns (B, vocab)
         """
         states = language.hidden(self.language_model, embeddings, cache)
+        if embeddings.shape[1] > _LONG:
+            kernels.release_memory()  # what follows takes in the largest matrix
         return language.head(self.language_model, states[:, -1])

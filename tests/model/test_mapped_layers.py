@@ -179,15 +179,29 @@ def test_the_encoders_file_cannot_be_written(cached: Path, monkeypatch):
     assert sorted(cached.glob(".*")) == [cached / ".conversion.json"]
 
 
-def test_memory_is_given_back_after_an_encode(cached: Path):
-    model = load(cached)
-    weights = weight_files(cached)
+def test_memory_is_given_back_around_an_encode(cached: Path, monkeypatch):
+    model, given = load(cached), []
     said(model)
     # The last to be used was the language model.
     assert resident(cached / ENCODER_FILE) == 0
-    assert sum(resident(file) or 0 for file in weights)
+    assert sum(resident(file) or 0 for file in weight_files(cached))
+    release = mapped_weights.release
+    noted = lambda arrays: given.append([*arrays]) or release(given[-1])  # noqa: E731
+    monkeypatch.setattr(mapped_weights, "release", noted)
     mx.eval(model.encode_features(mx.zeros((1, 128, 128, 3))))
-    assert [resident(file) for file in weights] == [0] * len(weights)
+    head, encoder = given
+    assert any(array is model.embed_tokens.weight for array in head)
+    assert len(encoder) == len(flat(model.vision_tower))
+    assert resident(cached / ENCODER_FILE) == 0
+
+
+def test_memory_is_given_back_after_a_long_prompt(cached: Path, monkeypatch):
+    model, given = load(cached), []
+    monkeypatch.setattr(kernels, "release_memory", lambda: given.append(True))
+    for length, times in ((1, 0), (64, 0), (65, 1)):
+        cache = language.make_cache(model.language_model)
+        model.logits(model.embed([[1] * length]), cache)
+        assert len(given) == times
 
 
 def test_a_misaligned_file_is_read(own: Path, tmp_path: Path):
