@@ -18,6 +18,7 @@ from fastvlm_mlx.adapters.apply import attach
 from fastvlm_mlx.adapters.spec import AdapterSpec
 from fastvlm_mlx.convert import to_mlx
 from fastvlm_mlx.cpu import kernels, mapped_weights
+from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.fastvlm import FastVLM, load
 from fastvlm_mlx.model import language, mapped_layers, parameters
 from fastvlm_mlx.model.mapped_layers import ENCODER_FILE
@@ -215,6 +216,19 @@ def test_a_misaligned_file_is_read(own: Path, tmp_path: Path):
     model = load(folder)
     assert not mapped(model)
     assert said(model) == said(load(own / "bfloat16"))
+
+
+def test_a_file_that_is_cut_before_it_is_mapped(own: Path, tmp_path: Path, monkeypatch):
+    shutil.copytree(own / "bfloat16", tmp_path / "model")
+    map_tensors = mapped_weights.map_tensors
+
+    def cut(file: Path, names: Any) -> dict[str, mx.array]:
+        os.truncate(file, 20_000)
+        return map_tensors(file, names)
+
+    monkeypatch.setattr(mapped_weights, "map_tensors", cut)
+    with pytest.raises(CheckpointError, match="were cut or replaced while they were"):
+        load(tmp_path / "model")
 
 
 @pytest.mark.parametrize("method", ["lora", "dora"])
