@@ -12,6 +12,7 @@ left: another program that cuts such a file in place later ends this process (SI
 and one that writes into it changes the weights, as with any program that maps them.
 """
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -45,6 +46,9 @@ class _Place(NamedTuple):
 
 
 _places: dict[int, _Place] = {}  # by the array's id
+_readers: list[threading.Thread] = []
+
+_CHUNK = 1 << 23  # bytes that are read at a time
 
 
 def map_tensors(file: Path, names: Collection[str]) -> dict[str, mx.array]:
@@ -80,21 +84,41 @@ def map_tensors(file: Path, names: Collection[str]) -> dict[str, mx.array]:
 
 
 def read_ahead(file: Path, arrays: Collection[mx.array]) -> None:
-    """Has the system read what of `file` lies from the first of its mapped `arrays` to
-    the last, in a thread of its own: a disk is quicker at that than at page after page.
-    """
-    places = [(_places[id(array)].offset, array.nbytes) for array in arrays]
+    """Starts reading what the system's cache lacks of `file`, from the first of its
+    mapped `arrays` to the last: a disk is quicker at that than at page after page."""
+    places = [(_places[id(array)], array.nbytes) for array in arrays]
     if not places:
         return
-    begin, end = min(places)[0], max(offset + size for offset, size in places)
+    begin = min(place.offset for place, _ in places) // mmap.PAGESIZE * mmap.PAGESIZE
+    end = max(place.offset + size for place, size in places)
+    base = places[0][0].address - places[0][0].offset
+    reader = threading.Thread(target=_read, args=(file, base, begin, end), daemon=True)
+    reader.start()
+    _readers.append(reader)
 
-    def read() -> None:
-        with file.open("rb") as opened:
-            os.posix_fadvise(
-                opened.fileno(), begin, end - begin, os.POSIX_FADV_WILLNEED
-            )
 
-    threading.Thread(target=read, daemon=True).start()
+def wait() -> None:
+    """Waits for what `read_ahead` started: a model is loaded when its weights are in
+    memory or in the system's cache, and not when its first answer has fetched them."""
+    while _readers:
+        _readers.pop().join()
+
+
+def _read(file: Path, base: int, begin: int, end: int) -> None:
+    buffer = bytearray(_CHUNK)
+    with contextlib.suppress(OSError), file.open("rb", buffering=0) as opened:
+        for offset in range(begin, end, _CHUNK):
+            if not _is_cached(base + offset, min(_CHUNK, end - offset)):
+                opened.seek(offset)
+                opened.readinto(buffer)
+
+
+def _is_cached(start: int, size: int) -> bool:
+    """Whether the system's cache has all pages there: mincore(2)."""
+    pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+    arguments = (ctypes.c_void_p(start), ctypes.c_size_t(size), pages)
+    failed = ctypes.CDLL(None).mincore(*arguments)
+    return not failed and all(page & 1 for page in bytes(pages))
 
 
 def address(array: mx.array) -> int | None:

@@ -123,6 +123,7 @@ def read(model: FastVLMModel, tensors: Tensors) -> None:
     """
     tensors.clear()
     evaluate(model)
+    mapped_weights.wait()
     mx.clear_cache()
 
 

@@ -2,7 +2,9 @@
 
 import ctypes
 import gc
+import itertools
 import json
+import mmap
 import sys
 import threading
 from pathlib import Path
@@ -133,14 +135,37 @@ def test_a_remote_disk_and_a_name_that_is_no_text(file: Path, monkeypatch):
     assert map_tensors(file, WANTED) == {}
 
 
-def test_reading_ahead(file: Path, monkeypatch):
-    asked: list[tuple[int, ...]] = []
-    monkeypatch.setattr("os.posix_fadvise", lambda _, *rest: asked.append(rest[:2]))
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_what_the_cache_lacks_is_read_ahead(file: Path, monkeypatch, is_cached: bool):
+    asked: list[tuple[int, int]] = []
+
+    def cached(start: int, size: int) -> bool:
+        asked.append((start, size))
+        return is_cached
+
+    monkeypatch.setattr(mapped_weights, "_is_cached", cached)
+    monkeypatch.setattr(mapped_weights, "_CHUNK", mmap.PAGESIZE)
     found = map_tensors(file, ["half", "packed"])
     mapped_weights.read_ahead(file, [])
+    mapped_weights.wait()
+    assert not asked
+    before = bytes_read()
     mapped_weights.read_ahead(file, found.values())
-    for thread in threading.enumerate():
-        if thread.daemon:
-            thread.join(1)
-    ((begin, length),) = asked
-    assert begin % 64 == 0 and length == sum(a.nbytes for a in found.values())
+    mapped_weights.wait()
+    places = [(address(array), array.nbytes) for array in found.values()]
+    assert asked[0][0] <= min(start for start, _ in places if start)
+    assert sum(asked[-1]) == max(start + size for start, size in places if start)
+    assert all(a + size == b for (a, size), (b, _) in itertools.pairwise(asked))
+    assert (bytes_read() - before >= file.stat().st_size // 2) is not is_cached
+
+
+def bytes_read() -> int:
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(lines[0].removeprefix("rchar:"))
+
+
+def test_what_the_cache_has_is_told_page_by_page(file: Path):
+    found = map_tensors(file, ["half"])["half"]
+    start = (address(found) or 0) // mmap.PAGESIZE * mmap.PAGESIZE
+    assert mapped_weights._is_cached(start, found.nbytes)
+    assert not mapped_weights._is_cached(0, mmap.PAGESIZE)
