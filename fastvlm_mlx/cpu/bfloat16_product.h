@@ -141,16 +141,16 @@ inline void for_columns(long count, F f) {
     for (long c = 0; c < count; c++) f(c);
 }
 
-// TILE rows of x with a panel; store(r, sums) for `rows` of them, PANEL sums each. Not
+// ROWS rows of x with a panel; store(r, sums) for `rows` of them, PANEL sums each. Not
 // inlined: the loop needs all registers.
-template <class Arithmetic, class Store>
-__attribute__((noinline)) void tile(const uint16_t* x, long ldx, const uint16_t* panel, long dim, long rows,
-                 Store store) {
-  Sums total[TILE][VECTORS] = {}, done[TILE][VECTORS];
+template <class Arithmetic, long ROWS, class Store>
+__attribute__((noinline)) void tile(const uint16_t* x, long ldx, const uint16_t* panel,
+                                    long dim, long rows, Store store) {
+  Sums total[ROWS][VECTORS] = {}, done[ROWS][VECTORS];
   for (long k = 0; k < dim; k += 2) {
     const Pairs* weights = reinterpret_cast<const Pairs*>(panel + k * PANEL);
 #pragma GCC unroll 12
-    for (long r = 0; r < TILE; r++) {
+    for (long r = 0; r < ROWS; r++) {
       uint32_t pair;
       std::memcpy(&pair, x + r * ldx + k, sizeof pair);
       const Pairs both = Pairs{} + pair;
@@ -161,27 +161,36 @@ __attribute__((noinline)) void tile(const uint16_t* x, long ldx, const uint16_t*
   }
   // Only what is never indexed by a variable stays in registers.
 #pragma GCC unroll 12
-  for (long r = 0; r < TILE; r++)
+  for (long r = 0; r < ROWS; r++)
 #pragma GCC unroll 2
     for (long v = 0; v < VECTORS; v++) done[r][v] = total[r][v];
   for (long r = 0; r < rows; r++) store(r, reinterpret_cast<const float*>(done[r]));
 }
 
-// x (rows, dim), `pitch` apart, @ a panel.T: store(r, sums) for each row, PANEL sums. x has
+// x (rows, dim), ldx apart, @ a panel.T: store(r, sums) for each row, PANEL sums. x has
 // memory for whole tiles.
+template <class Arithmetic, class Store>
+inline void tiles(const uint16_t* x, long ldx, const uint16_t* panel, long rows, long dim,
+                  Store store) {
+  for (long first = 0; first < rows; first += TILE) {
+    const long left = rows - first;
+    const auto store_row = [&](long r, const float* sums) { store(first + r, sums); };
+    const uint16_t* from = x + first * ldx;
+    if (left > TILE / 2)
+      tile<Arithmetic, TILE>(from, ldx, panel, dim, std::min(left, TILE), store_row);
+    else
+      tile<Arithmetic, TILE / 2>(from, ldx, panel, dim, left, store_row);
+  }
+}
+
+// As `tiles`, in the form that is in use; rows of x are `pitch` apart.
 template <class Store>
 inline void panel_product(const uint16_t* x, const uint16_t* panel, long rows, long dim,
                           Store store) {
-  const long ldx = pitch(dim);
-  for (long first = 0; first < rows; first += TILE) {
-    const long left = std::min(rows - first, TILE);
-    const auto store_row = [&](long r, const float* sums) { store(first + r, sums); };
-    const uint16_t* from = x + first * ldx;
-    if (form == NATIVE)
-      tile<Native>(from, ldx, panel, dim, left, store_row);
-    else
-      tile<Emulated>(from, ldx, panel, dim, left, store_row);
-  }
+  if (form == NATIVE)
+    tiles<Native>(x, pitch(dim), panel, rows, dim, store);
+  else
+    tiles<Emulated>(x, pitch(dim), panel, rows, dim, store);
 }
 
 }  // namespace bfloat16

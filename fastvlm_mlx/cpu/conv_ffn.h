@@ -18,7 +18,9 @@ template <class Ready, class Add>
 void conv_ffn_in_parts(const float* x, const Depthwise& conv, const float* bias2,
                        float* out, long batch, long height, long width, long hidden_dim,
                        long part, Ready ready, Add add) {
-  const long dim = conv.dim, rows = piece_rows(batch, height);
+  // A piece copies rows above and below it, so it has several; a product likes many too.
+  const long dim = conv.dim, most = std::max(4L, 512 / width);
+  const long rows = std::clamp(batch * height / cores, 1L, std::min(most, height));
   const long pieces = (height + rows - 1) / rows;
   std::vector<Buffer> mixed(batch * pieces);
   for (long start = 0; start < hidden_dim; start += part) {
