@@ -61,7 +61,8 @@ inline void tile(const Rounded<Arithmetic, PARTS>& form, long row, const float* 
   for (long c = 0; c < form.dim; c += Form::BLOCK) {
     ahead.fetch(OUT * sizeof(Pairs));
     Pairs weights[OUT];
-    for (long o = 0; o < OUT; o++) std::memcpy(&weights[o], weight + o * form.dim + c, sizeof(Pairs));
+    for (long o = 0; o < OUT; o++)
+      std::memcpy(&weights[o], weight + o * form.dim + c, sizeof(Pairs));
 #pragma GCC unroll 8
     for (long r = 0; r < R; r++)
 #pragma GCC unroll 2

@@ -36,8 +36,7 @@ struct Cached {
 
 namespace {
 
-constexpr long STEP = 64;  // rows of a weight, and of x, per piece of work
-constexpr long FEW = 64;   // rows that are multiplied without packing the weight
+constexpr long STEP = 64;      // rows of a weight, and of x, per piece of work
 constexpr long QUERIES = 128;  // of a head per piece of work
 
 // The positions that a call computes: `length` of each sequence, after those it cached.

@@ -17,7 +17,7 @@ from fastvlm_mlx import device
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.cpu.stored_weights import Matrix, address
 
-# Positions at once, as FEW in stored_linear.cpp: of more OpenBLAS' products are faster.
+# Positions at once, as FEW in few_rows.h: of more OpenBLAS' products are faster.
 # In bfloat16 any number.
 ROWS = 64
 HEAD_DIM = 32  # heads are of a multiple

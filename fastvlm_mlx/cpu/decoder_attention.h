@@ -17,8 +17,8 @@ struct Positions {
 };
 
 // Attention of queries (heads, head_dim) to the positions `before` and then `own`.
-void attend(const float* q, const Positions& before, const Positions& own, float* out,
-            long heads, long head_dim, float scale) {
+inline void attend(const float* q, const Positions& before, const Positions& own,
+                   float* out, long heads, long head_dim, float scale) {
   constexpr long VECTORS = 4;
   const long all = before.count + own.count;
   Buffer scores(heads * all);

@@ -8,10 +8,10 @@
 
 namespace stored {
 
+constexpr long FEW = 64;  // rows; of more, a product that opens the weight first is faster
+
 // Calls f with the form in which few rows multiply with `m`.
-//
-// Args:
-//   precise: x counts with 16 bits where it is rounded; for what is computed often.
+// If `precise`, x counts with 16 bits where it is rounded: for single tokens.
 template <class F>
 inline void in_form_for_few(const Matrix& m, bool precise, F f) {
   using namespace bfloat16;

@@ -10,7 +10,6 @@ namespace {
 
 using namespace stored;
 
-constexpr long FEW = 64;      // rows
 constexpr long PRECISE = 16;  // rows that count with more bits in bfloat16
 // Rows of a weight per piece of work.
 constexpr long MANY_STEP = 256, FEW_STEP = 64, PANEL_STEP = bfloat16::PANEL;
