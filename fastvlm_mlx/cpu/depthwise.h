@@ -13,6 +13,9 @@
 //
 // It takes LANES channels at a time: what it needs of them is copied side by side, with
 // zeros around the image, so the inner loop knows no borders and stays in the cache.
+//
+// Which products of a sum GCC adds first depends on how it finds their addresses: pointers
+// to the rows and a `pitch` that it does not know keep the order, and so the bits.
 class Depthwise {
  public:
   long dim, multiplier, kernel, stride;
@@ -42,14 +45,16 @@ class Depthwise {
         copy_row(x + (row - from) * width * dim, c, width,
                  &channels[(row - top) * size + pad * LANES]);
       for (long row = first; row < last; row++) {
-        const float* window = &channels[(row - first) * stride * size];
+        const float* window[MOST];
+        for (long y = 0; y < kernel; y++)
+          window[y] = &channels[((row - first) * stride + y) * size];
         float* to = out + (row - first) * out_width * out_dim + c;
         if (kernel == 3)
-          stride == 1 ? line<3, 1>(window, size, to, out_width, c)
-                      : line<3, 2>(window, size, to, out_width, c);
+          stride == 1 ? line<3, 1, NEIGHBOURS>(window, to, out_width, c)
+                      : line<3, 2, NEIGHBOURS>(window, to, out_width, c);
         else
-          stride == 1 ? line<7, 1>(window, size, to, out_width, c)
-                      : line<7, 2>(window, size, to, out_width, c);
+          stride == 1 ? line<7, 1, MANY>(window, to, out_width, c)
+                      : line<7, 2, MANY>(window, to, out_width, c);
       }
     }
   }
@@ -57,14 +62,16 @@ class Depthwise {
  private:
   typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-  // Neighbours whose sums stay in registers.
+  // Neighbours whose sums stay in registers; of the large kernel as many as fit.
+  static constexpr int NEIGHBOURS = 4;
 #ifdef __AVX512F__
-  static constexpr int TILE = 8;
+  static constexpr int MANY = 8;
 #else
-  static constexpr int TILE = 4;
+  static constexpr int MANY = NEIGHBOURS;
 #endif
+  static constexpr int MOST = 7;  // rows of a kernel
 
-  long out_dim, taps;
+  long out_dim, taps, pitch = LANES;
   Buffer weight, bias;
 
   // LANES channels from c on, of a row of x.
@@ -79,26 +86,26 @@ class Depthwise {
         std::memcpy(to, x + c, count * sizeof(float));
   }
 
-  template <int K, int S>
-  void line(const float* window, long size, float* out, long width, long c) const {
+  template <int K, int S, int TILE>
+  void line(const float* const* window, float* out, long width, long c) const {
     long i = 0;
-    for (; i + TILE <= width; i += TILE) tile<K, S, TILE>(window, size, out, i, c);
-    for (; i < width; i++) tile<K, S, 1>(window, size, out, i, c);
+    for (; i + TILE <= width; i += TILE) tile<K, S, TILE>(window, out, i, c);
+    for (; i < width; i++) tile<K, S, 1>(window, out, i, c);
   }
 
   // T neighbouring outputs of LANES channels.
   template <int K, int S, int T>
-  inline void tile(const float* window, long size, float* out, long i, long c) const {
+  inline void tile(const float* const* window, float* out, long i, long c) const {
     vec sum[T];
     for (int t = 0; t < T; t++) sum[t] = at(&bias[c]);
-    const float* w = &weight[c * taps];
-    for (int y = 0; y < K; y++, w += K * LANES) {
-      const float* x = window + y * size + i * S * LANES;
+    for (int y = 0; y < K; y++) {
+      const float* x = window[y] + i * S * pitch;
+      const float* w = &weight[c * taps + y * K * pitch];
 #pragma GCC unroll 8
       for (int k = 0; k < K; k++) {
-        const vec tap = at(w + k * LANES);
+        const vec tap = at(w + k * pitch);
 #pragma GCC unroll 8
-        for (int t = 0; t < T; t++) sum[t] += tap * at(x + (k + t * S) * LANES);
+        for (int t = 0; t < T; t++) sum[t] += tap * at(x + (k + t * S) * pitch);
       }
     }
     const size_t bytes = std::min(LANES, out_dim - c) * sizeof(float);
