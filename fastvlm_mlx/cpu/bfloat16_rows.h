@@ -43,12 +43,6 @@ inline Buffer prepared(const Rounded<Arithmetic, PARTS>& form, const float* x,
   return out;
 }
 
-inline float sum(const bfloat16::Sums& v) {
-  vec halves[2];
-  std::memcpy(halves, &v, sizeof v);
-  return sum(halves[0] + halves[1]);
-}
-
 // As the other `tile`.
 template <long R, long OUT, class Arithmetic, long PARTS>
 inline void tile(const Rounded<Arithmetic, PARTS>& form, long row, const float* x,

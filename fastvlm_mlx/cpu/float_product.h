@@ -56,8 +56,9 @@ class Ahead {
 
 // a + b * c, not added to anything else first: a sum is made in the order of the weights,
 // however many are made at a time, so an answer is the same alone and in a batch.
-inline vec add_product(vec a, vec b, vec c) {
-  vec sum = a + b * c;
+template <class Vector>
+inline Vector add_product(Vector a, Vector b, Vector c) {
+  Vector sum = a + b * c;
 #ifdef __AVX__
   // GCC makes the barrier below one number at a time where there is AVX-512.
   asm("" : "+v"(sum));

@@ -23,7 +23,7 @@ import mlx.core as mx
 from fastvlm_mlx import device
 from fastvlm_mlx.cpu import bfloat16, mapped_weights, openblas
 from fastvlm_mlx.cpu.compiler import compiled, processor
-from fastvlm_mlx.cpu.stored_weights import address
+from fastvlm_mlx.cpu.stored_weights import address, scale_bits
 from fastvlm_mlx.files.cache_dir import cache_dir
 
 SOURCES = sorted(
@@ -212,7 +212,8 @@ def linear_quantized(
     group_size: int,
     bits: int,
 ) -> mx.array:
-    """x @ dequantized.T + bias for 4 or 8 bits; scales and biases are float32.
+    """x @ dequantized.T + bias for 4 or 8 bits; scales and biases are float32, or both
+    are bfloat16.
 
     Shapes:
         weight: (out_dim, dim * bits / 32); scales, biases: (out_dim, dim / group_size)
@@ -224,6 +225,7 @@ def linear_quantized(
     out = _output(*x.shape[:-1], out_dim)
     added = x if bias is None else bias
     sizes = (x.size // dim, dim, out_dim, bias is not None, group_size, bits)
+    sizes += (scale_bits(scales),)
     return _call("fv_linear_quantized", x, weight, scales, biases, added, out, *sizes)
 
 

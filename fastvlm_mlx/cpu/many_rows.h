@@ -29,7 +29,7 @@ class ManyRows {
     panel.resize(panel_size(m.dim));
     for (long o = first; o < last; o += PANEL) {
       const long count = std::min(PANEL, last - o);
-      pack(rounded_weight(m, o, count), m.dim, count, m.dim, panel.data());
+      pack(rounded_rows(m, o, count), m.dim, count, m.dim, panel.data());
       for (long r = 0; r < rows; r += BLOCK)
         panel_product(&numbers[r * ldx], panel.data(), std::min(BLOCK, rows - r), m.dim,
                       [&](long i, const float* sums) {
@@ -47,25 +47,6 @@ class ManyRows {
       for (long r = piece * STEP; r < std::min(rows, (piece + 1) * STEP); r++)
         bfloat16::round(x + r * dim, &numbers[r * ldx], dim);
     });
-  }
-
-  // Some rows of a weight in bfloat16.
-  static const uint16_t* rounded_weight(const Matrix& m, long first, long count) {
-    if (m.bits == 16) return static_cast<const uint16_t*>(m.weight) + first * m.dim;
-    thread_local bfloat16::Numbers out;
-    out.resize(count * m.dim);
-    in_form(m, [&](auto form) {
-      using Form = decltype(form);
-      for (long o = 0; o < count; o++)
-        for (long c = 0; c < m.dim; c += Form::BLOCK) {
-          const auto block = form.open(first + o, c);
-          vec weights[Form::PER_WORD];
-          for (long k = 0; k < Form::PER_WORD; k++) weights[k] = block.weights(k);
-          bfloat16::round(reinterpret_cast<const float*>(weights), &out[o * m.dim + c],
-                          Form::BLOCK);
-        }
-    });
-    return out.data();
   }
 
   static constexpr long STEP = 64;  // rows that a thread rounds in one go

@@ -18,17 +18,13 @@ template <class Form>
 void many_rows(const Form& form, const float* x, float* out, long rows, long out_dim,
                long first, long last) {
   const long dim = form.dim;
-  thread_local Buffer wide;
-  wide.resize(std::max<long>(wide.size(), (last - first) * dim));
-  for (long o = first; o < last; o++)
-    for (long c = 0; c < dim; c += Form::BLOCK) {
-      const auto block = form.open(o, c);
-      for (long k = 0; k < Form::PER_WORD; k++) {
-        const vec weights = block.weights(k);
-        std::memcpy(&wide[(o - first) * dim + c + k * WIDTH], &weights, sizeof weights);
-      }
-    }
-  matmul_nt(x, dim, wide.data(), dim, out + first, out_dim, rows, last - first, dim);
+  thread_local Buffer weight;
+  weight.resize(std::max<long>(weight.size(), (last - first) * dim));
+  float* const wide = weight.data();  // to find it for each block takes longer
+  open_rows(form, first, last - first, [&](long o, long c, const float* weights) {
+    std::copy_n(weights, Form::BLOCK, wide + o * dim + c);
+  });
+  matmul_nt(x, dim, wide, dim, out + first, out_dim, rows, last - first, dim);
 }
 
 // f(first, last) for pieces of `step` rows of the weight, and the bias added to what it
@@ -86,8 +82,8 @@ extern "C" {
 // only if has_bias. dim is a multiple of 64.
 void fv_linear_bfloat16(const float* x, const uint16_t* weight, const float* bias,
                         float* out, long rows, long dim, long out_dim, long has_bias) {
-  linear({weight, nullptr, nullptr, has_bias ? bias : nullptr, dim, out_dim, 0, 16}, x,
-         out, rows);
+  linear({weight, nullptr, nullptr, has_bias ? bias : nullptr, dim, out_dim, 0, 16, 0},
+         x, out, rows);
 }
 
 // Whether the processor multiplies bfloat16 numbers.
@@ -98,11 +94,14 @@ void fv_use_bfloat16(long form) { bfloat16::form = static_cast<bfloat16::Form>(f
 
 long fv_bfloat16_form() { return bfloat16::form; }
 
-// As above; weight (out_dim, dim * bits / 32), scales and biases (out_dim, dim / group).
-void fv_linear_quantized(const float* x, const uint32_t* weight, const float* scales,
-                         const float* biases, const float* bias, float* out, long rows,
-                         long dim, long out_dim, long has_bias, long group, long bits) {
-  linear({weight, scales, biases, has_bias ? bias : nullptr, dim, out_dim, group, bits},
+// As above; weight (out_dim, dim * bits / 32), scales and biases (out_dim, dim / group) of
+// `scale_bits`.
+void fv_linear_quantized(const float* x, const uint32_t* weight, const void* scales,
+                         const void* biases, const float* bias, float* out, long rows,
+                         long dim, long out_dim, long has_bias, long group, long bits,
+                         long scale_bits) {
+  linear({weight, scales, biases, has_bias ? bias : nullptr, dim, out_dim, group, bits,
+          scale_bits},
          x, out, rows);
 }
 }

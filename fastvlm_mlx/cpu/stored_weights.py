@@ -8,12 +8,15 @@ import mlx.core as mx
 from fastvlm_mlx.cpu import mapped_weights
 
 
+_SIZES = ("dim", "out_dim", "group", "bits", "scale_bits")
+
+
 class Matrix(ctypes.Structure):
     """`Matrix` of stored_weights.h. It points to arrays that must outlive it."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("weight", "scales", "biases", "bias")),
-        *((name, ctypes.c_long) for name in ("dim", "out_dim", "group", "bits")),
+        *((name, ctypes.c_long) for name in _SIZES),
     )
 
 
@@ -36,7 +39,12 @@ def matrix(
         dim = dim * 32 // bits
     arrays = (weight, scales, biases, bias)
     pointers = [array if array is None else address(array) for array in arrays]
-    return Matrix(*pointers, dim, out_dim, group_size, bits)
+    return Matrix(*pointers, dim, out_dim, group_size, bits, scale_bits(scales))
+
+
+def scale_bits(scales: mx.array | None) -> int:
+    """Of the scales and biases of a quantized weight; 0 of one without."""
+    return 0 if scales is None else scales.itemsize * 8
 
 
 def address(array: mx.array) -> int:

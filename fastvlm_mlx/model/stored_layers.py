@@ -47,7 +47,7 @@ class StoredEmbedding(nn.Embedding):
 
 
 class StoredQuantizedLinear(nn.QuantizedLinear):
-    """A quantized linear layer, its scales and biases float32."""
+    """A quantized linear layer, its scales and biases float32 or bfloat16."""
 
     def stored(self) -> Matrix:
         """What the kernels take."""
@@ -65,11 +65,11 @@ class StoredQuantizedLinear(nn.QuantizedLinear):
 
 
 class StoredQuantizedEmbedding(nn.QuantizedEmbedding):
-    """A quantized embedding table, its scales and biases float32."""
+    """A quantized embedding table, its scales and biases float32 or bfloat16."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        parts: Any = (_rows(self.weight, x), self["scales"][x], self["biases"][x])
-        return mx.dequantize(*parts, group_size=self.group_size, bits=self.bits)
+        tables: Any = (self.weight, self["scales"], self["biases"])
+        return _dequantized(self, *(_rows(table, x) for table in tables))
 
     def as_linear(self, x: mx.array) -> mx.array:
         return _quantized_product(self, x)
@@ -129,8 +129,10 @@ def keep_stored(model: nn.Module, tensors: Tensors, settings: dict | None) -> Te
         group_size, bits = layer_settings(settings, path)
         if bits not in BITS or parts[f"{path}.scales"].shape[1] * group_size % WIDTH:
             return False
-        for each, part in parts.items():
-            kept[each] = part if each == name else part.astype(mx.float32)
+        kept.update(parts)
+        scales = [each for each in parts if each != name]
+        if {parts[each].dtype for each in scales} != {mx.bfloat16}:
+            kept.update({each: parts[each].astype(mx.float32) for each in scales})
         return {"group_size": group_size, "bits": bits}
 
     nn.quantize(model, class_predicate=form)
@@ -171,5 +173,14 @@ def _quantized_product(layer: Any, x: mx.array) -> mx.array:
     form = {"group_size": layer.group_size, "bits": layer.bits}
     if kernels.at_hand(x):
         return kernels.linear_quantized(x, *parts, bias, **form)
-    y = x @ mx.dequantize(*parts, **form).T
+    y = x @ _dequantized(layer, *parts).T
     return y if bias is None else y + bias
+
+
+def _dequantized(
+    layer: Any, weight: mx.array, scales: mx.array, biases: mx.array
+) -> mx.array:
+    # In the wanted dtype: MLX rounds a weight to that of its scales.
+    scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+    form = {"group_size": layer.group_size, "bits": layer.bits}
+    return mx.dequantize(weight, scales, biases, **form)

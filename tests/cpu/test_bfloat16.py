@@ -45,15 +45,23 @@ def test_sums_are_those_of_the_rounded_numbers(form, rows, dim, out_dim):
     assert_close(form, given[0], wanted + bias, LIMIT)
 
 
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+@pytest.mark.parametrize("rows", [17, 40, 64, 77])
 @pytest.mark.parametrize(("bits", "group_size"), [(4, 32), (4, 64), (8, 64)])
-def test_quantized_weights_are_rounded_too(form, bits, group_size):
-    x, bias = normal(77, 576), normal(70)
-    parts = mx.quantize(normal(70, 576), group_size, bits)
-    weight = mx.dequantize(*parts, group_size=group_size, bits=bits)
+def test_quantized_weights_are_rounded_too(form, bits, group_size, rows, dtype):
+    x, bias = normal(rows, 576), normal(70)
+    parts = mx.quantize(normal(70, 576).astype(dtype), group_size, bits)
+    ones = mx.ones(parts[1].shape)
+    numbers = mx.dequantize(parts[0], ones, 0 * ones, group_size=group_size, bits=bits)
+    scales, biases = (
+        np.array(part.astype(mx.float32), np.float64).repeat(group_size, axis=1)
+        for part in parts[1:]
+    )
+    # The kernel multiplies and adds at once.
+    weight = mx.array((np.array(numbers) * scales + biases).astype(np.float32))
     wanted = rounded(x) @ rounded(weight).T + bias
     given = kernels.linear_quantized(x, *parts, bias, group_size=group_size, bits=bits)
-    # The kernel multiplies and adds at once; a number between two goes either way.
-    assert_close(form, given, wanted, 1e-3)
+    assert_close(form, given, wanted, LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +78,19 @@ def test_a_row_does_not_depend_on_the_others(form, rows, parts):
     for first, last in parts:
         alone = kernels.linear_bfloat16(x[first:last], weight, None)
         assert mx.array_equal(alone, together[first:last])
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_row_does_not_depend_on_the_others_with_quantized_weights(form, bits):
+    x, parts = normal(64, 640), mx.quantize(normal(83, 640), 64, bits)
+
+    def product(x: mx.array) -> mx.array:
+        return kernels.linear_quantized(x, *parts, None, group_size=64, bits=bits)
+
+    for rows, counts in ((16, (1, 2, 5)), (64, (17, 33, 63))):
+        together = product(x[:rows])
+        for count in counts:
+            assert mx.array_equal(product(x[:count]), together[:count])
 
 
 def test_numbers_are_rounded_as_by_mlx(form):
@@ -90,7 +111,7 @@ def test_rows_of_a_token_count_with_16_bits(form):
     wanted = x @ weight.astype(mx.float32).T
     for rows in (1, 2, 5, 6, 16):
         given = kernels.linear_bfloat16(x[:rows], weight, None)
-        assert_close(form, given, wanted[:rows], LIMIT)
+        assert_close(form, given, wanted[:rows], 2**-15)
 
 
 def test_float32_layers_do_not_change(library, form):

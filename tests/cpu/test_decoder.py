@@ -14,6 +14,8 @@ from fastvlm_mlx.model import language, stored_layers
 from fastvlm_mlx.model.text_config import TextConfig
 from tests.support.assert_close import assert_close
 
+pytest_plugins = ["tests.support.bfloat16_forms"]
+
 # Of the standard deviation: the order of float32 sums, and integers of 16 bits.
 LIMIT, LIMIT_OF_INTEGERS = 5e-5, 5e-3
 SIZES: dict[str, Any] = {
@@ -140,8 +142,18 @@ def test_the_rotary_embedding_is_mlx_lms(monkeypatch, steps, scaling):
 
 
 @pytest.mark.parametrize("length", [1, 3])
-def test_several_sequences_are_each_as_alone(steps, length):
-    model = build({"": 16})
+@pytest.mark.parametrize("bits", FORMS[:3], ids=str)
+def test_several_sequences_are_each_as_alone(steps, bits, length):
+    each_as_alone(steps, build(bits), length)
+
+
+@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize("bits", FORMS[:3], ids=str)
+def test_so_they_are_with_products_in_bfloat16(form, steps, bits, length):
+    each_as_alone(steps, build(bits), length)
+
+
+def each_as_alone(steps: list[bool], model: Any, length: int) -> None:
     before = (4, 30, 1)
     caches = [language.make_cache(model) for _ in before]
     alone = []

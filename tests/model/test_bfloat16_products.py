@@ -69,9 +69,11 @@ def test_features_of_other_encoders(form, name: str, tmp_path: Path):
     assert figure >= LEAST
 
 
-def test_a_model_answers_as_with_float32(form, library, tmp_path: Path):
+@pytest.mark.parametrize("q_bits", [None, 8, 4])
+def test_a_model_answers_as_with_float32(form, library, tmp_path: Path, q_bits):
     source = checkpoints.write(tmp_path / "source", Spec(hidden=64, dtype="bfloat16"))
-    to_mlx.convert(source, tmp_path / "model")
+    quantized = {"q_bits": q_bits, "q_group_size": 32} if q_bits else {}
+    to_mlx.convert(source, tmp_path / "model", **quantized)
     exact, model = load(tmp_path / "model", dtype="float32"), load(tmp_path / "model")
     ids = mx.array([list(range(1, 31))])
     logits = model(ids)

@@ -32,22 +32,28 @@ def compiled() -> None:
 
 def widened(layer: Any) -> mx.array:
     if "scales" in layer:
-        parts = (layer.weight, layer.scales, layer.biases)
+        scales, biases = (layer[n].astype(mx.float32) for n in ("scales", "biases"))
+        parts = (layer.weight, scales, biases)
         return mx.dequantize(*parts, group_size=layer.group_size, bits=layer.bits)
     return layer.weight.astype(mx.float32)
 
 
-def stored(layer: nn.Module, bits: int, group_size: int) -> Any:
-    """`layer` with weights of so many bits, as `load` makes it."""
+def stored(
+    layer: nn.Module, bits: int, group_size: int, dtype: mx.Dtype = mx.float32
+) -> Any:
+    """`layer` as `load` makes it: weights of so many bits, quantized from `dtype`."""
     holder = nn.Sequential(layer)
     tensors = {"layers.0.weight": layer["weight"].astype(mx.bfloat16)}
     if bits < 16:
         names = ("weight", "scales", "biases")
-        parts = mx.quantize(layer["weight"], group_size, bits)
+        parts = mx.quantize(layer["weight"].astype(dtype), group_size, bits)
         tensors = {f"layers.0.{n}": p for n, p in zip(names, parts, strict=True)}
     settings = {"group_size": group_size, "bits": bits}
     kept = stored_layers.keep_stored(holder, tensors, settings)
     assert kept.keys() == tensors.keys()
+    used = {tensor.dtype for tensor in kept.values()}
+    wide = {mx.float32} if dtype == mx.float16 else {dtype}
+    assert used == ({mx.bfloat16} if bits == 16 else {mx.uint32, *wide})
     rest = {"layers.0.bias": layer["bias"]} if "bias" in layer else {}
     holder.load_weights(list((kept | rest).items()))
     return holder.layers[0]
@@ -57,21 +63,26 @@ def stored(layer: nn.Module, bits: int, group_size: int) -> Any:
     ("bits", "group_size"),
     [(16, 0), (4, 32), (4, 64), (4, 128), (8, 32), (8, 64), (8, 128)],
 )
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 16, 17, 70])
 def test_products_equal_those_of_the_widened_weight(
-    monkeypatch, bits: int, group_size: int, rows: int
+    monkeypatch, bits: int, group_size: int, rows: int, dtype: mx.Dtype
 ):
     monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
     mx.random.seed(bits + rows)
     limit = LIMIT if bits == 16 or rows > 32 else LIMIT_OF_INTEGERS
-    for out_dim, bias in ((8, True), (65, False), (300, True)):
-        layer = stored(nn.Linear(384, out_dim, bias=bias), bits, group_size)
-        x = mx.random.normal((2, rows, 384))
+    # Blocks and groups that are whole, and those that are not.
+    for out_dim, dim, bias in ((8, 384, True), (65, 320, False), (300, 2176, True)):
+        if group_size and dim % group_size:
+            continue
+        linear = nn.Linear(dim, out_dim, bias=bias)
+        layer = stored(linear, bits, group_size, dtype)
+        x = mx.random.normal((2, rows, dim))
         wanted = x @ widened(layer).T + (layer.bias if bias else 0)
         assert_close("layer", layer(x), wanted, limit)
         with kernels.switched_off():
             assert_close("layer", layer(x), wanted, LIMIT)
-    table = stored(nn.Embedding(130, 384), bits, group_size)
+    table = stored(nn.Embedding(130, 384), bits, group_size, dtype)
     ids = mx.array([[3, 129, 0]])
     assert mx.array_equal(table(ids), widened(table)[ids])
     assert table(ids).dtype == mx.float32
