@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "attention_bfloat16.h"
 #include "conv_ffn.h"
 #include "depthwise.h"
 #include "encoder_bfloat16_product.h"
@@ -109,6 +110,12 @@ void fv_conv_ffn_bfloat16(const float* x, const float* conv_weight,
   };
   conv_ffn_in_parts(x, conv, bias2, out, batch, height, width, hidden_dim, part, ready,
                     add);
+}
+
+// As fv_attention, where products are in bfloat16.
+void fv_attention_bfloat16(const float* qkv, float* out, long batch, long length,
+                           long heads, long head_dim) {
+  bfloat16::attention(qkv, out, batch, length, heads, head_dim);
 }
 
 // gelu(depthwise(gelu(conv(x)))), both of 3 x 3 and stride 2, all float32: the map between

@@ -33,10 +33,10 @@ inline uint16_t* kept_rows(long which, long rows, long dim) {
   return memory[which].data();
 }
 
-// Rows of x, `dim` numbers each, rounded.
-inline const uint16_t* rounded_rows(const float* x, long rows, long dim) {
+// Rows of x, `dim` numbers each and `ld` apart, rounded.
+inline const uint16_t* rounded_rows(const float* x, long ld, long rows, long dim) {
   uint16_t* to = kept_rows(0, rows, dim);
-  for (long r = 0; r < rows; r++) round(x + r * dim, to + r * pitch(dim), dim);
+  for (long r = 0; r < rows; r++) round(x + r * ld, to + r * pitch(dim), dim);
   return to;
 }
 
@@ -70,7 +70,7 @@ inline void linear(const float* x, const uint16_t* weight, const float* bias, fl
   const long step = std::clamp(rows / cores, 1L, BLOCK);
   parallel((rows + step - 1) / step, [&](long piece) {
     const long first = piece * step, count = std::min(step, rows - first);
-    const uint16_t* from = rounded_rows(x + first * dim, count, dim);
+    const uint16_t* from = rounded_rows(x + first * dim, dim, count, dim);
     float* to = out + first * out_dim;
     if (activate)
       product(from, packed, count, dim, out_dim, [&](long r, long o, float sum) {
@@ -100,7 +100,7 @@ inline void conv_ffn(const float* x, const Depthwise& conv, const uint16_t* fc1,
     const float* bias = bias1 + start;
     for (long r = 0; r < count; r += BLOCK, rows += BLOCK * dim, to += BLOCK * dim) {
       const long some = std::min(BLOCK, count - r), ld = pitch(channels);
-      const uint16_t* from = rounded_rows(rows, some, dim);
+      const uint16_t* from = rounded_rows(rows, dim, some, dim);
       uint16_t* hidden = kept_rows(1, some, channels);
       product(from, packed1, some, dim, channels, [&](long r, long o, float sum) {
         hidden[r * ld + o] = bfloat16::rounded(gelu(sum + bias[o]));

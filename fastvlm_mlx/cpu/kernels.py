@@ -229,11 +229,12 @@ def linear_quantized(
     return _call("fv_linear_quantized", x, weight, scales, biases, added, out, *sizes)
 
 
-def attention(qkv: mx.array, head_dim: int) -> mx.array:
+def attention(qkv: mx.array, head_dim: int, *, rounded: bool = False) -> mx.array:
     """As `ops.attention`."""
     B, length, dim = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     out = _output(B, length, dim)
-    return _call("fv_attention", qkv, out, B, length, dim // head_dim, head_dim)
+    function = "fv_attention" + ("_bfloat16" if rounded and bfloat16_form() else "")
+    return _call(function, qkv, out, B, length, dim // head_dim, head_dim)
 
 
 def causal_attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:

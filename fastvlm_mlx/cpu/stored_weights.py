@@ -7,7 +7,6 @@ import mlx.core as mx
 
 from fastvlm_mlx.cpu import mapped_weights
 
-
 _SIZES = ("dim", "out_dim", "group", "bits", "scale_bits")
 
 

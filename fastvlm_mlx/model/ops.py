@@ -102,14 +102,16 @@ def bias_through(conv_bias: mx.array, weight: mx.array, bias: mx.array) -> mx.ar
     return mx.addmm(bias, conv_bias[None], weight.T)[0]
 
 
-def attention(qkv: mx.array, head_dim: int) -> mx.array:
+def attention(qkv: mx.array, head_dim: int, *, rounded: bool = False) -> mx.array:
     """Self-attention of every position to every other, no mask.
 
+    Args:
+        rounded: on a CPU that multiplies bfloat16 numbers, its products are of these.
     Shapes:
         qkv: (B, L, 3 * heads * head_dim); returns (B, L, heads * head_dim)
     """
     if kernels.usable(qkv):
-        return kernels.attention(qkv, head_dim)
+        return kernels.attention(qkv, head_dim, rounded=rounded)
     B, L, _ = qkv.shape
     # [B, L, 3, heads, width]
     heads = qkv.reshape(B, L, 3, -1, head_dim)

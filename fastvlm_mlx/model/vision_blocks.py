@@ -93,7 +93,8 @@ class Attention(nn.Module):
         B, H, W, C = x.shape
         # [B, H * W, 3 * C]
         qkv = ops.linear(x.flatten(1, 2), self.qkv)
-        x = ops.attention(qkv, self.head_dim)
+        stored = self.qkv.weight.dtype == mx.bfloat16
+        x = ops.attention(qkv, self.head_dim, rounded=stored)
         return ops.linear(x, self.proj).reshape(B, H, W, C)
 
 

@@ -121,6 +121,24 @@ def test_float32_layers_do_not_change(library, form):
     assert mx.array_equal(given, kernels.linear(x, weight, bias, activate=True))
 
 
+@pytest.mark.parametrize("length", [1, 5, 16, 61, 256, 300])
+@pytest.mark.parametrize("head_dim", [32, 64, 24])
+def test_attention(form, library, length, head_dim):
+    mx.random.seed(length)
+    qkv = 2 * normal(2, length, 3 * 3 * head_dim)
+    given = ops.attention(qkv, head_dim, rounded=True)
+    q, k, v = rounded(qkv).reshape(2, length, 3, 3, head_dim).transpose(2, 0, 3, 1, 4)
+    scores = q @ k.swapaxes(-1, -2) * head_dim**-0.5
+    shares = rounded(mx.softmax(scores, axis=-1))
+    wanted = (shares @ v).transpose(0, 2, 1, 3).reshape(given.shape)
+    # A share between two numbers goes either way.
+    assert_close(form, given, wanted, 5e-3)
+    exact = ops.attention(qkv, head_dim)
+    assert length == 1 or not mx.array_equal(exact, given)
+    bfloat16.use(library, "off")
+    assert mx.array_equal(ops.attention(qkv, head_dim, rounded=True), exact)
+
+
 @pytest.mark.parametrize("shape", [(3, 37, 24), (1, 5, 7), (2, 300, 130)])
 @pytest.mark.parametrize("activate", [False, True])
 def test_a_layer_of_the_encoder(form, shape, activate):
