@@ -50,10 +50,18 @@ CHIPS = (
 )
 
 
-def measure(dtype: "mx.Dtype", clock: Callable[[], float] = time.perf_counter) -> Speed:
+def measure(
+    dtype: "mx.Dtype",
+    clock: Callable[[], float] = time.perf_counter,
+    *,
+    rounded: bool = False,
+) -> Speed:
     """This machine's own limits with MLX's default device; takes about a second.
 
-    `clock` times the products; memory's speed is always the wall clock's.
+    Args:
+        clock: times the products; memory's speed is always the wall clock's.
+        rounded: whether weights are bfloat16 in memory, so that products in bfloat16
+            count where they are used.
     """
     import mlx.core as mx
     import numpy as np
@@ -76,7 +84,27 @@ def measure(dtype: "mx.Dtype", clock: Callable[[], float] = time.perf_counter) -
         array = mx.ones((128 << 20,), dtype=dtype)
         mx.eval(array)
         moved, copied = 2 * array.nbytes, _best(lambda: mx.eval(array + 1))
-    return Speed("this machine", 2 * size**3 / product, moved / copied)
+    flops = 2 * size**3 / product
+    if rounded:
+        flops = max(flops, bfloat16_flops(clock))
+    return Speed("this machine", flops, moved / copied)
+
+
+def bfloat16_flops(clock: Callable[[], float] = time.perf_counter) -> float:
+    """FLOP/s of the CPU kernels' products in bfloat16; 0 where they are not used."""
+    import mlx.core as mx
+
+    from fastvlm_mlx.cpu import kernels
+
+    if kernels.bfloat16_form() != "native":
+        return 0.0
+    # So many rows that packing the weight hardly counts, nor does making the output.
+    rows, dim, out_dim = 2048, 2048, 1024
+    x = mx.random.normal((rows, dim))
+    weight = mx.random.normal((out_dim, dim)).astype(mx.bfloat16)
+    mx.eval(x, weight)
+    seconds = _best(lambda: kernels.linear_bfloat16(x, weight, None), clock)
+    return 2 * rows * dim * out_dim / seconds
 
 
 def _best(

@@ -131,7 +131,8 @@ def gather(request: Request) -> dict[str, Any]:
     weights = flops.weight_itemsize(model.language_model) if model.language_model else 0
     tiles = parse_tiles(request.tiles) if request.tiles else None
     resolutions = sorted(set(request.resolutions)) or [model.config.image_size]
-    speeds = [roofline.measure(dtype)]
+    rounded = stages.has_rounded_weights(model)
+    speeds = [roofline.measure(dtype, rounded=rounded)]
     image, kind = _image(request.image)
     results, missing = [], {"energy": machine.energy()}
     cold_runs = COLD_RUNS if request.cold else 0
@@ -158,7 +159,7 @@ def gather(request: Request) -> dict[str, Any]:
                     if "cold" in found:
                         missing[f"cold TTFT at {resolution} px"] = found.pop("cold")
                 results.append({"encoder": encoder, "resolution": resolution, **found})
-    speeds.append(roofline.measure(dtype))
+    speeds.append(roofline.measure(dtype, rounded=rounded))
     speed = roofline.Speed(
         "this machine", max(s.flops for s in speeds), max(s.bytes for s in speeds)
     )

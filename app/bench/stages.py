@@ -199,6 +199,12 @@ def dtype_of(model: "FastVLM") -> mx.Dtype:
     return next(plain, mx.float32)
 
 
+def has_rounded_weights(model: "FastVLM") -> bool:
+    """Whether weights are bfloat16 in memory, whatever the model computes in."""
+    arrays: Any = tree_flatten(model.parameters())
+    return any(a.dtype == mx.bfloat16 for _, a in arrays)
+
+
 def variants(image: Image.Image, folder: Path, format: str) -> Iterator[Path]:
     """Files of images that differ from `image` in one corner, without end."""
     suffix = {"JPEG": ".jpg"}.get(format, ".png")

@@ -1,8 +1,8 @@
 """What this machine can do at most in each arithmetic, and the least time of a stage.
 
 Products: float32 through our BLAS and through torch, whichever is faster; bfloat16
-through torch, where the processor has instructions for it, else as float32, since
-widened numbers are multiplied then. Memory: reading with all cores.
+through our kernels and torch, where the processor has instructions for it, else as
+float32, since widened numbers are multiplied then. Memory: reading with all cores.
 """
 
 import os
@@ -25,10 +25,13 @@ _READ = 256 << 20  # bytes a core, far beyond any cache
 
 
 def measure() -> dict[str, float]:
-    """FLOP/s of float32 products and bytes/s of memory, on MLX's default device."""
+    """FLOP/s of products by the arithmetic, and `bytes` a second of memory, on MLX's
+    default device."""
     speed = roofline.measure(mx.float32)
     read = reading_speed() if device.on_cpu() else 0.0
-    return {"float32": speed.flops, "bytes": max(speed.bytes, read)}
+    found = {"float32": speed.flops, "bytes": max(speed.bytes, read)}
+    rounded = roofline.bfloat16_flops()
+    return found | ({"bfloat16": rounded} if rounded else {})
 
 
 def reading_speed(size: int = _READ, times: int = 5) -> float:

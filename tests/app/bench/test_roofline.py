@@ -14,6 +14,8 @@ from fastvlm_mlx.model.text_config import TextConfig
 from fastvlm_mlx.model.vision_config import VisionConfig
 from tests.support.mock_model import MockModel
 
+pytest_plugins = ["tests.support.bfloat16_forms"]
+
 QWEN2 = {  # Qwen2-0.5B, 1.5B, 7B
     0.5: {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14},
     1.5: {"hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12},
@@ -93,6 +95,17 @@ def test_predictions_name_chips_and_stay_below_their_peak():
 def test_this_machine_has_a_speed():
     found = roofline.measure(mx.float32)
     assert 1e8 < found.flops < 1e16 and 1e8 < found.bytes < 1e14
+
+
+def test_products_in_bfloat16_count_where_weights_are_so(monkeypatch):
+    monkeypatch.setattr(roofline, "bfloat16_flops", lambda clock: 1e20)
+    assert roofline.measure(mx.float32, rounded=True).flops == 1e20
+    assert roofline.measure(mx.float32).flops < 1e20
+
+
+def test_products_in_bfloat16_are_those_of_the_kernels(form):
+    found = roofline.bfloat16_flops()
+    assert found == 0 if form == "emulated" else 1e9 < found < 1e16
 
 
 def test_predictions_leave_out_what_kernel_launches_would_rule():

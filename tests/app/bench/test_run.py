@@ -46,7 +46,7 @@ def mock(monkeypatch) -> MockModel:
         stages, "example", lambda: Image.new("RGB", (64, 48), (90, 60, 30))
     )
     speed = roofline.Speed("test", 1e11, 1e10)  # measuring it takes a second
-    monkeypatch.setattr(roofline, "measure", lambda dtype: speed)
+    monkeypatch.setattr(roofline, "measure", lambda dtype, rounded: speed)
     return model
 
 
