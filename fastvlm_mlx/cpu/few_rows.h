@@ -73,7 +73,7 @@ inline void few_rows(const Opened<Arithmetic>& opened, const float* x, float* ou
   typename Opened<Arithmetic>::Form form(opened.matrix);
   for (long o = first; o < last; o += bfloat16::PANEL) {
     const long count = std::min(bfloat16::PANEL, last - o);
-    form.weight = rounded_rows(opened.matrix, o, count);
+    form.weight = opened_to_bfloat16(opened.matrix, o, count);
     few_rows(form, x, out + o, rows, ldo, 0, count);
   }
 }

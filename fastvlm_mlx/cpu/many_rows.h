@@ -29,7 +29,7 @@ class ManyRows {
     panel.resize(panel_size(m.dim));
     for (long o = first; o < last; o += PANEL) {
       const long count = std::min(PANEL, last - o);
-      pack(rounded_rows(m, o, count), m.dim, count, m.dim, panel.data());
+      pack(opened_to_bfloat16(m, o, count), m.dim, count, m.dim, panel.data());
       for (long r = 0; r < rows; r += BLOCK)
         panel_product(&numbers[r * ldx], panel.data(), std::min(BLOCK, rows - r), m.dim,
                       [&](long i, const float* sums) {

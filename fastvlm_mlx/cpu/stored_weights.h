@@ -157,7 +157,7 @@ inline void open_rows(const Form& form, long first, long count, Store store) {
 
 // Some rows of a weight in bfloat16, in the order of its form; valid in this thread until
 // the next call.
-inline const uint16_t* rounded_rows(const Matrix& m, long first, long count) {
+inline const uint16_t* opened_to_bfloat16(const Matrix& m, long first, long count) {
   if (m.bits == 16) return static_cast<const uint16_t*>(m.weight) + first * m.dim;
   thread_local bfloat16::Numbers numbers;
   numbers.resize(count * m.dim);
