@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tests.support import bytecode
+from tests.support.garbage import Garbage
 from tests.support.skips import Skips
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ REFERENCES = Path(__file__).parent / "references"
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Garbage())
     config.pluginmanager.register(Skips())
     bytecode.keep(config)
 

@@ -1,5 +1,6 @@
 """No test depends on which ran before it, or on the machine's settings."""
 
+import gc
 import re
 
 from tests.support.paths import TESTS
@@ -32,3 +33,9 @@ def test_each_shared_fixture_has_one_home():
         )
     ]
     assert len(fixtures) == len(set(fixtures))
+
+
+def test_a_search_for_garbage_passes_over_what_was_collected(request):
+    """With thousands of tests it would take half a second."""
+    assert gc.get_freeze_count() > len(request.session.items)
+    assert not any(found is request.node for found in gc.get_objects())
