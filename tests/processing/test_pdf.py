@@ -146,7 +146,7 @@ def test_a_page_of_an_address(tmp_path):
 
     handler = partial(Handler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever).start()
+        Thread(target=server.serve_forever, args=(0.02,)).start()
         address = f"http://127.0.0.1:{server.server_port}/a.pdf"
         try:
             assert number_of(open_image(f"{address}#page=2", long_side=80)) == 130

@@ -42,7 +42,7 @@ def posts(reply: Reply = Reply()) -> Iterator[Posts]:  # noqa: B008
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         found = Posts(f"http://127.0.0.1:{server.server_port}/hook?a=1")
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
             yield found

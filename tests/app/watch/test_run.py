@@ -112,7 +112,7 @@ def test_a_stream_that_breaks_off_is_opened_again(
 
     handler = partial(Handler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         alongside(lambda: until(lambda: len(opened) >= 4))
         address = f"http://127.0.0.1:{server.server_port}/live.ts"
         result = run("watch", address, *WHEN, "--fps", "30")
