@@ -13,6 +13,7 @@ from fastvlm_mlx.cpu import bfloat16, kernels
 from fastvlm_mlx.model import ops
 from fastvlm_mlx.model.vision_blocks import DepthwiseConv
 from tests.support.assert_close import assert_close
+from tests.support.kept_kernels import kept_assembly
 
 LIMIT = 1e-5  # of the standard deviation: the order of float32 sums
 
@@ -174,7 +175,7 @@ def test_an_ffn_of_the_encoder(form, shape, hidden_dim):
     ],
 )
 def test_the_instruction_is_used_and_its_sums_stay_in_registers(
-    tmp_path, name, flags, most
+    pytestconfig, tmp_path, name, flags, most
 ):
     compiler = shutil.which("g++")
     if compiler is None:
@@ -183,16 +184,15 @@ def test_the_instruction_is_used_and_its_sums_stay_in_registers(
     options = [
         flag for flag in kernels.FLAGS if flag not in ("-march=native", "-shared")
     ]
-    out = tmp_path / f"{name}.s"
-    command = [compiler, *options, *flags, "-S", str(source), "-o", str(out)]
+    command = [compiler, *options, *flags, "-S"]
     if subprocess.run(
-        [*command[:-3], "-x", "c++", "-S", "/dev/null", "-o", "/dev/null"],
+        [*command, "-x", "c++", "/dev/null", "-o", "/dev/null"],
         capture_output=True,
         check=False,
     ).returncode:
         pytest.skip("this g++ knows no AVX512-BF16")
-    subprocess.run(command, check=True, capture_output=True)
-    loops = re.split(r"\n\S+:", out.read_text())
+    out = kept_assembly(pytestconfig, command, source, tmp_path)
+    loops = re.split(r"\n\S+:", out)
     used = [loop for loop in loops if "vdpbf16ps" in loop]
     assert max(loop.count("vdpbf16ps") for loop in used) == most
     for loop in used:

@@ -1,7 +1,10 @@
-"""The CPU kernels are compiled once, not by each process of each run of the tests."""
+"""The CPU kernels and their assembly are compiled once, not by each test run."""
 
 import fcntl
+import hashlib
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,3 +44,31 @@ def kept_kernels(config: pytest.Config) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "compiled", taken)
         yield
+
+
+def kept_assembly(
+    config: pytest.Config, command: Sequence[str], source: Path, folder: Path
+) -> str:
+    """What g++ makes of one of the kernels' sources, from pytest's cache if it has it.
+
+    It is kept under the name of all that it depends on: the sources, the command and
+    the compiler's version.
+
+    Args:
+        command: of g++ up to the source, with -S.
+        folder: an empty one, in which it is made.
+    """
+    version = subprocess.run([command[0], "--version"], capture_output=True, check=True)
+    sources = b"".join(file.read_bytes() for file in kernels.SOURCES)
+    made_of = repr([version.stdout, *command, source.name]).encode()
+    name = f"{source.stem}-{hashlib.sha256(sources + made_of).hexdigest()[:16]}.s"
+    out = folder / name
+    cache = getattr(config, "cache", None)  # none with `-p no:cacheprovider`
+    kept = out if cache is None else cache.mkdir("kernels") / name
+    if not kept.is_file():
+        whole = [*command, str(source), "-o", str(out)]
+        subprocess.run(whole, check=True, capture_output=True)
+        if cache is not None:  # as a whole, or not at all
+            shutil.copyfile(out, part := kept.with_suffix(f".{os.getpid()}"))
+            part.replace(kept)
+    return kept.read_text()
