@@ -126,6 +126,22 @@ def test_a_turn_measures_the_second_image(place, images):
     assert found["seconds"] > found["cold_ttft"]
 
 
+def test_a_models_files_are_read_before_its_turn(place, images, monkeypatch):
+    size = sum(path.stat().st_size for path in images)
+    assert turn.read(place.models.path("llava")) == size > 0
+    order = []
+
+    def start(*arguments: object) -> None:
+        order.append("started")
+        raise OSError("enough")
+
+    monkeypatch.setattr(turn, "read", lambda folder: order.append(folder))
+    monkeypatch.setattr(process, "Process", start)
+    asked = stand_in("transformers")
+    assert turn.measure(asked, place, images)["failed"] == "not set up: enough"
+    assert order == [place.models.path(asked.model), "started"]
+
+
 def test_a_slow_first_answer_counts_itself(place, images):
     asked = stand_in("transformers", ttft=turn.SLOW + 1, ids=())
     found = turn.measure(asked, place, images)
