@@ -144,6 +144,22 @@ def test_weights_that_are_cut_after_their_check(tmp_path: Path):
             raise RuntimeError("[read] Unable to read 16 bytes from file.")
 
 
+def test_a_failed_read_is_not_raised_again(tmp_path: Path, monkeypatch):
+    left = ["[read] Unable to read from file."]
+    evaluate = mx.eval
+
+    def raising(*arrays: mx.array) -> None:
+        if left:
+            raise RuntimeError(left.pop())
+        evaluate(*arrays)
+
+    monkeypatch.setattr(mx, "eval", raising)
+    with pytest.raises(CheckpointError, match="were cut or replaced while"):
+        with reading(tmp_path):
+            raise RuntimeError("[read] Unable to read from file.")
+    mx.eval(mx.zeros(1) + 1)
+
+
 @pytest.mark.parametrize("single", [True, False])
 def test_weights_that_are_replaced_while_they_are_read(tmp_path: Path, single: bool):
     write(tmp_path, "model.safetensors")
