@@ -15,10 +15,6 @@ inline void pack_rows(const uint16_t* weight, long ld, long rows, long dim,
     pack(weight + first * ld, ld, std::min(PANEL, rows - first), dim, packed);
 }
 
-inline long packed_size(long rows, long dim) {
-  return whole(rows, PANEL) / PANEL * panel_size(dim);
-}
-
 // One head: q, k and v (length, head_dim), `ld` numbers from row to row; out (length,
 // head_dim), `ldo` apart.
 inline void attend(const float* q, const float* k, const float* v, float* out, long length,

@@ -40,6 +40,11 @@ inline const uint16_t* rounded_rows(const float* x, long ld, long rows, long dim
   return to;
 }
 
+// The numbers of a weight's panels.
+inline long packed_size(long rows, long dim) {
+  return whole(rows, PANEL) / PANEL * panel_size(dim);
+}
+
 // Rows of a weight, `ld` apart, into panels, on all cores.
 inline void pack_all(const uint16_t* weight, long ld, long rows, long dim,
                      uint16_t* packed) {
@@ -64,8 +69,7 @@ inline void product(const uint16_t* x, const uint16_t* packed, long rows, long d
 // As fv_linear.
 inline void linear(const float* x, const uint16_t* weight, const float* bias, float* out,
                    long rows, long dim, long out_dim, bool activate) {
-  const long panels = (out_dim + PANEL - 1) / PANEL;
-  uint16_t* packed = kept(0, panels * panel_size(dim));
+  uint16_t* packed = kept(0, packed_size(out_dim, dim));
   pack_all(weight, dim, out_dim, dim, packed);
   const long step = std::clamp(rows / cores, 1L, BLOCK);
   parallel((rows + step - 1) / step, [&](long piece) {
@@ -89,8 +93,8 @@ inline void conv_ffn(const float* x, const Depthwise& conv, const uint16_t* fc1,
                      float* out, long batch, long height, long width, long hidden_dim) {
   const long dim = conv.dim, parts = (hidden_dim * dim + PART - 1) / PART;
   const long part = whole((hidden_dim + parts - 1) / parts, PANEL);
-  uint16_t* packed1 = kept(0, part * panel_size(dim) / PANEL);
-  uint16_t* packed2 = kept(1, whole(dim, PANEL) / PANEL * panel_size(part));
+  uint16_t* packed1 = kept(0, packed_size(part, dim));
+  uint16_t* packed2 = kept(1, packed_size(dim, part));
   const auto ready = [&](long start, long channels) {
     pack_all(fc1 + start * dim, dim, channels, dim, packed1);
     pack_all(fc2 + start, hidden_dim, dim, channels, packed2);
