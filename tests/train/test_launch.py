@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -47,10 +48,17 @@ def run(arguments: list[str]) -> tuple[int, list[dict], str]:
 
 
 def free_port() -> int:
-    """A free one; the second process takes the one after it."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    """The first of two free ones, for two processes.
+
+    None that a system gives to whoever asks for any (from 49152, on Linux from 32768
+    on): another test would get one before it is used here.
+    """
+    for port in random.Random().sample(range(20_000, 32_000), 100):
+        with socket.socket() as first, socket.socket() as second, suppress(OSError):
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 1))
+            return port
+    raise OSError("no two free ports")
 
 
 def losses(events: list[dict]) -> list[float]:
