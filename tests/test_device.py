@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
@@ -14,6 +15,7 @@ import pytest
 from fastvlm_mlx import device
 from fastvlm_mlx.device import cpu_only, device_dtype
 from fastvlm_mlx.model import parameters
+from tests.support.compiling import compiling
 from tests.support.mock_model import MockModel
 from tests.support.paths import EXAMPLES
 
@@ -69,31 +71,61 @@ def test_dtype_of_a_cpu():
         assert device_dtype([mx.zeros(3, dtype=F16)]) == F32
 
 
-@pytest.mark.parametrize("overflows", [False, True])
-def test_features_that_overflow_float16_are_computed_in_bfloat16(gpu, overflows):
-    model = MockModel()
-    arrays: Any = parameters.tree_flatten(model.parameters())
-    weights = {name: value.astype(BF16) for name, value in arrays}
-    if overflows:  # final_conv's gate ends in 0..1, the map before it does not
-        weights["vision_tower.final_conv.depthwise.bias"] += 60_000
-        weights["vision_tower.final_conv.depthwise.weight"] *= 10_000
-    gpu(M1)
-    mx.disable_compile()
-    try:
+@pytest.fixture
+def in_float16(gpu: Callable[[str], None]) -> Iterator[Callable[[bool], MockModel]]:
+    """Makes a model as on an M1 from bfloat16 weights; its features may overflow."""
+
+    def make(overflows: bool) -> MockModel:
+        model = MockModel()
+        arrays: Any = parameters.tree_flatten(model.parameters())
+        weights = {name: value.astype(BF16) for name, value in arrays}
+        if overflows:  # final_conv's gate ends in 0..1, the map before it does not
+            weights["vision_tower.final_conv.depthwise.bias"] += 60_000
+            weights["vision_tower.final_conv.depthwise.weight"] *= 10_000
+        gpu(M1)
         with patch.object(parameters, "device_dtype", device_dtype):
             parameters.assign(model, weights)
-        tower, projector = model.vision_tower, model.projector
-        assert tower is not None and projector is not None
-        assert tower.stem.conv.weight.dtype == F16
-        pixels = np.random.default_rng(0).random((1, 128, 128, 3), np.float32)
-        embeddings = model.encode_pixels(pixels)
-        assert mx.isfinite(embeddings).all()
-        wanted = BF16 if overflows else F16
-        assert tower.stem.conv.weight.dtype == wanted
-        assert projector.layers[0].weight.dtype == wanted
-        assert not model.check_finite  # once
-    finally:
-        mx.enable_compile()
+        assert model.vision_tower is not None
+        assert model.vision_tower.stem.conv.weight.dtype == F16
+        return model
+
+    with compiling(False):
+        yield make
+
+
+PIXELS = np.random.default_rng(0).random((1, 128, 128, 3), np.float32)
+
+
+@pytest.mark.parametrize("overflows", [False, True])
+def test_features_that_overflow_float16_are_computed_in_bfloat16(in_float16, overflows):
+    model = in_float16(overflows)
+    assert mx.isfinite(model.encode_pixels(PIXELS)).all()
+    wanted = BF16 if overflows else F16
+    assert model.vision_tower.stem.conv.weight.dtype == wanted
+    assert model.projector.layers[0].weight.dtype == wanted
+    assert not model.check_finite  # once
+
+
+def test_features_of_two_threads_that_overflow_float16(in_float16):
+    model = in_float16(True)
+    finite = []
+
+    def encode() -> None:
+        finite.append(mx.isfinite(model.encode_pixels(PIXELS)).all().item())
+
+    other = threading.Thread(target=encode)
+
+    def meets_another(x: mx.array) -> mx.array:
+        if other.ident is None:
+            other.start()
+            other.join(0.5)
+        return isfinite(x)
+
+    isfinite = mx.isfinite
+    with patch.object(mx, "isfinite", meets_another):
+        encode()
+        other.join()
+    assert finite == [True, True]
 
 
 def test_cpu_only_ends_with_its_block():

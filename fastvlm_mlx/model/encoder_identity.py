@@ -10,6 +10,7 @@ from mlx.utils import tree_flatten
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.errors import CheckpointError
 from fastvlm_mlx.model.feature_files import array_hash
+from fastvlm_mlx.model.vision import WEIGHTS_LOCK
 from fastvlm_mlx.model.vlm import FastVLMModel
 
 
@@ -46,7 +47,8 @@ def encoder_hash(model: FastVLMModel, side: int) -> str:
         features = model.encode_features(probe.reshape(1, side, side, 3))
         digest.update(array_hash(features).encode())
     elif model.vision_tower is not None:
-        tensors: Any = tree_flatten(model.vision_tower.parameters())
+        with WEIGHTS_LOCK:
+            tensors: Any = tree_flatten(model.vision_tower.parameters())
         for name, array in sorted(tensors, key=lambda pair: pair[0]):
             digest.update(f"{name}{array_hash(array)}".encode())
         if any(array.dtype == mx.bfloat16 for _, array in tensors):

@@ -12,6 +12,7 @@ FastVLM paper (arXiv 2412.13303) and apple/ml-fastvlm's `mobileclip/mci.py`:
 https://github.com/apple/ml-fastvlm/blob/592b4add/llava/model/multimodal_encoder/mobileclip/mci.py
 """
 
+import threading
 from collections.abc import Callable, Iterator
 
 import mlx.core as mx
@@ -28,6 +29,10 @@ from fastvlm_mlx.model.vision_blocks import (
     SqueezeExcite,
 )
 from fastvlm_mlx.model.vision_config import VisionConfig
+
+# Held by who reads or changes the weights of an encoder that other threads may use:
+# while one thread traces, MLX has tracers in place of the weights, for all threads.
+WEIGHTS_LOCK = threading.RLock()
 
 
 class Downsample(nn.Module):
@@ -164,23 +169,24 @@ class FastViTHD(nn.Module):
         """
         if not device.on_gpu():
             return self._features(pixels)
-        if self._compiled is None:
-            # `inputs`: weights that change later are seen.
-            self._compiled = mx.compile(self._features, inputs=self)
-        weights = self.parameters()
-        try:
-            return self._compiled(pixels)
-        except BaseException:
-            # While it traces, MLX has tracers in place of the weights, and puts them
-            # back only if the function returns.
-            self.update(weights)
-            self._compiled = None
-            raise
+        with WEIGHTS_LOCK:
+            if self._compiled is None:
+                # `inputs`: weights that change later are seen.
+                self._compiled = mx.compile(self._features, inputs=self)
+            weights = self.parameters()
+            try:
+                return self._compiled(pixels)
+            except BaseException:
+                # MLX puts the weights back only if the function returns.
+                self.update(weights)
+                self._compiled = None
+                raise
 
     def intermediates(self, pixels: mx.array) -> dict[str, mx.array]:
         """The maps after each part, by name: `stem`, `stages.0`, ..., `final_conv`
         (all B, H, W, C) and the `features` that `__call__` returns."""
-        maps = self._maps(pixels, {name for name, _ in self._parts()})
+        with WEIGHTS_LOCK:
+            maps = self._maps(pixels, {name for name, _ in self._parts()})
         return maps | {"features": self._joined(maps)}
 
     def _features(self, pixels: mx.array) -> mx.array:

@@ -18,7 +18,7 @@ from fastvlm_mlx.errors import CheckpointError, OptionError
 from fastvlm_mlx.model import language, ops
 from fastvlm_mlx.model.config import ModelConfig, ProjectorConfig
 from fastvlm_mlx.model.feature_cache import FeatureCache
-from fastvlm_mlx.model.vision import FastViTHD
+from fastvlm_mlx.model.vision import WEIGHTS_LOCK, FastViTHD
 
 if TYPE_CHECKING:
     from fastvlm_mlx.processing.tokenizer import Tokenizer
@@ -135,14 +135,23 @@ class FastVLMModel(nn.Module):
                 "this model has no vision encoder; convert it with --encoder-from"
                 " and a checkpoint that has one"
             )
-        features = self._run_tower(self.vision_tower, pixels)
         if self.check_finite:
+            return self._checked_features(self.vision_tower, mx.array(pixels))
+        return self._run_tower(self.vision_tower, pixels)
+
+    def _checked_features(self, tower: FastViTHD, pixels: mx.array) -> mx.array:
+        """The features, and if these overflow, of weights that are bfloat16 now. What
+        other threads encode meanwhile waits, as it would overflow too."""
+        with WEIGHTS_LOCK:
+            features = tower(pixels)
+            if self.check_finite and not mx.isfinite(features).all():
+                parts = [part for part in (tower, self.projector) if part is not None]
+                for part in parts:
+                    part.set_dtype(mx.bfloat16)
+                # Here, as no other thread can compute what this one described.
+                mx.eval([part.parameters() for part in parts])
+                features = tower(pixels)
             self.check_finite = False
-            if not mx.isfinite(features).all():
-                for part in (self.vision_tower, self.projector):
-                    if part is not None:
-                        part.set_dtype(mx.bfloat16)
-                features = self.vision_tower(mx.array(pixels))
         return features
 
     def _run_tower(self, tower: FastViTHD, pixels: Any) -> mx.array:

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterator
 
-import mlx.core as mx
 import pytest
 
 from benchmarks.encoder import gpu_form
 from fastvlm_mlx import FastVLM, load
 from fastvlm_mlx.model.ffn_biases import fold_ffn_biases
+from tests.support.compiling import compiling
 from tests.support.paths import EXAMPLES
 
 pytestmark = pytest.mark.mac  # minutes: 16 bits are slow on a CPU
@@ -16,9 +16,8 @@ pytestmark = pytest.mark.mac  # minutes: 16 bits are slow on a CPU
 
 @pytest.fixture(scope="module", autouse=True)
 def uncompiled() -> Iterator[None]:
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
+    with compiling(False):
+        yield
 
 
 def answers(model: FastVLM) -> list[str]:

@@ -21,6 +21,7 @@ from fastvlm_mlx.model.vision import FinalConv, Pool
 from fastvlm_mlx.model.vision_blocks import SqueezeExcite
 from tests.model.test_vision import CONFIGS, SMALL, pixels
 from tests.support.assert_close import assert_close
+from tests.support.compiling import compiling
 from tests.support.mock_model import MockModel
 
 LIMIT = 1e-5  # of the standard deviation: the same sums in another order
@@ -29,9 +30,8 @@ LIMIT = 1e-5  # of the standard deviation: the same sums in another order
 @pytest.fixture(autouse=True)
 def uncompiled() -> Iterator[None]:
     """`mx.compile` does nothing: on a CPU it would call g++ for each fused kernel."""
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
+    with compiling(False):
+        yield
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -125,17 +125,15 @@ def test_means_of_float16_do_not_overflow():
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, ValueError])
 def test_a_fault_in_the_first_trace_leaves_the_model_whole(fault):
-    mx.enable_compile()
     model, x = forms.encoder(SMALL), pixels(SMALL, batch=1)
     with forms.gpu_form():
 
         def interrupted(self: FinalConv, x: mx.array) -> mx.array:
             raise fault("in the trace")
 
-        with patch.object(FinalConv, "__call__", interrupted):
+        with compiling(True), patch.object(FinalConv, "__call__", interrupted):
             with pytest.raises(fault, match="in the trace"):
                 model(x)
-        mx.disable_compile()
         given = model(x)
         mx.eval(given)
     with forms.plain():

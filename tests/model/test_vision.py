@@ -20,6 +20,7 @@ from benchmarks import encoder as forms
 from fastvlm_mlx.cpu import kernels
 from fastvlm_mlx.model.vision_config import VisionConfig
 from tests.support.assert_close import assert_close
+from tests.support.compiling import compiling
 
 SMALL = VisionConfig(
     depths=(1, 2, 1, 1, 1),
@@ -87,9 +88,8 @@ def test_every_part_agrees_with_plain_operations(config, form):
 @pytest.fixture
 def uncompiled() -> Iterator[None]:
     """`mx.compile` does nothing: on a CPU it would call g++ for each fused kernel."""
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
+    with compiling(False):
+        yield
 
 
 def test_the_gpu_form_agrees_with_plain_operations(config, uncompiled):
