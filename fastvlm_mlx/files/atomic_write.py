@@ -8,6 +8,7 @@ power cut the next run does.
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,9 +152,9 @@ def _publish_folder(
                 _keep_status(old, partial)
             os.rename(partial, place)
         except BaseException as error:
-            if old.exists() and not place.exists():
-                os.rename(old, place)
-            if not isinstance(error, OSError) or not _is_taken(error):
+            _put_back(old, place)
+            if not _is_taken(error):
+                _show(old, place)
                 raise
             # Somebody made it while we were working.
             remove(old)
@@ -167,8 +168,26 @@ def _publish_folder(
     raise exists_already(out)
 
 
-def _is_taken(error: OSError) -> bool:
-    return error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+def _put_back(old: Path, place: Path) -> None:
+    """Gives the old folder its name again, unless a neighbour has it by now."""
+    if old.exists() and not place.exists():
+        try:
+            os.rename(old, place)
+        except OSError as error:
+            if not _is_taken(error):
+                raise
+
+
+def _show(old: Path, place: Path) -> None:
+    """Gives an old folder that could not be put back, and may hold something of the
+    user's, a name that is not hidden: `remove_stale` deletes what is."""
+    if old.exists():
+        os.rename(old, place.with_name(f"{place.name}.{secrets.token_hex(4)}"))
+
+
+def _is_taken(error: BaseException) -> bool:
+    taken = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+    return isinstance(error, OSError) and error.errno in taken
 
 
 def _keep_status(old: Path, new: Path) -> None:

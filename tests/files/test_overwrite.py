@@ -4,7 +4,6 @@ import os
 import re
 import socket
 import stat
-import threading
 from pathlib import Path
 
 import pytest
@@ -232,32 +231,6 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot(tmp_path: Path, monkeyp
         with staged_folder(out, overwrite=True, kind=KIND) as partial:
             (partial / "mark").write_text("new")
     assert tree(out) == before
-    assert os.listdir(tmp_path) == ["out"]
-
-
-def test_two_that_overwrite_at_once_both_end_well(tmp_path: Path):
-    out = ours(tmp_path / "out")
-    together = threading.Barrier(4)
-    failures = []
-
-    def write(number: int) -> None:
-        try:
-            for _ in range(20):
-                with staged_folder(out, overwrite=True, kind=KIND) as partial:
-                    (partial / "mark").write_text("ours")
-                    (partial / "weights").write_text(str(number))
-                    together.wait(20)
-        except BaseException as fault:
-            failures.append(fault)
-            together.abort()
-
-    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    assert set(tree(out)) == {"mark", "weights"}
     assert os.listdir(tmp_path) == ["out"]
 
 
