@@ -14,53 +14,47 @@ from fastvlm_mlx.files import atomic_write
 from fastvlm_mlx.files.atomic_write import staged_folder
 from tests.files.test_overwrite import KIND, ours, tree
 
-Act = Callable[[bool], None]
+Acts = dict[tuple[str, int], Callable[[], object]]
 
 
 @pytest.fixture
-def at_rename(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Act], None]:
-    """Has a neighbour act right before, or right after, the n-th rename."""
-    acts: dict[int, Act] = {}
+def neighbour(monkeypatch: pytest.MonkeyPatch) -> Acts:
+    """What happens "before" or "after" the n-th rename."""
+    acts: Acts = {}
     count = itertools.count(1)
     rename = os.rename
 
-    def with_neighbour(old: Path, new: Path) -> None:
-        act = acts.get(next(count), lambda _: None)
-        act(False)
+    def among_neighbours(old: Path, new: Path) -> None:
+        number = next(count)
+        acts.get(("before", number), int)()
         rename(old, new)
-        act(True)
+        acts.get(("after", number), int)()
 
-    monkeypatch.setattr(atomic_write.os, "rename", with_neighbour)
-    return acts.__setitem__
+    monkeypatch.setattr(atomic_write.os, "rename", among_neighbours)
+    return acts
 
 
-def test_a_neighbour_may_take_the_place_before_the_old_folder_is_back(
-    tmp_path: Path, at_rename: Callable[[int, Act], None]
+def test_the_place_is_taken_before_the_old_folder_is_back(
+    tmp_path: Path, neighbour: Acts
 ):
     out = ours(tmp_path / "out")
 
-    def taken(after: bool) -> None:
-        if not after:
-            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+    def is_taken() -> None:  # by a neighbour, whose folder is gone again
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
 
-    at_rename(2, taken)  # the new folder's: the neighbour's came, and is gone again
-    at_rename(3, lambda after: after or ours(out) and None)  # the old folder's
+    neighbour["before", 2] = is_taken  # the new folder's
+    neighbour["before", 3] = lambda: ours(out)  # the old folder's
     with staged_folder(out, overwrite=True, kind=KIND) as partial:
         (partial / "mark").write_text("new")
     assert tree(out) == {"mark": b"new"}
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_what_is_not_ours_is_kept_where_a_neighbour_took_its_place(
-    tmp_path: Path, at_rename: Callable[[int, Act], None]
+def test_what_is_not_ours_is_kept_where_its_place_is_taken(
+    tmp_path: Path, neighbour: Acts
 ):
     out = ours(tmp_path / "out")
-
-    def neighbours(after: bool) -> None:
-        if after:
-            ours(out)
-
-    at_rename(1, neighbours)
+    neighbour["after", 1] = lambda: ours(out)
     with pytest.raises(OptionError, match="holds diary.txt, which is not part"):
         with staged_folder(out, overwrite=True, kind=KIND) as partial:
             (partial / "mark").write_text("new")
