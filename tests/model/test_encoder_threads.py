@@ -23,6 +23,7 @@ TINY = VisionConfig(
 
 def test_a_thread_never_sees_the_tracers_of_another():
     model, x = forms.encoder(TINY), pixels(TINY, batch=1)
+    mx.eval(x)
     last = FinalConv.__call__
     given: dict[str, mx.array] = {}
     others: list[threading.Thread] = []
