@@ -187,7 +187,7 @@ class FastViTHD(nn.Module):
         (all B, H, W, C) and the `features` that `__call__` returns."""
         with WEIGHTS_LOCK:
             maps = self._maps(pixels, {name for name, _ in self._parts()})
-        return maps | {"features": self._joined(maps)}
+            return maps | {"features": self._joined(maps)}
 
     def _features(self, pixels: mx.array) -> mx.array:
         stages = (f"stages.{i}" for i in self._config.multi_scale_stages)
