@@ -7,22 +7,16 @@ import mlx.core as mx
 
 from benchmarks import encoder as forms
 from fastvlm_mlx.model.vision import FinalConv
-from fastvlm_mlx.model.vision_config import VisionConfig
 from tests.model.test_vision import pixels
+from tests.support import mock_model
 from tests.support.assert_close import assert_close
 from tests.support.compiling import compiling
 
-TINY = VisionConfig(
-    depths=(1,) * 5,
-    embed_dims=(4, 4, 8, 32, 32),
-    mlp_dims=(8,) * 5,
-    out_dim=32,
-    out_se_dim=4,
-)
-
 
 def test_a_thread_never_sees_the_tracers_of_another():
-    model, x = forms.encoder(TINY), pixels(TINY, batch=1)
+    tiny = mock_model.config().vision
+    assert tiny is not None
+    model, x = forms.encoder(tiny), pixels(tiny, batch=1)
     mx.eval(x)
     last = FinalConv.__call__
     given: dict[str, mx.array] = {}
