@@ -40,8 +40,9 @@ def mlx_lm_module(name: str) -> ModuleType:
             try:
                 importlib.import_module(full)
             finally:
-                for loaded in [m for m in sys.modules if m.split(".")[0] == "mlx_lm"]:
-                    _ours[loaded] = sys.modules.pop(loaded)
+                for loaded in list(sys.modules):  # other threads may import meanwhile
+                    if loaded.split(".")[0] == "mlx_lm":
+                        _ours[loaded] = sys.modules.pop(loaded)
         return _ours[full]
 
 

@@ -36,7 +36,7 @@ def _opened(with_heif: bool) -> frozenset[str]:
     Image.init()
     return frozenset(
         suffix
-        for suffix, form in Image.registered_extensions().items()
+        for suffix, form in list(Image.registered_extensions().items())
         if form in Image.OPEN and form not in _UNDECODED
     ).union(_JPEG, heif.SUFFIXES if with_heif else ())
 

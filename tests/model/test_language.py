@@ -1,6 +1,8 @@
 """How the language model is built, and quantized layers in the form of a GPU."""
 
 import importlib.util
+import sys
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -20,6 +22,25 @@ def test_our_mlx_lm_uses_the_cpu_kernels():
         patched = module.swiglu
         language.build(TEXT)
         assert module.swiglu is patched  # once
+
+
+def test_another_thread_imports_while_mlx_lm_is_loaded(monkeypatch):
+    class Name(str):
+        """The name of a module; another module is imported when it is looked at."""
+
+        def split(self, sep: str | None = None, maxsplit: Any = -1) -> list[str]:
+            sys.modules["imported_meanwhile"] = sys
+            return super().split(sep, maxsplit)
+
+    for name in [name for name in sys.modules if name.startswith("mlx_lm")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(language, "_ours", {})
+    monkeypatch.setitem(sys.modules, Name("looked_at"), sys)
+    try:
+        assert language.mlx_lm_module("models.base").__name__ == "mlx_lm.models.base"
+    finally:
+        sys.modules.pop("imported_meanwhile", None)
+    assert not [name for name in sys.modules if name.startswith("mlx_lm")]
 
 
 def test_mlx_lm_is_missing(monkeypatch):
